@@ -1,0 +1,1 @@
+//! The inlines of the WDK's headers.
