@@ -60,7 +60,7 @@ pub use access::*;
 pub use base::*;
 pub use dispatcher::*;
 pub use dpc::*;
-//pub use inlines::*;
+pub use inlines::*;
 pub use lock::*;
 pub use lookaside::*;
 pub use object::*;
