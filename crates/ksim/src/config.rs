@@ -1,0 +1,88 @@
+//! What a machine is configured with.
+
+use crate::schedule::{Policy, Random};
+
+/// How the clock reads and when timers expire (rule 57).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ClockMode {
+    /// Timers expire exactly when they are due.
+    Exact,
+    /// Time advances in ticks of so many 100 ns units, and timers expire at the first tick at or after their due time.
+    /// Windows' default tick is 15.625 ms: 156,250 units.
+    Tick(u32),
+}
+
+impl ClockMode {
+    /// Windows' default clock interval, 15.625 ms.
+    pub const DEFAULT_TICK: Self = Self::Tick(156_250);
+}
+
+/// The Windows whose behaviour a machine shows where versions differ.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum OsProfile {
+    /// Guarded mutexes are a primitive of their own.
+    Windows7,
+    /// From here on guarded mutexes are fast mutexes (rule 28).
+    Windows8,
+    /// Windows 10, before version 2004.
+    Windows10,
+    /// Windows 10 version 2004 and later: `ExAllocatePool2` exists.
+    Windows10_2004,
+    /// Windows 11.
+    Windows11,
+}
+
+impl OsProfile {
+    /// Major, minor and build number as `RtlGetVersion` reports them.
+    #[must_use]
+    pub const fn version(self) -> (u32, u32, u32) {
+        match self {
+            Self::Windows7 => (6, 1, 7601),
+            Self::Windows8 => (6, 2, 9200),
+            Self::Windows10 => (10, 0, 17763),
+            Self::Windows10_2004 => (10, 0, 19041),
+            Self::Windows11 => (10, 0, 22631),
+        }
+    }
+}
+
+/// The settings of one machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) processors: u8,
+    pub(crate) seed: u64,
+    pub(crate) system_time: i64,
+    pub(crate) clock: ClockMode,
+    pub(crate) profile: OsProfile,
+    pub(crate) pool_limit: usize,
+    pub(crate) failing_allocation: Option<u64>,
+    pub(crate) step_limit: u64,
+    pub(crate) trace: bool,
+    pub(crate) echo: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            processors: 1,
+            seed: 0,
+            // 2026-01-01 00:00:00 UTC, in 100 ns units since 1601.
+            system_time: 134_116_992_000_000_000,
+            clock: ClockMode::Exact,
+            profile: OsProfile::Windows11,
+            pool_limit: 1 << 30,
+            failing_allocation: None,
+            step_limit: 20_000_000,
+            trace: true,
+            echo: false,
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn policy(&self) -> Box<dyn Policy> {
+        Box::new(Random::new(self.seed))
+    }
+}

@@ -1,0 +1,33 @@
+//! The engine of the hosted kernel: the state of one machine and the operations on it.
+//!
+//! Everything here is ordinary single-threaded Rust over one [`Kernel`] value. No function of the engine switches
+//! contexts or runs driver code: an operation that blocks its caller, readies another thread or queues a DPC only changes
+//! the state, and the export that called it gives control to the machine's loop afterwards (`machine.rs`).
+
+pub(crate) mod apc;
+pub(crate) mod clock;
+pub(crate) mod context;
+pub(crate) mod dispatch;
+pub(crate) mod dpc;
+pub(crate) mod driver;
+pub(crate) mod event;
+pub(crate) mod fast_mutex;
+pub(crate) mod generic_dpc;
+pub(crate) mod kernel;
+pub(crate) mod layout;
+pub(crate) mod mutant;
+pub(crate) mod ob;
+pub(crate) mod object;
+pub(crate) mod pool;
+pub(crate) mod processor;
+pub(crate) mod queue;
+pub(crate) mod semaphore;
+pub(crate) mod spin;
+pub(crate) mod thread;
+pub(crate) mod timer;
+pub(crate) mod wait;
+
+pub(crate) use kernel::{Check, Fault, Kernel, Stop};
+pub(crate) use object::Kind;
+pub(crate) use processor::Cpu;
+pub(crate) use thread::Tid;

@@ -1,0 +1,207 @@
+//! APCs and the regions that hold them back (rules 21 to 25).
+
+use super::kernel::{Check, Kernel};
+use super::thread::{State, Tid};
+use crate::irql::PASSIVE_LEVEL;
+use crate::report::bug_check::{Violation, codes};
+use crate::report::trace::Operation;
+use ksync_sys::{KAPC, PKNORMAL_ROUTINE};
+use std::collections::VecDeque;
+
+/// The kernel APC disable counter of a fresh system thread: it starts inside a critical region (rule 26).
+pub(crate) const START_REGION: i16 = -1;
+
+/// A thread's APC state.
+#[derive(Debug)]
+pub(crate) struct ApcState {
+    /// KernelApcDisable: negative inside critical regions and while a KMUTEX is owned.
+    pub(crate) kernel_disable: i16,
+    /// SpecialApcDisable: negative inside guarded regions.
+    pub(crate) special_disable: i16,
+    /// Special kernel APCs first, then normal ones, each kind in order of insertion.
+    pub(crate) kernel: VecDeque<*mut KAPC>,
+    pub(crate) user: VecDeque<*mut KAPC>,
+    pub(crate) user_pending: bool,
+    /// Alerted in kernel mode, in user mode.
+    pub(crate) alerted: [bool; 2],
+    /// A normal routine runs: no other normal one may interrupt it.
+    pub(crate) in_progress: bool,
+}
+
+impl Default for ApcState {
+    fn default() -> Self {
+        Self {
+            kernel_disable: START_REGION,
+            special_disable: 0,
+            kernel: VecDeque::new(),
+            user: VecDeque::new(),
+            user_pending: false,
+            alerted: [false; 2],
+            in_progress: false,
+        }
+    }
+}
+
+impl ApcState {
+    /// KeAreApcsDisabled: both counters, not the IRQL (rule 23).
+    pub(crate) fn normal_disabled(&self) -> bool {
+        self.kernel_disable != 0 || self.special_disable != 0
+    }
+}
+
+impl Kernel {
+    /// Changes a region counter of the running thread.
+    pub(crate) fn change_region(&mut self, guarded: bool, by: i16) -> Check<()> {
+        let Some(tid) = self.current_thread() else { return Ok(()) };
+        let thread = self.thread(tid);
+        let counter = if guarded { &mut thread.apc.special_disable } else { &mut thread.apc.kernel_disable };
+        let Some(value) = counter.checked_add(by) else {
+            return Err(Violation::boxed(
+                codes::APC_INDEX_MISMATCH,
+                [0, *counter as u16 as u64, 0, 0],
+                "a critical or guarded region was entered too often",
+            ));
+        };
+        if value > 0 {
+            let value = u64::from(value as u16);
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::REGION_LEFT_TOO_OFTEN, value, 0, 0],
+                "a critical or guarded region was left more often than it was entered",
+            ));
+        }
+        *counter = value;
+        if value == 0 {
+            self.attention = true;
+        }
+        Ok(())
+    }
+
+    /// The pending kernel APC of `tid` that may run now: a special one first; a normal one only outside critical regions
+    /// and while no other normal one is in progress (rule 25).
+    pub(crate) fn deliverable_apc(&self, tid: Tid) -> Option<usize> {
+        let thread = &self.threads[tid as usize];
+        if thread.apc.kernel.is_empty() || thread.apc.special_disable != 0 || self.irql() != PASSIVE_LEVEL {
+            return None;
+        }
+        let first = thread.apc.kernel[0];
+        if is_special(first) || (thread.apc.kernel_disable == 0 && !thread.apc.in_progress) {
+            return Some(0);
+        }
+        None
+    }
+
+    /// Takes the next deliverable kernel APC of the running thread off its queue.
+    pub(crate) fn take_apc(&mut self, tid: Tid) -> Option<*mut KAPC> {
+        let position = self.deliverable_apc(tid)?;
+        let apc = self.threads[tid as usize].apc.kernel.remove(position)?;
+        // SAFETY: a queued APC's memory is valid until it is delivered, by the contract of KeInsertQueueApc.
+        unsafe { (&raw mut (*apc).Inserted).write(0) };
+        let number = self.thread_number(tid);
+        self.record(Operation::DeliverApc, number, 0);
+        Some(apc)
+    }
+
+    /// Queues an initialised APC. False when it is queued already or the thread is ending.
+    pub(crate) fn insert_apc(&mut self, apc: *mut KAPC, increment: i32) -> Check<bool> {
+        // SAFETY: the caller of KeInsertQueueApc passes an initialised APC.
+        let value = unsafe { apc.read() };
+        let tid = self.thread_at(value.Thread)?;
+        if value.Inserted != 0 || self.threads[tid as usize].state == State::Terminated {
+            return Ok(false);
+        }
+        // SAFETY: as above.
+        unsafe { (&raw mut (*apc).Inserted).write(1) };
+        let number = self.thread_number(tid);
+        self.record(Operation::InsertApc, number, 0);
+        let user = value.ApcMode != 0 && value.NormalRoutine.is_some();
+        let thread = self.thread(tid);
+        if user {
+            thread.apc.user.push_back(apc);
+        } else if value.NormalRoutine.is_none() {
+            let specials = thread.apc.kernel.iter().take_while(|&&queued| is_special(queued)).count();
+            thread.apc.kernel.insert(specials, apc);
+        } else {
+            thread.apc.kernel.push_back(apc);
+        }
+        self.wake_for_apc(tid, user, value.NormalRoutine.is_none(), increment);
+        self.attention = true;
+        Ok(true)
+    }
+
+    /// A waiting thread is woken for an APC only if it waits at PASSIVE_LEVEL and its regions allow it.
+    fn wake_for_apc(&mut self, tid: Tid, user: bool, special: bool, increment: i32) {
+        let thread = self.thread(tid);
+        if thread.state != State::Waiting {
+            return;
+        }
+        let request = thread.wait.request;
+        if user {
+            if request.alertable && request.user_mode {
+                thread.apc.user_pending = true;
+                self.end_wait(tid, ksync_sys::STATUS_USER_APC, increment);
+            }
+            return;
+        }
+        let allowed = thread.apc.special_disable == 0
+            && (special || (thread.apc.kernel_disable == 0 && !thread.apc.in_progress))
+            && thread.irql == PASSIVE_LEVEL;
+        if allowed {
+            self.interrupt_wait(tid);
+        }
+    }
+
+    /// Takes an APC off its queue. True when it was there.
+    pub(crate) fn remove_apc(&mut self, apc: *mut KAPC) -> Check<bool> {
+        // SAFETY: the caller of KeRemoveQueueApc passes an initialised APC.
+        let value = unsafe { apc.read() };
+        if value.Inserted == 0 {
+            return Ok(false);
+        }
+        let tid = self.thread_at(value.Thread)?;
+        let thread = self.thread(tid);
+        thread.apc.kernel.retain(|&queued| queued != apc);
+        thread.apc.user.retain(|&queued| queued != apc);
+        // SAFETY: as above.
+        unsafe { (&raw mut (*apc).Inserted).write(0) };
+        Ok(true)
+    }
+
+    /// Alerts a thread in a mode. Returns whether it was alerted already.
+    pub(crate) fn alert_thread(&mut self, tid: Tid, user_mode: bool) -> bool {
+        let number = self.thread_number(tid);
+        self.record(Operation::AlertThread, number, u64::from(user_mode));
+        let thread = self.thread(tid);
+        let mode = usize::from(user_mode);
+        let previous = thread.apc.alerted[mode];
+        if previous {
+            return true;
+        }
+        let request = thread.wait.request;
+        // A kernel-mode alert ends any alertable wait, a user-mode one only those in user mode.
+        if thread.state == State::Waiting && request.alertable && (request.user_mode || !user_mode) {
+            self.end_wait(tid, ksync_sys::STATUS_ALERTED, 0);
+        } else {
+            thread.apc.alerted[mode] = true;
+        }
+        false
+    }
+
+    /// KeTestAlertThread: takes an alert of the running thread in a mode, and marks user APCs for delivery.
+    pub(crate) fn test_alert(&mut self, user_mode: bool) -> bool {
+        let tid = self.this_thread();
+        let apc = &mut self.thread(tid).apc;
+        let alerted = std::mem::take(&mut apc.alerted[usize::from(user_mode)]);
+        if !alerted && user_mode && !apc.user.is_empty() {
+            apc.user_pending = true;
+        }
+        alerted
+    }
+}
+
+/// A special kernel APC has no normal routine.
+fn is_special(apc: *mut KAPC) -> bool {
+    // SAFETY: a queued APC's memory is valid until it is delivered, by the contract of KeInsertQueueApc.
+    let normal: PKNORMAL_ROUTINE = unsafe { (&raw const (*apc).NormalRoutine).read() };
+    normal.is_none()
+}

@@ -1,0 +1,104 @@
+//! Stackful execution contexts: the coroutines that threads and DPC queues run on.
+//!
+//! A context is a `corosensei` coroutine on a pooled stack. It runs on the OS thread of its machine only, is resumed by
+//! the machine's loop (`machine.rs`) and gives control back by [`suspend`](ContextHandle::suspend) at a scheduling point.
+//! A fresh stack costs some 10 us of `mmap`, a pooled one some 30 ns, so stacks are kept per OS thread from run to run.
+
+use corosensei::stack::DefaultStack;
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+use std::cell::RefCell;
+
+/// Bytes of a stack. NT gives a kernel thread 24 KiB; hosted code formats, panics and walks its own stack, in debug builds
+/// too. Only touched pages cost memory.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// How many idle stacks an OS thread keeps.
+const POOLED_STACKS: usize = 16 * 1024;
+
+thread_local! {
+    static STACKS: RefCell<Vec<DefaultStack>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A coroutine between two resumptions.
+pub(crate) struct Context {
+    coroutine: Coroutine<(), (), ()>,
+}
+
+/// How a resumed context gave control back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Resumed {
+    /// It suspended and can be resumed.
+    Suspended,
+    /// Its body returned.
+    Finished,
+}
+
+/// The running context's own end of the switch. Valid only on the stack that it was handed out on.
+#[derive(Clone, Copy)]
+pub(crate) struct ContextHandle(*const Yielder<(), ()>);
+
+impl ContextHandle {
+    /// A handle that belongs to no context.
+    pub(crate) const NONE: Self = Self(std::ptr::null());
+
+    /// Gives control back to the machine's loop, until it resumes this context.
+    ///
+    /// # Safety
+    /// The caller runs on the context that this handle was handed to, and that context is the innermost running one.
+    #[inline]
+    pub(crate) unsafe fn suspend(self) {
+        // SAFETY: by the contract the yielder lives at the base of the stack that we are running on.
+        let yielder = unsafe { &*self.0 };
+        yielder.suspend(());
+    }
+
+    /// True when the handle belongs to a context.
+    pub(crate) fn is_some(self) -> bool {
+        !self.0.is_null()
+    }
+}
+
+impl Context {
+    /// A context that will run `body` when first resumed.
+    ///
+    /// # Safety
+    /// Everything that `body` borrows outlives the context: it is resumed, reset or dropped before those borrows end.
+    pub(crate) unsafe fn new<F: FnOnce(ContextHandle)>(body: F) -> std::io::Result<Self> {
+        let pooled = STACKS.with(|stacks| stacks.borrow_mut().pop());
+        let stack = match pooled {
+            Some(stack) => stack,
+            None => DefaultStack::new(STACK_BYTES)?,
+        };
+        // SAFETY: the borrows of `body` outlive the coroutine by this function's contract.
+        let coroutine = unsafe {
+            Coroutine::with_stack_unchecked(stack, move |yielder: &Yielder<(), ()>, ()| {
+                body(ContextHandle(yielder));
+            })
+        };
+        Ok(Self { coroutine })
+    }
+
+    /// Runs the context until it suspends or finishes.
+    #[inline]
+    pub(crate) fn resume(&mut self) -> Resumed {
+        match self.coroutine.resume(()) {
+            CoroutineResult::Yield(()) => Resumed::Suspended,
+            CoroutineResult::Return(()) => Resumed::Finished,
+        }
+    }
+
+    /// Takes the stack back without running anything more on it: what NT does with the kernel stack of a terminated thread,
+    /// and what a stopped machine does with all of them. Values on the stack are leaked, not dropped.
+    pub(crate) fn discard(mut self) {
+        // SAFETY: nothing will run on this stack again, and nothing outside refers into it: a thread's stack dies with
+        // the thread in NT too, and after a machine has stopped no driver code runs.
+        unsafe { self.coroutine.force_reset() };
+        let stack = self.coroutine.into_stack();
+        STACKS.with(|stacks| {
+            let mut stacks = stacks.borrow_mut();
+            if stacks.len() < POOLED_STACKS {
+                stacks.push(stack);
+            }
+        });
+    }
+}

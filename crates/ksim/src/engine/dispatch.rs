@@ -1,0 +1,238 @@
+//! Which thread runs on which processor: ready queues, preemption, priority boosts, quantum end.
+
+use super::kernel::{Executing, Kernel};
+use super::processor::Cpu;
+use super::thread::{LOW_REALTIME_PRIORITY, State, Tid};
+use crate::irql::DISPATCH_LEVEL;
+use std::collections::VecDeque;
+
+/// One queue for each of the 32 priorities.
+#[derive(Debug, Default)]
+pub(crate) struct ReadyQueues {
+    queues: [VecDeque<Tid>; 32],
+    /// One bit for each queue that is not empty.
+    occupied: u32,
+}
+
+impl ReadyQueues {
+    fn push_back(&mut self, tid: Tid, priority: u8) {
+        self.queues[priority as usize].push_back(tid);
+        self.occupied |= 1 << priority;
+    }
+
+    fn push_front(&mut self, tid: Tid, priority: u8) {
+        self.queues[priority as usize].push_front(tid);
+        self.occupied |= 1 << priority;
+    }
+
+    /// The highest priority with a ready thread.
+    #[inline]
+    pub(crate) fn highest(&self) -> Option<u8> {
+        if self.occupied == 0 { None } else { Some(31 - self.occupied.leading_zeros() as u8) }
+    }
+
+    /// Takes a thread out. False when it was not in the queue of that priority.
+    pub(crate) fn remove(&mut self, tid: Tid, priority: u8) -> bool {
+        let queue = &mut self.queues[priority as usize];
+        let Some(position) = queue.iter().position(|&queued| queued == tid) else { return false };
+        queue.remove(position);
+        if queue.is_empty() {
+            self.occupied &= !(1 << priority);
+        }
+        true
+    }
+}
+
+impl Kernel {
+    /// Takes the first thread of the highest priority that may run on `cpu`, if that priority is above `floor`
+    /// (or equal, when `or_equal`).
+    fn take_ready(&mut self, cpu: Cpu, floor: Option<u8>, or_equal: bool) -> Option<Tid> {
+        let mut occupied = self.ready.occupied;
+        while occupied != 0 {
+            let priority = 31 - occupied.leading_zeros() as u8;
+            if let Some(floor) = floor
+                && (priority < floor || (priority == floor && !or_equal))
+            {
+                return None;
+            }
+            let queue = &self.ready.queues[priority as usize];
+            let position = queue.iter().position(|&tid| self.threads[tid as usize].affinity & (1 << cpu) != 0);
+            if let Some(position) = position {
+                let queue = &mut self.ready.queues[priority as usize];
+                let tid = if position == 0 { queue.pop_front() } else { queue.remove(position) };
+                if queue.is_empty() {
+                    self.ready.occupied &= !(1 << priority);
+                }
+                return tid;
+            }
+            occupied &= !(1 << priority);
+        }
+        None
+    }
+
+    /// Raises a thread's priority for having waited (rule 5).
+    #[inline]
+    pub(crate) fn boost(&mut self, tid: Tid, increment: i32) {
+        let thread = self.thread(tid);
+        if thread.priority >= LOW_REALTIME_PRIORITY || increment <= 0 {
+            return;
+        }
+        let boosted = (i32::from(thread.base_priority) + increment).min(15) as u8;
+        thread.priority = thread.priority.max(boosted);
+    }
+
+    /// Makes a thread ready: an idle processor takes it, or it preempts a lower-priority thread, or it queues.
+    pub(crate) fn make_ready(&mut self, tid: Tid) {
+        let thread = self.thread(tid);
+        thread.state = State::Ready;
+        let (affinity, priority, last) = (thread.affinity, thread.priority, thread.last_cpu);
+        if let Some(cpu) = self.idle_processor(affinity, last) {
+            self.assign(cpu, tid);
+            return;
+        }
+        if let Some(cpu) = self.processor_to_preempt(affinity, priority, last) {
+            self.preempt(cpu);
+            self.assign(cpu, tid);
+            return;
+        }
+        self.ready.push_back(tid, priority);
+    }
+
+    /// An idle processor of the set; the one that the thread ran on last is preferred, as its caches are.
+    fn idle_processor(&self, affinity: u64, last: Cpu) -> Option<Cpu> {
+        let idle = |cpu: Cpu| {
+            let processor = &self.processors[cpu as usize];
+            processor.current.is_none() && affinity & (1 << cpu) != 0
+        };
+        if idle(last) {
+            return Some(last);
+        }
+        (0..self.config.processors).find(|&cpu| idle(cpu))
+    }
+
+    /// The processor whose current thread has the lowest priority below `priority`.
+    fn processor_to_preempt(&self, affinity: u64, priority: u8, last: Cpu) -> Option<Cpu> {
+        let mut best: Option<(u8, Cpu)> = None;
+        let count = self.config.processors;
+        for offset in 0..count {
+            let cpu = (last + offset) % count;
+            let processor = &self.processors[cpu as usize];
+            let Some(current) = processor.current else { continue };
+            let running = self.threads[current as usize].priority;
+            if affinity & (1 << cpu) != 0
+                && running < priority
+                && processor.preemptible()
+                && best.is_none_or(|(lowest, _)| running < lowest)
+            {
+                best = Some((running, cpu));
+            }
+        }
+        best.map(|(_, cpu)| cpu)
+    }
+
+    /// Gives an idle processor to a thread.
+    fn assign(&mut self, cpu: Cpu, tid: Tid) {
+        self.switches += 1;
+        let thread = &mut self.threads[tid as usize];
+        thread.state = State::Running;
+        thread.last_cpu = cpu;
+        let processor = &mut self.processors[cpu as usize];
+        processor.current = Some(tid);
+        if processor.in_dpc {
+            processor.interrupted_irql = thread.irql;
+        } else {
+            processor.irql = thread.irql;
+        }
+        std::mem::swap(&mut processor.raises, &mut thread.raises);
+        self.update_runnable(cpu);
+        self.attention = true;
+    }
+
+    /// Takes the current thread off a processor and remembers its level.
+    fn unassign(&mut self, cpu: Cpu) -> Option<Tid> {
+        let processor = &mut self.processors[cpu as usize];
+        let tid = processor.current.take()?;
+        let thread = &mut self.threads[tid as usize];
+        thread.irql = processor.thread_irql();
+        processor.set_thread_irql(0);
+        std::mem::swap(&mut processor.raises, &mut thread.raises);
+        self.attention = true;
+        Some(tid)
+    }
+
+    /// The current thread of `cpu` loses it, and is the first of its priority to get one again.
+    fn preempt(&mut self, cpu: Cpu) {
+        if let Some(tid) = self.unassign(cpu) {
+            let thread = self.thread(tid);
+            thread.state = State::Ready;
+            let priority = thread.priority;
+            self.ready.push_front(tid, priority);
+        }
+    }
+
+    /// The running thread gives up its processor (it waits, or has ended), and the next ready thread gets it.
+    pub(crate) fn leave_processor(&mut self) {
+        let cpu = self.cpu;
+        self.unassign(cpu);
+        self.fill(cpu);
+    }
+
+    /// Gives an idle processor the next ready thread, if there is one.
+    fn fill(&mut self, cpu: Cpu) {
+        match self.take_ready(cpu, None, true) {
+            Some(next) => self.assign(cpu, next),
+            None => self.update_runnable(cpu),
+        }
+    }
+
+    /// After the acting processor's level fell below DISPATCH_LEVEL, or a priority changed: a ready thread that outranks
+    /// the current one takes over.
+    pub(crate) fn reschedule_if_outranked(&mut self) {
+        let cpu = self.cpu;
+        let processor = &self.processors[cpu as usize];
+        if !processor.preemptible() {
+            return;
+        }
+        let floor = processor.current.map(|tid| self.threads[tid as usize].priority);
+        if self.ready.highest().is_none() {
+            return;
+        }
+        if let Some(next) = self.take_ready(cpu, floor, floor.is_none()) {
+            self.preempt(cpu);
+            self.assign(cpu, next);
+        }
+    }
+
+    /// True when the quantum of the running thread could end here with an effect.
+    #[inline]
+    pub(crate) fn quantum_can_end(&self) -> bool {
+        let Some(highest) = self.ready.highest() else { return false };
+        let Executing::Thread(tid) = self.executing else { return false };
+        if self.irql() >= DISPATCH_LEVEL {
+            return false;
+        }
+        let thread = &self.threads[tid as usize];
+        highest >= decayed(thread.priority, thread.base_priority)
+    }
+
+    /// Ends the quantum of the running thread: a boost decays by one level, and the thread goes behind the others of
+    /// its priority.
+    pub(crate) fn end_quantum(&mut self) {
+        let Executing::Thread(tid) = self.executing else { return };
+        let cpu = self.cpu;
+        let thread = self.thread(tid);
+        thread.priority = decayed(thread.priority, thread.base_priority);
+        let priority = thread.priority;
+        if let Some(next) = self.take_ready(cpu, Some(priority), true) {
+            self.unassign(cpu);
+            self.thread(tid).state = State::Ready;
+            self.ready.push_back(tid, priority);
+            self.assign(cpu, next);
+        }
+    }
+}
+
+/// The priority after one quantum.
+fn decayed(priority: u8, base: u8) -> u8 {
+    if priority < LOW_REALTIME_PRIORITY && priority > base { priority - 1 } else { priority }
+}

@@ -1,0 +1,325 @@
+//! DPCs and their queues (rules 41 to 46, 48, 49).
+
+use super::kernel::{Check, Kernel};
+use super::layout;
+use super::object::{Kind, ObjId};
+use super::processor::Cpu;
+use super::thread::{State, Tid};
+use crate::irql::DISPATCH_LEVEL;
+use crate::report::bug_check::{Violation, codes};
+use crate::report::trace::Operation;
+use ksync_sys::{HighImportance, KDPC, LowImportance, MediumHighImportance, MediumImportance, PKDEFERRED_ROUTINE};
+use std::ffi::c_void;
+
+/// A Low or Medium DPC waits for company until so many are queued. (The figure is ReactOS's; Windows does not document its own.)
+const MAXIMUM_DEPTH: usize = 4;
+
+/// A DPC's state beside its structure.
+#[derive(Debug)]
+pub(crate) struct DpcState {
+    pub(crate) importance: i32,
+    pub(crate) target: Option<Cpu>,
+    pub(crate) threaded: bool,
+    pub(crate) queued_on: Option<Cpu>,
+    /// Its place among all insertions, for KeFlushQueuedDpcs.
+    pub(crate) order: u64,
+    pub(crate) driver: Option<u16>,
+}
+
+/// What there is of DPCs beside the queues of the processors.
+#[derive(Debug, Default)]
+pub(crate) struct DpcCounters {
+    pub(crate) inserted: u64,
+    /// Threads in KeFlushQueuedDpcs, with the last insertion that they wait for.
+    pub(crate) flushing: Vec<(Tid, u64)>,
+}
+
+/// A DPC that is about to run.
+#[derive(Clone, Copy)]
+pub(crate) struct RunningDpc {
+    pub(crate) routine: PKDEFERRED_ROUTINE,
+    pub(crate) dpc: *mut KDPC,
+    pub(crate) context: *mut c_void,
+    pub(crate) arguments: [*mut c_void; 2],
+    /// The disable counters of the interrupted thread before the routine, and that thread.
+    pub(crate) counters: Option<(Tid, i16, i16)>,
+}
+
+impl Kernel {
+    /// Registers a DPC.
+    ///
+    /// # Safety
+    /// `dpc` points to writable memory of a KDPC.
+    pub(crate) unsafe fn initialize_dpc(
+        &mut self,
+        dpc: *mut KDPC,
+        routine: PKDEFERRED_ROUTINE,
+        context: *mut c_void,
+        threaded: bool,
+    ) -> Check<()> {
+        let driver = self.current_driver();
+        if let Some(id) = self.objects.find(dpc as usize)
+            && let Kind::Dpc(state) = &self.objects[id].kind
+            && state.queued_on.is_some()
+        {
+            return Err(Violation::boxed(
+                codes::TIMER_OR_DPC_INVALID,
+                [1, dpc as u64, 0, 0],
+                "a DPC was initialised again while it was queued",
+            ));
+        }
+        if (dpc as usize) < 0x1_0000 {
+            return Err(Violation::boxed(
+                codes::IRQL_NOT_LESS_OR_EQUAL,
+                [dpc as u64, u64::from(self.irql()), 1, 0],
+                "a null or near-null pointer was passed as a DPC",
+            ));
+        }
+        // SAFETY: by the caller's contract.
+        unsafe { dpc.write(layout::dpc(routine, context, threaded)) };
+        let state = DpcState { importance: MediumImportance, target: None, threaded, queued_on: None, order: 0, driver };
+        self.objects.register(dpc as usize, Kind::Dpc(Box::new(state)));
+        Ok(())
+    }
+
+    /// The DPC at `pointer`.
+    pub(crate) fn dpc_at(&mut self, pointer: *const KDPC) -> Check<ObjId> {
+        self.object_of_kind(pointer, "DPC", |kind| matches!(kind, Kind::Dpc(_)))
+    }
+
+    pub(crate) fn dpc_state(&mut self, id: ObjId) -> &mut DpcState {
+        match &mut self.objects[id].kind {
+            Kind::Dpc(state) => state,
+            _ => unreachable!("the caller found a DPC here"),
+        }
+    }
+
+    /// Queues a DPC from the acting processor. False when it is queued already (rule 41).
+    pub(crate) fn insert_dpc(&mut self, id: ObjId, argument1: *mut c_void, argument2: *mut c_void) -> Check<bool> {
+        let cpu = self.cpu;
+        self.insert_dpc_from(id, argument1, argument2, cpu)
+    }
+
+    /// Queues a DPC as if from processor `from`.
+    pub(crate) fn insert_dpc_from(
+        &mut self,
+        id: ObjId,
+        argument1: *mut c_void,
+        argument2: *mut c_void,
+        from: Cpu,
+    ) -> Check<bool> {
+        let object = &self.objects[id];
+        let (memory, number) = (object.address as *mut KDPC, object.number);
+        let count = self.config.processors;
+        let order = self.dpcs.inserted + 1;
+        let state = self.dpc_state(id);
+        if state.queued_on.is_some() {
+            return Ok(false);
+        }
+        let cpu = state.target.unwrap_or(from);
+        if cpu >= count {
+            return Err(Violation::boxed(
+                codes::TIMER_OR_DPC_INVALID,
+                [3, memory as u64, u64::from(cpu), u64::from(count)],
+                "a DPC was queued to a processor that does not exist",
+            ));
+        }
+        state.queued_on = Some(cpu);
+        state.order = order;
+        let importance = state.importance;
+        self.dpcs.inserted = order;
+        // SAFETY: a registered DPC's memory is valid.
+        unsafe { (&raw mut (*memory).SystemArgument1).write(argument1) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*memory).SystemArgument2).write(argument2) };
+        self.record(Operation::InsertDpc, number, u64::from(cpu));
+        let here = self.cpu == cpu;
+        let processor = &mut self.processors[cpu as usize];
+        if importance == HighImportance {
+            processor.dpcs.push_front(id);
+        } else {
+            processor.dpcs.push_back(id);
+        }
+        let deep = processor.dpcs.len() > MAXIMUM_DEPTH;
+        let at_once =
+            if here { importance != LowImportance } else { importance == HighImportance || importance == MediumHighImportance };
+        processor.dpc_requested |= at_once || deep;
+        self.update_runnable(cpu);
+        self.attention = true;
+        Ok(true)
+    }
+
+    /// Sets a DPC's importance, for its next insertion (rule 44).
+    pub(crate) fn set_dpc_importance(&mut self, id: ObjId, importance: i32) {
+        self.dpc_state(id).importance = importance;
+        let memory = self.objects[id].address as *mut KDPC;
+        // SAFETY: a registered DPC's memory is valid.
+        unsafe { (&raw mut (*memory).Importance).write(importance as u8) };
+    }
+
+    /// Sets the processor that a DPC's next insertion goes to.
+    pub(crate) fn set_dpc_target(&mut self, id: ObjId, cpu: Cpu) {
+        self.dpc_state(id).target = Some(cpu);
+        let memory = self.objects[id].address as *mut KDPC;
+        // SAFETY: a registered DPC's memory is valid.
+        unsafe { (&raw mut (*memory).Number).write(u16::from(cpu) + 0x800) };
+    }
+
+    /// Takes a DPC off its queue. True when it had not started (rule 45).
+    pub(crate) fn remove_dpc(&mut self, id: ObjId) -> bool {
+        let number = self.objects[id].number;
+        let queued = self.dpc_state(id).queued_on.take();
+        self.record(Operation::RemoveDpc, number, u64::from(queued.is_some()));
+        let Some(cpu) = queued else { return false };
+        self.processors[cpu as usize].dpcs.retain(|&queued| queued != id);
+        self.update_runnable(cpu);
+        self.wake_flushers();
+        true
+    }
+
+    /// The DPC interrupt: the processor begins to drain its queue.
+    pub(crate) fn enter_dpcs(&mut self, cpu: Cpu) {
+        let processor = &mut self.processors[cpu as usize];
+        processor.in_dpc = true;
+        processor.interrupted_irql = processor.irql;
+        processor.irql = DISPATCH_LEVEL;
+    }
+
+    /// Takes the next DPC off the acting processor's queue, ready to run. It may be queued again from now on (rule 42).
+    pub(crate) fn next_dpc(&mut self) -> Option<RunningDpc> {
+        let cpu = self.cpu;
+        let id = self.processor().dpcs.pop_front()?;
+        let state = self.dpc_state(id);
+        state.queued_on = None;
+        let (driver, order) = (state.driver, state.order);
+        let (memory, number) = (self.objects[id].address as *mut KDPC, self.objects[id].number);
+        let interrupted = self.processors[cpu as usize].current;
+        let counters = interrupted.map(|tid| {
+            let apc = &self.threads[tid as usize].apc;
+            (tid, apc.kernel_disable, apc.special_disable)
+        });
+        let processor = self.processor();
+        processor.running_dpc = Some((id, order));
+        processor.running_driver = driver;
+        self.dpcs_run += 1;
+        self.record(Operation::RunDpc, number, 0);
+        // SAFETY: a registered DPC's memory is valid.
+        let value = unsafe { memory.read() };
+        Some(RunningDpc {
+            routine: value.DeferredRoutine,
+            dpc: memory,
+            context: value.DeferredContext,
+            arguments: [value.SystemArgument1, value.SystemArgument2],
+            counters,
+        })
+    }
+
+    /// What is checked when a DPC routine has returned.
+    pub(crate) fn finish_dpc(&mut self, dpc: RunningDpc) -> Check<()> {
+        let routine = dpc.routine.map_or(0, |routine| routine as usize as u64);
+        let irql = self.irql();
+        if let Some(&lock) = self.processor().dpc_spin_locks.first() {
+            let address = self.objects[lock].address as u64;
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::SPIN_LOCK_HELD_AT_RETURN, address, routine, 0],
+                "a DPC routine returned while it held a spin lock",
+            ));
+        }
+        if irql != DISPATCH_LEVEL {
+            return Err(Violation::boxed(
+                codes::IRQL_UNEXPECTED_VALUE,
+                [u64::from(irql) << 16 | u64::from(DISPATCH_LEVEL) << 8, routine, 0, 0],
+                "a DPC routine returned at another IRQL than it was called at",
+            ));
+        }
+        if let Some((tid, kernel, special)) = dpc.counters {
+            let apc = &self.threads[tid as usize].apc;
+            if (apc.kernel_disable, apc.special_disable) != (kernel, special) {
+                let after = apc.kernel_disable as u16 as u64;
+                return Err(Violation::boxed(
+                    codes::TIMER_OR_DPC_INVALID,
+                    [4, routine, kernel as u16 as u64, after],
+                    "a DPC routine changed the APC disable count of the thread that it interrupted",
+                ));
+            }
+        }
+        let processor = self.processor();
+        processor.running_dpc = None;
+        processor.running_driver = None;
+        self.wake_flushers();
+        Ok(())
+    }
+
+    /// The queue is empty: the processor returns to what it was doing.
+    pub(crate) fn leave_dpcs(&mut self) -> Check<()> {
+        let cpu = self.cpu;
+        let processor = self.processor();
+        processor.in_dpc = false;
+        processor.dpc_requested = false;
+        processor.irql = processor.interrupted_irql;
+        self.update_runnable(cpu);
+        self.level_lowered()
+    }
+
+    /// The oldest insertion that is still queued or running.
+    fn oldest_unfinished_dpc(&self) -> u64 {
+        let queued = self.processors.iter().flat_map(|processor| &processor.dpcs).map(|&id| match &self.objects[id].kind {
+            Kind::Dpc(state) => state.order,
+            _ => u64::MAX,
+        });
+        let running = self.processors.iter().filter_map(|processor| processor.running_dpc.map(|(_, order)| order));
+        queued.chain(running).min().unwrap_or(u64::MAX)
+    }
+
+    /// Begins KeFlushQueuedDpcs for the running thread. True when there is nothing to wait for.
+    pub(crate) fn begin_flush(&mut self) -> bool {
+        let last = self.dpcs.inserted;
+        if self.oldest_unfinished_dpc() > last {
+            return true;
+        }
+        for cpu in 0..self.config.processors {
+            let processor = &mut self.processors[cpu as usize];
+            processor.dpc_requested |= !processor.dpcs.is_empty();
+            self.update_runnable(cpu);
+        }
+        let tid = self.this_thread();
+        // A kernel APC may have broken an earlier turn of the same wait.
+        self.dpcs.flushing.retain(|(flushing, _)| *flushing != tid);
+        self.dpcs.flushing.push((tid, last));
+        let thread = self.thread(tid);
+        thread.state = State::Waiting;
+        thread.wait.objects.clear();
+        thread.wait.request.reason = "KeFlushQueuedDpcs";
+        thread.wait.expiry = None;
+        self.leave_processor();
+        false
+    }
+
+    fn wake_flushers(&mut self) {
+        if self.dpcs.flushing.is_empty() {
+            return;
+        }
+        let oldest = self.oldest_unfinished_dpc();
+        let flushing = std::mem::take(&mut self.dpcs.flushing);
+        let (done, waiting) = flushing.into_iter().partition(|(_, last)| oldest > *last);
+        self.dpcs.flushing = waiting;
+        let done: Vec<(Tid, u64)> = done;
+        for (tid, _) in done {
+            self.end_wait(tid, ksync_sys::STATUS_SUCCESS, 0);
+        }
+    }
+
+    /// The acting processor's level fell below DISPATCH_LEVEL, or may have: what was held back happens now.
+    #[inline]
+    pub(crate) fn level_lowered(&mut self) -> Check<()> {
+        if self.irql() < DISPATCH_LEVEL {
+            if self.has_deferred_expiry() {
+                self.expire_deferred()?;
+            }
+            self.reschedule_if_outranked();
+            self.attention = true;
+        }
+        Ok(())
+    }
+}

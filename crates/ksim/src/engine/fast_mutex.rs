@@ -1,0 +1,223 @@
+//! Fast mutexes and guarded mutexes (rules 27 and 28).
+//!
+//! Contenders wait on the mutex's own event. A release frees the mutex and wakes the first of them, which then competes
+//! with whoever else comes: NT promises no order here.
+
+use super::kernel::{Check, Kernel};
+use super::object::{Kind, ObjId};
+use super::thread::Tid;
+use super::wait::{Begun, Timeout, WaitRequest};
+use crate::report::bug_check::{Violation, codes};
+use crate::report::trace::Operation;
+use ksync_sys::{DISPATCHER_HEADER, FAST_MUTEX, KEVENT, KTHREAD, STATUS_TIMEOUT};
+
+/// A fast mutex's state beside its structure.
+#[derive(Debug)]
+pub(crate) struct FastMutexState {
+    pub(crate) owner: Option<Tid>,
+}
+
+/// What an attempt to take a fast mutex came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FastAttempt {
+    /// The caller has it.
+    Acquired,
+    /// The thread waits; try again when it goes on.
+    Waiting,
+}
+
+impl Kernel {
+    /// The fast mutex at `pointer`. ExInitializeFastMutex is header code, of which the engine sees only the
+    /// initialisation of the event inside, so the first use enters the mutex into the table.
+    #[inline]
+    fn fast_mutex_at(&mut self, pointer: *mut FAST_MUTEX) -> Check<ObjId> {
+        if let Some(id) = self.objects.find(pointer as usize)
+            && matches!(self.objects[id].kind, Kind::FastMutex(_))
+        {
+            return Ok(id);
+        }
+        self.enter_fast_mutex(pointer)
+    }
+
+    #[cold]
+    fn enter_fast_mutex(&mut self, pointer: *mut FAST_MUTEX) -> Check<ObjId> {
+        // The event tells whether anything was initialised here at all, before any of the memory is read.
+        let event = (pointer as usize).wrapping_add(std::mem::offset_of!(FAST_MUTEX, Event));
+        self.object_of_kind(event as *const u8, "fast mutex", |kind| matches!(kind, Kind::Event { notification: false }))?;
+        // SAFETY: the event inside is registered, so that the memory around it is a fast mutex's or at least mapped.
+        let (count, owner) = unsafe { ((&raw const (*pointer).Count).read(), (&raw const (*pointer).Owner).read()) };
+        if count != 1 || !owner.is_null() {
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::UNINITIALIZED_OBJECT, pointer as u64, 0, 0],
+                "a fast mutex was used that was never initialised",
+            ));
+        }
+        Ok(self.objects.register(pointer as usize, Kind::FastMutex(FastMutexState { owner: None })))
+    }
+
+    fn write_fast_mutex(&self, pointer: *mut FAST_MUTEX, count: i32, owner: *mut KTHREAD) {
+        // SAFETY: the mutex is registered, so that its memory is valid.
+        unsafe { (&raw mut (*pointer).Count).write(count) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*pointer).Owner).write(owner.cast()) };
+    }
+
+    /// One attempt to take a fast mutex, which waits when another thread owns it.
+    pub(crate) fn fast_acquire(&mut self, pointer: *mut FAST_MUTEX) -> Check<FastAttempt> {
+        if self.fast_try(pointer)? {
+            return Ok(FastAttempt::Acquired);
+        }
+        let id = self.fast_mutex_at(pointer)?;
+        let tid = self.this_thread();
+        if let Kind::FastMutex(FastMutexState { owner: Some(owner) }) = &self.objects[id].kind
+            && *owner == tid
+        {
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::SELF_DEADLOCK, pointer as u64, 0, 0],
+                "a fast or guarded mutex was acquired by the thread that owns it: it would wait for itself for ever",
+            ));
+        }
+        // SAFETY: the mutex is registered, so that its memory is valid.
+        let contention = unsafe { &raw mut (*pointer).Contention };
+        // SAFETY: as above.
+        let count = unsafe { contention.read() };
+        // SAFETY: as above.
+        unsafe { contention.write(count.wrapping_add(1)) };
+        let event = (pointer as usize) + std::mem::offset_of!(FAST_MUTEX, Event);
+        let event = self.object_at(event as *const u8)?;
+        let objects = &mut self.thread(tid).wait.objects;
+        objects.clear();
+        objects.push(event);
+        let request = WaitRequest {
+            all: false,
+            alertable: false,
+            user_mode: false,
+            timeout: Timeout::Never,
+            expired: STATUS_TIMEOUT,
+            blocks: std::ptr::null_mut(),
+            reason: "fast mutex",
+        };
+        match self.begin_wait(request)? {
+            Begun::Blocked | Begun::Done(_) => Ok(FastAttempt::Waiting),
+        }
+    }
+
+    /// One attempt that does not wait. It fails for the owner too.
+    pub(crate) fn fast_try(&mut self, pointer: *mut FAST_MUTEX) -> Check<bool> {
+        let id = self.fast_mutex_at(pointer)?;
+        let tid = self.current_thread();
+        let number = self.objects[id].number;
+        let Kind::FastMutex(state) = &mut self.objects[id].kind else { return Ok(false) };
+        if state.owner.is_some() {
+            return Ok(false);
+        }
+        state.owner = tid;
+        let mut owner = std::ptr::null_mut();
+        if let Some(tid) = tid {
+            let thread = self.thread(tid);
+            thread.fast_mutexes.push(id);
+            owner = thread.address() as *mut KTHREAD;
+        }
+        self.write_fast_mutex(pointer, 0, owner);
+        self.record(Operation::AcquireFastMutex, number, 0);
+        Ok(true)
+    }
+
+    /// Releases a fast mutex and wakes the first that waits for it.
+    pub(crate) fn fast_release(&mut self, pointer: *mut FAST_MUTEX) -> Check<()> {
+        let id = self.fast_mutex_at(pointer)?;
+        let tid = self.current_thread();
+        let number = self.objects[id].number;
+        let Kind::FastMutex(state) = &mut self.objects[id].kind else { return Ok(()) };
+        match state.owner {
+            Some(owner) if Some(owner) == tid => {
+                state.owner = None;
+                self.thread(owner).fast_mutexes.retain(|&owned| owned != id);
+            }
+            owner => {
+                let code = if owner.is_none() { codes::verifier::NOT_ACQUIRED } else { codes::verifier::WRONG_THREAD };
+                return Err(Violation::boxed(
+                    codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                    [code, pointer as u64, 0, 0],
+                    "a fast or guarded mutex was released by a thread that does not own it",
+                ));
+            }
+        }
+        self.write_fast_mutex(pointer, 1, std::ptr::null_mut());
+        self.record(Operation::ReleaseFastMutex, number, 0);
+        let event = (pointer as usize) + std::mem::offset_of!(FAST_MUTEX, Event);
+        let event = self.object_at(event as *const u8)?;
+        if !self.objects[event].waiters.is_empty() {
+            self.set_event(event, 0)?;
+        }
+        Ok(())
+    }
+
+    /// The running thread must own the mutex: checked before anything is read from it.
+    pub(crate) fn check_fast_owner(&mut self, pointer: *mut FAST_MUTEX) -> Check<()> {
+        let id = self.fast_mutex_at(pointer)?;
+        let tid = self.current_thread();
+        let Kind::FastMutex(state) = &self.objects[id].kind else { return Ok(()) };
+        if state.owner.is_some() && state.owner == tid {
+            return Ok(());
+        }
+        let code = if state.owner.is_none() { codes::verifier::NOT_ACQUIRED } else { codes::verifier::WRONG_THREAD };
+        Err(Violation::boxed(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [code, pointer as u64, 0, 0],
+            "a fast or guarded mutex was released by a thread that does not own it",
+        ))
+    }
+
+    /// KeInitializeGuardedMutex.
+    ///
+    /// # Safety
+    /// `pointer` points to writable memory of a FAST_MUTEX.
+    pub(crate) unsafe fn initialize_fast_mutex(&mut self, pointer: *mut FAST_MUTEX) -> Check<()> {
+        let event = (pointer as usize).wrapping_add(std::mem::offset_of!(FAST_MUTEX, Event));
+        self.retire_fast_mutex_around(event)?;
+        // SAFETY: by the caller's contract.
+        unsafe {
+            self.initialize_dispatcher(
+                event as *mut DISPATCHER_HEADER,
+                ksync_sys::EventSynchronizationObject,
+                size_of::<KEVENT>(),
+                0,
+                Kind::Event { notification: false },
+            )?;
+        }
+        self.write_fast_mutex(pointer, 1, std::ptr::null_mut());
+        // SAFETY: by the caller's contract.
+        unsafe { (&raw mut (*pointer).Contention).write(0) };
+        Ok(())
+    }
+
+    /// An event is initialised: if it is the one inside a fast mutex, that mutex begins anew with it, and must be free.
+    pub(crate) fn retire_fast_mutex_around(&mut self, event: usize) -> Check<()> {
+        let address = event.wrapping_sub(std::mem::offset_of!(FAST_MUTEX, Event));
+        let Some(id) = self.objects.find(address) else { return Ok(()) };
+        match &self.objects[id].kind {
+            Kind::FastMutex(FastMutexState { owner: Some(_) }) => Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::REINITIALIZED_OBJECT, address as u64, 0, 0],
+                "a fast or guarded mutex was initialised again while a thread owned it",
+            )),
+            Kind::FastMutex(_) => {
+                self.objects.remove(id);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The owner of the fast mutex that an event belongs to, for the wait graph.
+    pub(crate) fn owner_of_event(&self, event: ObjId) -> Option<Tid> {
+        let address = self.objects[event].address.wrapping_sub(std::mem::offset_of!(FAST_MUTEX, Event));
+        self.objects.iter().find(|(_, object)| object.address == address).and_then(|(_, object)| match &object.kind {
+            Kind::FastMutex(state) => state.owner,
+            _ => None,
+        })
+    }
+}

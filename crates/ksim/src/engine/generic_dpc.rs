@@ -1,0 +1,170 @@
+//! KeGenericCallDpc: one DPC for each processor, with a barrier (rule 48).
+
+use super::dpc::DpcState;
+use super::kernel::{Check, Kernel};
+use super::layout;
+use super::object::Kind;
+use super::processor::Cpu;
+use super::thread::{State, Tid};
+use crate::report::bug_check::{Violation, codes};
+use ksync_sys::{HighImportance, KDPC, PKDEFERRED_ROUTINE};
+use std::ffi::c_void;
+
+/// The top bit of the barrier word, which toggles at each phase.
+const PHASE: u32 = 0x8000_0000;
+
+/// The memory that drivers get pointers into.
+#[derive(Default)]
+#[repr(C)]
+struct Words {
+    /// Processors that have not finished: SystemArgument1 points here.
+    outstanding: u32,
+    /// Processors that have not arrived at the barrier, with the phase bit: SystemArgument2 points here.
+    barrier: u32,
+}
+
+/// The one generic call that may be under way.
+#[derive(Default)]
+pub(crate) struct GenericCall {
+    dpcs: Vec<Box<KDPC>>,
+    words: Box<Words>,
+    /// The thread that called, while it is under way.
+    caller: Option<Tid>,
+    /// The caller blocks until the last processor is done.
+    caller_waits: bool,
+    /// Threads that wait for their turn to call.
+    turns: Vec<Tid>,
+    /// Processors that turn at the barrier.
+    turning: Vec<Cpu>,
+}
+
+impl Kernel {
+    /// Blocks the running thread outside any object's wait list.
+    fn block_thread(&mut self, tid: Tid) {
+        let thread = self.thread(tid);
+        thread.state = State::Waiting;
+        thread.wait.objects.clear();
+        thread.wait.expiry = None;
+        thread.wait.request.alertable = false;
+        thread.wait.request.user_mode = false;
+        thread.wait.request.reason = "KeGenericCallDpc";
+        // Not for APCs to interrupt: the level of the wait is what they look at.
+        thread.apc.special_disable -= 1;
+        self.leave_processor();
+    }
+
+    fn unblock_thread(&mut self, tid: Tid) {
+        self.thread(tid).apc.special_disable += 1;
+        self.end_wait(tid, ksync_sys::STATUS_SUCCESS, 0);
+    }
+
+    /// Queues the routine on all processors. False when another call is under way; try again when the thread goes on.
+    pub(crate) fn begin_generic_call(&mut self, routine: PKDEFERRED_ROUTINE, context: *mut c_void) -> Check<bool> {
+        let tid = self.this_thread();
+        if self.generic.caller.is_some() {
+            self.generic.turns.push(tid);
+            self.block_thread(tid);
+            return Ok(false);
+        }
+        self.generic.caller = Some(tid);
+        let count = self.config.processors;
+        *self.generic.words = Words { outstanding: u32::from(count), barrier: u32::from(count) };
+        let words = &raw mut *self.generic.words;
+        // SAFETY: field addresses within the box.
+        let outstanding = unsafe { &raw mut (*words).outstanding };
+        // SAFETY: as above.
+        let barrier = unsafe { &raw mut (*words).barrier };
+        let driver = self.current_driver();
+        self.generic.dpcs = (0..count).map(|_| Box::new(layout::dpc(routine, context, false))).collect();
+        for cpu in 0..count {
+            let memory = &raw mut *self.generic.dpcs[cpu as usize];
+            let state =
+                DpcState { importance: HighImportance, target: Some(cpu), threaded: false, queued_on: None, order: 0, driver };
+            let id = self.objects.register(memory as usize, Kind::Dpc(Box::new(state)));
+            self.insert_dpc(id, outstanding.cast(), barrier.cast())?;
+        }
+        Ok(true)
+    }
+
+    /// The caller waits until the last processor is done.
+    pub(crate) fn await_generic_call(&mut self) -> Check<()> {
+        if self.generic.words.outstanding > 0 {
+            self.generic.caller_waits = true;
+            let tid = self.this_thread();
+            self.block_thread(tid);
+        }
+        Ok(())
+    }
+
+    /// The call is over: the DPCs go, and the next caller has its turn.
+    pub(crate) fn end_generic_call(&mut self) -> Check<()> {
+        for dpc in std::mem::take(&mut self.generic.dpcs) {
+            if let Some(id) = self.objects.find((&raw const *dpc) as usize) {
+                self.objects.remove(id);
+            }
+        }
+        self.generic.caller = None;
+        self.generic.caller_waits = false;
+        for tid in std::mem::take(&mut self.generic.turns) {
+            self.unblock_thread(tid);
+        }
+        Ok(())
+    }
+
+    fn check_generic_argument(&self, argument: usize, expected: *const u32) -> Check<()> {
+        if argument == expected as usize && self.generic.caller.is_some() && self.in_dpc() {
+            return Ok(());
+        }
+        Err(Violation::boxed(
+            codes::TIMER_OR_DPC_INVALID,
+            [2, argument as u64, 0, 0],
+            "KeSignalCallDpc... was called outside a routine of KeGenericCallDpc, or not with its argument",
+        ))
+    }
+
+    /// A processor is done with the routine.
+    pub(crate) fn generic_call_done(&mut self, argument: usize) -> Check<()> {
+        self.check_generic_argument(argument, &raw const self.generic.words.outstanding)?;
+        let words = &mut self.generic.words;
+        words.outstanding = words.outstanding.saturating_sub(1);
+        if words.outstanding == 0
+            && self.generic.caller_waits
+            && let Some(caller) = self.generic.caller
+        {
+            self.generic.caller_waits = false;
+            self.unblock_thread(caller);
+        }
+        Ok(())
+    }
+
+    /// A processor arrives at the barrier. None for the last one, which opens it; else the phase to wait out.
+    pub(crate) fn generic_call_arrive(&mut self, argument: usize) -> Check<Option<u32>> {
+        self.check_generic_argument(argument, &raw const self.generic.words.barrier)?;
+        let count = u32::from(self.config.processors);
+        let words = &mut self.generic.words;
+        let phase = words.barrier & PHASE;
+        words.barrier -= 1;
+        if words.barrier & !PHASE > 0 {
+            return Ok(Some(phase));
+        }
+        words.barrier = (phase ^ PHASE) | count;
+        for cpu in std::mem::take(&mut self.generic.turning) {
+            self.processors[cpu as usize].spinning = false;
+            self.update_runnable(cpu);
+        }
+        Ok(None)
+    }
+
+    /// True when the barrier has opened since `phase`. Otherwise the processor turns until it does.
+    pub(crate) fn generic_call_passed(&mut self, phase: u32) -> Check<bool> {
+        if self.generic.words.barrier & PHASE != phase {
+            return Ok(true);
+        }
+        let cpu = self.cpu;
+        self.processor().spinning = true;
+        self.generic.turning.push(cpu);
+        self.update_runnable(cpu);
+        self.attention = true;
+        Ok(false)
+    }
+}

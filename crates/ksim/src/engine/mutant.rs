@@ -1,0 +1,163 @@
+//! Mutexes (KMUTEX, KMUTANT).
+
+use super::kernel::{Check, Kernel};
+use super::layout;
+use super::object::{Kind, ObjId};
+use super::thread::Tid;
+use crate::irql::DISPATCH_LEVEL;
+use crate::report::bug_check::Violation;
+use crate::report::trace::Operation;
+use ksync_sys::{KMUTANT, STATUS_ABANDONED, STATUS_MUTANT_LIMIT_EXCEEDED, STATUS_MUTANT_NOT_OWNED};
+
+/// A mutex's state beside its header.
+#[derive(Debug)]
+pub(crate) struct MutantState {
+    pub(crate) owner: Option<Tid>,
+    /// Initialised by KeInitializeMutex: owning it disables normal kernel APCs (rule 10).
+    pub(crate) kernel: bool,
+    pub(crate) abandoned: bool,
+    /// Acquired by a poll at DISPATCH_LEVEL (rule 9).
+    pub(crate) at_dispatch: bool,
+}
+
+impl Kernel {
+    /// Registers a mutex. An initially owned one belongs to the running thread.
+    ///
+    /// # Safety
+    /// `mutex` points to writable memory of a KMUTANT.
+    pub(crate) unsafe fn initialize_mutant(&mut self, mutex: *mut KMUTANT, kernel: bool, owned: bool) -> Check<()> {
+        let state = MutantState { owner: None, kernel, abandoned: false, at_dispatch: false };
+        // SAFETY: by the caller's contract.
+        let id = unsafe {
+            self.initialize_dispatcher(mutex.cast(), ksync_sys::MutantObject, size_of::<KMUTANT>(), 1, Kind::Mutant(state))?
+        };
+        // SAFETY: by the caller's contract.
+        unsafe { layout::write_mutant_tail(mutex, kernel) };
+        if owned {
+            let tid = self.this_thread();
+            self.acquire_mutant(id, tid)?;
+        }
+        Ok(())
+    }
+
+    /// The mutex at `pointer`.
+    pub(crate) fn mutant_at(&mut self, pointer: *const KMUTANT) -> Check<ObjId> {
+        self.object_of_kind(pointer, "mutex", |kind| matches!(kind, Kind::Mutant(_)))
+    }
+
+    fn write_owner(&self, id: ObjId, owner: *mut ksync_sys::KTHREAD) {
+        let memory = self.objects[id].address as *mut KMUTANT;
+        // SAFETY: a registered mutex's memory is valid.
+        unsafe { (&raw mut (*memory).OwnerThread).write(owner) };
+    }
+
+    fn write_abandoned(&self, id: ObjId, abandoned: bool) {
+        let memory = self.objects[id].address as *mut KMUTANT;
+        // SAFETY: a registered mutex's memory is valid.
+        unsafe { (&raw mut (*memory).Abandoned).write(u8::from(abandoned)) };
+    }
+
+    /// A wait of `tid` takes the mutex, once more if it has it. True when it was abandoned.
+    pub(crate) fn acquire_mutant(&mut self, id: ObjId, tid: Tid) -> Check<bool> {
+        let at_dispatch = self.irql() >= DISPATCH_LEVEL && self.executing == super::kernel::Executing::Thread(tid);
+        let object = &mut self.objects[id];
+        let state = object.signal_state();
+        let number = object.number;
+        let Kind::Mutant(mutant) = &mut object.kind else { return Ok(false) };
+        if mutant.owner == Some(tid) {
+            if state == i32::MIN + 1 {
+                return Err(Violation::raised(
+                    STATUS_MUTANT_LIMIT_EXCEEDED,
+                    format!("mutex #{number} was acquired recursively too often"),
+                ));
+            }
+            object.set_signal_state(state - 1);
+            self.record(Operation::AcquireMutex, number, (state - 1) as u32 as u64);
+            return Ok(false);
+        }
+        mutant.owner = Some(tid);
+        mutant.at_dispatch = at_dispatch;
+        let abandoned = std::mem::take(&mut mutant.abandoned);
+        let kernel = mutant.kernel;
+        object.set_signal_state(0);
+        let thread = &mut self.threads[tid as usize];
+        thread.mutants.push(id);
+        if kernel {
+            thread.apc.kernel_disable -= 1;
+        }
+        let address = thread.address();
+        self.write_owner(id, address as *mut _);
+        if abandoned {
+            self.write_abandoned(id, false);
+        }
+        self.record(Operation::AcquireMutex, number, u64::from(abandoned));
+        Ok(abandoned)
+    }
+
+    /// Releases a mutex once. Returns the previous state (rule 7).
+    pub(crate) fn release_mutant(&mut self, id: ObjId, increment: i32) -> Check<i32> {
+        let tid = self.current_thread();
+        let at_dispatch = self.irql() >= DISPATCH_LEVEL;
+        let object = &self.objects[id];
+        let previous = object.signal_state();
+        let number = object.number;
+        let Kind::Mutant(mutant) = &object.kind else { return Ok(previous) };
+        if mutant.owner.is_none() || mutant.owner != tid || self.in_dpc() {
+            let status = if mutant.abandoned { STATUS_ABANDONED } else { STATUS_MUTANT_NOT_OWNED };
+            return Err(Violation::raised(status, format!("mutex #{number} was released by a thread that does not own it")));
+        }
+        if mutant.at_dispatch != at_dispatch {
+            return Err(Violation::raised(
+                STATUS_MUTANT_NOT_OWNED,
+                format!("mutex #{number} was acquired at DISPATCH_LEVEL and released below it, or the other way round"),
+            ));
+        }
+        self.record(Operation::ReleaseMutex, number, previous as u32 as u64);
+        if previous < 0 {
+            self.objects[id].set_signal_state(previous + 1);
+            return Ok(previous);
+        }
+        self.free_mutant(id, increment)?;
+        Ok(previous)
+    }
+
+    /// The owner lets go: the mutex is signaled.
+    fn free_mutant(&mut self, id: ObjId, increment: i32) -> Check<()> {
+        let Kind::Mutant(mutant) = &mut self.objects[id].kind else { return Ok(()) };
+        let kernel = mutant.kernel;
+        let Some(owner) = mutant.owner.take() else { return Ok(()) };
+        let thread = &mut self.threads[owner as usize];
+        thread.mutants.retain(|&owned| owned != id);
+        if kernel {
+            thread.apc.kernel_disable += 1;
+            self.attention = true;
+        }
+        self.write_owner(id, std::ptr::null_mut());
+        self.objects[id].set_signal_state(1);
+        self.satisfy_waiters(id, increment)
+    }
+
+    /// KeReleaseMutant with Abandoned: the mutex is free, however often it was acquired, and its next owner learns of it.
+    pub(crate) fn abandon_mutant(&mut self, id: ObjId, increment: i32) -> Check<i32> {
+        let previous = self.objects[id].signal_state();
+        if let Kind::Mutant(mutant) = &mut self.objects[id].kind {
+            mutant.abandoned = true;
+        }
+        self.write_abandoned(id, true);
+        self.free_mutant(id, increment)?;
+        Ok(previous)
+    }
+
+    /// Abandons the mutants of a thread that ends (rule 11).
+    pub(crate) fn rundown_mutants(&mut self, tid: Tid) {
+        let mutants = std::mem::take(&mut self.threads[tid as usize].mutants);
+        for id in mutants {
+            if let Kind::Mutant(mutant) = &mut self.objects[id].kind {
+                mutant.abandoned = true;
+            }
+            self.write_abandoned(id, true);
+            let freed = self.free_mutant(id, 0);
+            debug_assert!(freed.is_ok(), "a free mutant can be acquired");
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The side table: what the hosted kernel knows of each kernel object, by address.
+//!
+//! State that drivers' inlined header code reads lives in the true structures (`SignalState`, a spin lock's word ...).
+//! Everything that the engine relies on lives here, so that a driver that overwrites, moves or frees an object is
+//! reported rather than obeyed.
+
+use super::dpc::DpcState;
+use super::fast_mutex::FastMutexState;
+use super::kernel::{Check, Kernel};
+use super::layout;
+use super::mutant::MutantState;
+use super::queue::QueueState;
+use super::spin::SpinState;
+use super::thread::Tid;
+use super::timer::TimerState;
+use crate::report::bug_check::{Violation, codes};
+use ksync_sys::{DISPATCHER_HEADER, LIST_ENTRY};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+
+/// The index of an object in the side table.
+pub(crate) type ObjId = u32;
+
+/// One entry of an object's wait list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Waiter {
+    pub(crate) thread: Tid,
+    /// Which of the thread's wait blocks.
+    pub(crate) slot: u16,
+}
+
+/// What an object is, with the state that belongs to its kind.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// KEVENT.
+    Event { notification: bool },
+    /// KSEMAPHORE.
+    Semaphore,
+    /// KMUTANT, KMUTEX.
+    Mutant(MutantState),
+    /// KTIMER.
+    Timer(Box<TimerState>),
+    /// ETHREAD.
+    Thread(Tid),
+    /// EPROCESS.
+    Process(u32),
+    /// KQUEUE.
+    Queue(Box<QueueState>),
+    /// KDPC.
+    Dpc(Box<DpcState>),
+    /// KSPIN_LOCK, in either form of use.
+    SpinLock(Box<SpinState>),
+    /// FAST_MUTEX, KGUARDED_MUTEX.
+    FastMutex(FastMutexState),
+    /// A slot whose object is gone.
+    Free,
+}
+
+impl Kind {
+    /// The NT name of the type.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Event { .. } => "event",
+            Self::Semaphore => "semaphore",
+            Self::Mutant(_) => "mutex",
+            Self::Timer(_) => "timer",
+            Self::Thread(_) => "thread",
+            Self::Process(_) => "process",
+            Self::Queue(_) => "queue",
+            Self::Dpc(_) => "DPC",
+            Self::SpinLock(_) => "spin lock",
+            Self::FastMutex(_) => "fast mutex",
+            Self::Free => "freed object",
+        }
+    }
+
+    /// True for objects that threads can wait on.
+    pub(crate) fn is_waitable(&self) -> bool {
+        matches!(
+            self,
+            Self::Event { .. }
+                | Self::Semaphore
+                | Self::Mutant(_)
+                | Self::Timer(_)
+                | Self::Thread(_)
+                | Self::Process(_)
+                | Self::Queue(_)
+        )
+    }
+}
+
+/// One object.
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub(crate) address: usize,
+    /// The object's number in reports and traces: addresses differ from run to run, numbers do not.
+    pub(crate) number: u32,
+    pub(crate) kind: Kind,
+    pub(crate) waiters: VecDeque<Waiter>,
+}
+
+impl Object {
+    /// The dispatcher header of the object, which must be waitable.
+    #[inline]
+    pub(crate) fn header(&self) -> *mut DISPATCHER_HEADER {
+        self.address as *mut DISPATCHER_HEADER
+    }
+
+    /// Reads the signal state.
+    #[inline]
+    pub(crate) fn signal_state(&self) -> i32 {
+        // SAFETY: dispatcher objects are registered by their initialisation with a pointer that its caller vouched for,
+        // and leave the table when their memory is freed.
+        unsafe { (&raw const (*self.header()).SignalState).read() }
+    }
+
+    /// Writes the signal state.
+    #[inline]
+    pub(crate) fn set_signal_state(&self, state: i32) {
+        // SAFETY: as in `signal_state`.
+        unsafe { (&raw mut (*self.header()).SignalState).write(state) }
+    }
+
+    /// The head of the wait list in the true structure.
+    #[inline]
+    pub(crate) fn wait_list_head(&self) -> *mut LIST_ENTRY {
+        // SAFETY: a field address within an object that is registered and so valid.
+        unsafe { &raw mut (*self.header()).WaitListHead }
+    }
+}
+
+/// How many recently used addresses are found without hashing. A power of two.
+const CACHED: usize = 256;
+
+/// All objects of a machine.
+#[derive(Debug)]
+pub(crate) struct ObjectTable {
+    slots: Vec<Object>,
+    free: Vec<ObjId>,
+    by_address: FxHashMap<usize, ObjId>,
+    cache: Box<[(usize, ObjId); CACHED]>,
+    last_number: u32,
+}
+
+impl Default for ObjectTable {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_address: FxHashMap::default(),
+            cache: Box::new([(0, 0); CACHED]),
+            last_number: 0,
+        }
+    }
+}
+
+impl std::ops::Index<ObjId> for ObjectTable {
+    type Output = Object;
+    #[inline]
+    fn index(&self, id: ObjId) -> &Object {
+        &self.slots[id as usize]
+    }
+}
+
+impl std::ops::IndexMut<ObjId> for ObjectTable {
+    #[inline]
+    fn index_mut(&mut self, id: ObjId) -> &mut Object {
+        &mut self.slots[id as usize]
+    }
+}
+
+impl ObjectTable {
+    fn cache_slot(address: usize) -> usize {
+        // Objects are 8-aligned, but for EX_SPIN_LOCK; the multiplication spreads arrays of equal objects.
+        ((address >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) & (CACHED - 1)
+    }
+
+    /// The object at `address`.
+    #[inline]
+    pub(crate) fn find(&mut self, address: usize) -> Option<ObjId> {
+        let slot = Self::cache_slot(address);
+        let (cached, id) = self.cache[slot];
+        if cached == address && address != 0 {
+            return Some(id);
+        }
+        let id = *self.by_address.get(&address)?;
+        self.cache[slot] = (address, id);
+        Some(id)
+    }
+
+    /// Enters an object. One that stood at the same address before is replaced and keeps its index, not its number.
+    pub(crate) fn register(&mut self, address: usize, kind: Kind) -> ObjId {
+        self.last_number += 1;
+        let number = self.last_number;
+        if let Some(id) = self.find(address) {
+            let object = &mut self.slots[id as usize];
+            object.number = number;
+            object.kind = kind;
+            object.waiters.clear();
+            return id;
+        }
+        let id = match self.free.pop() {
+            Some(id) => {
+                let object = &mut self.slots[id as usize];
+                object.address = address;
+                object.number = number;
+                object.kind = kind;
+                id
+            }
+            None => {
+                self.slots.push(Object { address, number, kind, waiters: VecDeque::new() });
+                (self.slots.len() - 1) as ObjId
+            }
+        };
+        self.by_address.insert(address, id);
+        id
+    }
+
+    /// Removes an object whose memory goes away.
+    pub(crate) fn remove(&mut self, id: ObjId) {
+        let object = &mut self.slots[id as usize];
+        let address = object.address;
+        object.kind = Kind::Free;
+        object.waiters.clear();
+        object.address = 0;
+        self.by_address.remove(&address);
+        let slot = Self::cache_slot(address);
+        if self.cache[slot].0 == address {
+            self.cache[slot] = (0, 0);
+        }
+        self.free.push(id);
+    }
+
+    /// The objects that lie in a range of memory, lowest address first.
+    pub(crate) fn in_range(&self, start: usize, bytes: usize) -> Vec<ObjId> {
+        let mut found = Vec::new();
+        if bytes / 4 < self.by_address.len() {
+            // The smallest object is a 4-byte EX_SPIN_LOCK.
+            for address in (start..start + bytes).step_by(4) {
+                found.extend(self.by_address.get(&address).copied());
+            }
+        } else {
+            let range = start..start + bytes;
+            found.extend(self.by_address.iter().filter(|(address, _)| range.contains(*address)).map(|(_, id)| *id));
+            found.sort_by_key(|id| self.slots[*id as usize].address);
+        }
+        found
+    }
+
+    /// All objects, in index order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ObjId, &Object)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, object)| !matches!(object.kind, Kind::Free))
+            .map(|(index, object)| (index as ObjId, object))
+    }
+}
+
+impl Kernel {
+    /// The object at `pointer`, which a driver passed.
+    #[inline]
+    pub(crate) fn object_at<T>(&mut self, pointer: *const T) -> Check<ObjId> {
+        match self.objects.find(pointer as usize) {
+            Some(id) => Ok(id),
+            None => Err(self.unknown_object(pointer as usize)),
+        }
+    }
+
+    /// Says why an address is not an object: null, moved there, or never initialised.
+    #[cold]
+    fn unknown_object(&mut self, address: usize) -> super::Fault {
+        if address < 0x1_0000 {
+            return Violation::boxed(
+                codes::IRQL_NOT_LESS_OR_EQUAL,
+                [address as u64, u64::from(self.irql()), 0, 0],
+                "a null or near-null pointer was passed as a kernel object",
+            );
+        }
+        let meaning = match self.pool.describe_freed(address) {
+            Some(freed) => format!("a kernel object in freed pool was used: {freed}"),
+            None => "a kernel object was used that was never initialised at this address (a self-linked object must not be \
+                     moved after its initialisation)"
+                .to_owned(),
+        };
+        Violation::boxed_owned(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [codes::verifier::UNINITIALIZED_OBJECT, address as u64, 0, 0],
+            meaning,
+        )
+    }
+
+    /// The object at `pointer`, which must be of the kind that `is` accepts.
+    #[inline]
+    pub(crate) fn object_of_kind<T>(&mut self, pointer: *const T, expected: &str, is: impl Fn(&Kind) -> bool) -> Check<ObjId> {
+        let id = self.object_at(pointer)?;
+        if is(&self.objects[id].kind) {
+            return Ok(id);
+        }
+        Err(self.wrong_kind(id, expected))
+    }
+
+    #[cold]
+    fn wrong_kind(&self, id: ObjId, expected: &str) -> super::Fault {
+        let object = &self.objects[id];
+        Violation::boxed_owned(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [codes::verifier::UNINITIALIZED_OBJECT, object.address as u64, 0, 0],
+            format!("expected an initialised {expected}, found {} #{}", object.kind.name(), object.number),
+        )
+    }
+
+    /// Enters a dispatcher object that a driver initialises, and writes its header.
+    ///
+    /// # Safety
+    /// `header` points to writable memory of the object's size.
+    pub(crate) unsafe fn initialize_dispatcher(
+        &mut self,
+        header: *mut DISPATCHER_HEADER,
+        object_type: i32,
+        size_bytes: usize,
+        signal_state: i32,
+        kind: Kind,
+    ) -> Check<ObjId> {
+        if (header as usize) < 0x1_0000 {
+            return Err(self.unknown_object(header as usize));
+        }
+        if let Some(id) = self.objects.find(header as usize) {
+            self.check_replaceable(id)?;
+        }
+        let id = self.objects.register(header as usize, kind);
+        let head = self.objects[id].wait_list_head();
+        // SAFETY: the caller vouches for the memory; every field is written.
+        unsafe {
+            header.write(layout::header(object_type, size_bytes, signal_state, head));
+        }
+        Ok(id)
+    }
+
+    /// Initialising what is in use would strand whoever uses it.
+    fn check_replaceable(&self, id: ObjId) -> Check<()> {
+        let object = &self.objects[id];
+        let problem = if !object.waiters.is_empty() {
+            Some("threads wait on it")
+        } else {
+            match &object.kind {
+                Kind::Mutant(state) if state.owner.is_some() => Some("a thread owns it"),
+                Kind::FastMutex(state) if state.owner.is_some() => Some("a thread owns it"),
+                Kind::SpinLock(state) if state.owner.is_some() => Some("it is held"),
+                Kind::Dpc(state) if state.queued_on.is_some() => Some("it is queued"),
+                Kind::Thread(_) | Kind::Process(_) => Some("it belongs to the system"),
+                _ => None,
+            }
+        };
+        match problem {
+            None => Ok(()),
+            Some(problem) => Err(Violation::boxed_owned(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::REINITIALIZED_OBJECT, object.address as u64, 0, 0],
+                format!("{} #{} was initialised again while {problem}", object.kind.name(), object.number),
+            )),
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Pool: every allocation accounted for, guarded behind its end, and kept for a while after it is freed.
+
+use super::kernel::{Check, Kernel};
+use super::object::{Kind, ObjId};
+use crate::irql::{APC_LEVEL, DISPATCH_LEVEL};
+use crate::report::bug_check::{Violation, codes};
+use rustc_hash::FxHashMap;
+use std::alloc::Layout;
+use std::collections::VecDeque;
+
+/// Bytes behind each block that a driver must not write.
+const GUARD: usize = 16;
+const GUARD_BYTE: u8 = 0xfd;
+/// What freed memory is filled with.
+const FREED_BYTE: u8 = 0xdd;
+/// How much freed memory is kept before it goes back to the host.
+const QUARANTINE: usize = 16 << 20;
+const PAGE: usize = 4096;
+
+/// Why an allocation failed, where the caller may know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PoolBlock {
+    pub(crate) size: usize,
+    pub(crate) tag: u32,
+    pub(crate) paged: bool,
+    pub(crate) driver: Option<u16>,
+    /// Its place among all allocations.
+    pub(crate) order: u64,
+}
+
+impl PoolBlock {
+    fn layout(&self) -> Layout {
+        // Page-sized and larger blocks are page-aligned, smaller ones 16-aligned, as in NT on 64-bit systems.
+        let align = if self.size >= PAGE { PAGE } else { 16 };
+        Layout::from_size_align(self.size + GUARD, align).expect("ksim: the size was checked when the block was allocated")
+    }
+
+    /// The tag as its four characters.
+    pub(crate) fn tag_text(&self) -> String {
+        tag_text(self.tag)
+    }
+}
+
+/// A pool tag as its four characters, in memory order.
+pub(crate) fn tag_text(tag: u32) -> String {
+    tag.to_le_bytes().iter().map(|&byte| if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '.' }).collect()
+}
+
+/// All pool of a machine.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    blocks: FxHashMap<usize, PoolBlock>,
+    freed: FxHashMap<usize, PoolBlock>,
+    quarantine: VecDeque<usize>,
+    quarantined: usize,
+    in_use: usize,
+    limit: usize,
+    allocations: u64,
+    failing: Option<u64>,
+}
+
+impl Pool {
+    pub(crate) fn new(limit: usize, failing: Option<u64>) -> Self {
+        Self {
+            blocks: FxHashMap::default(),
+            freed: FxHashMap::default(),
+            quarantine: VecDeque::new(),
+            quarantined: 0,
+            in_use: 0,
+            limit,
+            allocations: 0,
+            failing,
+        }
+    }
+
+    /// Memory for a driver, or null when there is none.
+    fn allocate(&mut self, size: usize, tag: u32, paged: bool, driver: Option<u16>) -> *mut u8 {
+        self.allocations += 1;
+        let order = self.allocations;
+        let too_much = self.in_use.checked_add(size).is_none_or(|total| total > self.limit) || size > isize::MAX as usize / 2;
+        if too_much || self.failing == Some(order) {
+            return std::ptr::null_mut();
+        }
+        let block = PoolBlock { size, tag, paged, driver, order };
+        // SAFETY: the layout is not zero-sized: it holds the guard at least.
+        let memory = unsafe { std::alloc::alloc(block.layout()) };
+        if memory.is_null() {
+            return memory;
+        }
+        // SAFETY: the guard lies within the allocation.
+        unsafe { memory.add(size).write_bytes(GUARD_BYTE, GUARD) };
+        self.freed.remove(&(memory as usize));
+        self.in_use += size;
+        self.blocks.insert(memory as usize, block);
+        memory
+    }
+
+    /// The first byte behind the block that was written, as an offset.
+    fn overrun(&self, address: usize, block: &PoolBlock) -> Option<usize> {
+        (block.size..block.size + GUARD).find(|&offset| {
+            // SAFETY: the guard lies within the allocation.
+            let byte = unsafe { (address as *const u8).add(offset).read() };
+            byte != GUARD_BYTE
+        })
+    }
+
+    fn retire(&mut self, address: usize, block: PoolBlock) {
+        // SAFETY: the block is allocated and so large.
+        unsafe { (address as *mut u8).write_bytes(FREED_BYTE, block.size) };
+        self.in_use -= block.size;
+        self.freed.insert(address, block);
+        self.quarantine.push_back(address);
+        self.quarantined += block.size;
+        while self.quarantined > QUARANTINE
+            && let Some(oldest) = self.quarantine.pop_front()
+        {
+            if let Some(block) = self.freed.remove(&oldest) {
+                self.quarantined -= block.size;
+                // SAFETY: it was allocated with this layout and leaves the tables here.
+                unsafe { std::alloc::dealloc(oldest as *mut u8, block.layout()) };
+            }
+        }
+    }
+
+    /// Says which freed block an address lies in.
+    pub(crate) fn describe_freed(&self, address: usize) -> Option<String> {
+        let (start, block) = self.freed.iter().find(|(start, block)| (**start..**start + block.size).contains(&address))?;
+        Some(format!(
+            "byte {} of a block of {} bytes with tag '{}' that has been freed",
+            address - start,
+            block.size,
+            block.tag_text()
+        ))
+    }
+
+    /// What is allocated, in order of allocation.
+    pub(crate) fn outstanding(&self) -> Vec<PoolBlock> {
+        let mut blocks: Vec<_> = self.blocks.values().copied().collect();
+        blocks.sort_by_key(|block| block.order);
+        blocks
+    }
+
+    /// How many allocations have been asked for.
+    pub(crate) fn allocations(&self) -> u64 {
+        self.allocations
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for (address, block) in self.blocks.drain().chain(self.freed.drain()) {
+            // SAFETY: both tables hold allocations made with this layout, each once; no driver code runs any more.
+            unsafe { std::alloc::dealloc(address as *mut u8, block.layout()) };
+        }
+    }
+}
+
+/// How an allocation was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PoolRequest {
+    pub(crate) size: usize,
+    pub(crate) tag: u32,
+    pub(crate) paged: bool,
+    pub(crate) zeroed: bool,
+}
+
+impl Kernel {
+    /// Allocates pool for a driver. Null when there is none.
+    pub(crate) fn allocate_pool(&mut self, request: PoolRequest) -> Check<*mut u8> {
+        let irql = self.irql();
+        let highest = if request.paged { APC_LEVEL } else { DISPATCH_LEVEL };
+        if irql > highest {
+            return Err(Violation::boxed(
+                codes::BAD_POOL_CALLER,
+                [0x8, u64::from(irql), u64::from(request.paged), request.size as u64],
+                "pool was allocated at too high an IRQL",
+            ));
+        }
+        self.check_pool_tag(request)?;
+        let driver = self.current_driver();
+        let memory = self.pool.allocate(request.size, request.tag, request.paged, driver);
+        if !memory.is_null() {
+            let fill = if request.zeroed { 0 } else { 0xcd };
+            // SAFETY: the block is fresh and so large.
+            unsafe { memory.write_bytes(fill, request.size) };
+        }
+        Ok(memory)
+    }
+
+    fn check_pool_tag(&self, request: PoolRequest) -> Check<()> {
+        let bad = |sub_code: u64, meaning: &'static str| {
+            let parameters = [sub_code, u64::from(request.paged), request.size as u64, u64::from(request.tag)];
+            Err(Violation::boxed(codes::BAD_POOL_CALLER, parameters, meaning))
+        };
+        if request.size == 0 {
+            return bad(0x00, "zero bytes of pool were asked for");
+        }
+        if request.tag == 0 {
+            return bad(0x9b, "pool was allocated with tag 0");
+        }
+        let bytes = request.tag.to_le_bytes();
+        if &bytes == b"BIG " || &bytes == b"BIG\0" {
+            return bad(0x9c, "pool was allocated with tag 'BIG'");
+        }
+        if !bytes.iter().any(u8::is_ascii_alphanumeric) {
+            return bad(0x9d, "pool was allocated with a tag that has no letter and no digit");
+        }
+        Ok(())
+    }
+
+    /// One allocation of the system's own on a driver's behalf, such as a thread's stack: it can fail as pool does, and counts as
+    /// an allocation for [`crate::Machine::fail_allocation`].
+    pub(crate) fn fails_allocation(&mut self) -> bool {
+        self.pool.allocations += 1;
+        self.pool.failing == Some(self.pool.allocations)
+    }
+
+    /// Frees pool. `tag` 0 accepts any.
+    pub(crate) fn free_pool(&mut self, memory: usize, tag: u32) -> Check<()> {
+        let irql = self.irql();
+        let Some(block) = self.pool.blocks.get(&memory).copied() else {
+            return Err(self.bad_free(memory));
+        };
+        let highest = if block.paged { APC_LEVEL } else { DISPATCH_LEVEL };
+        if irql > highest {
+            return Err(Violation::boxed(
+                codes::BAD_POOL_CALLER,
+                [0x9, u64::from(irql), u64::from(block.paged), memory as u64],
+                "pool was freed at too high an IRQL",
+            ));
+        }
+        if tag != 0 && tag != block.tag {
+            return Err(Violation::boxed_owned(
+                codes::BAD_POOL_CALLER,
+                [0xa, memory as u64, u64::from(block.tag), u64::from(tag)],
+                format!("a block with tag '{}' was freed with tag '{}'", block.tag_text(), tag_text(tag)),
+            ));
+        }
+        if let Some(offset) = self.pool.overrun(memory, &block) {
+            return Err(Violation::boxed_owned(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::POOL_OVERRUN, memory as u64, (memory + offset) as u64, block.size as u64],
+                format!("byte {offset} of a block of {} bytes with tag '{}' was written", block.size, block.tag_text()),
+            ));
+        }
+        self.check_freed_objects(memory, &block)?;
+        self.pool.blocks.remove(&memory);
+        self.pool.retire(memory, block);
+        Ok(())
+    }
+
+    #[cold]
+    fn bad_free(&self, memory: usize) -> super::Fault {
+        if let Some(block) = self.pool.freed.get(&memory) {
+            return Violation::boxed_owned(
+                codes::BAD_POOL_CALLER,
+                [0x7, 0, u64::from(block.tag), memory as u64],
+                format!("a block with tag '{}' was freed twice", block.tag_text()),
+            );
+        }
+        Violation::boxed(
+            codes::BAD_POOL_CALLER,
+            [0x46, memory as u64, 0, 0],
+            "an address was freed that is not the start of a pool block",
+        )
+    }
+
+    /// No object in use may lie in memory that is freed; the idle ones leave the table.
+    fn check_freed_objects(&mut self, memory: usize, block: &PoolBlock) -> Check<()> {
+        let objects = self.objects.in_range(memory, block.size);
+        for &id in &objects {
+            self.check_freed_object(id, memory, block.size)?;
+        }
+        for id in objects {
+            self.objects.remove(id);
+        }
+        Ok(())
+    }
+
+    fn check_freed_object(&self, id: ObjId, start: usize, size: usize) -> Check<()> {
+        let object = &self.objects[id];
+        let (code, first, problem) = match &object.kind {
+            Kind::Timer(timer) if timer.armed.is_some() => {
+                (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::FREED_ACTIVE_TIMER, "is armed")
+            }
+            Kind::Dpc(dpc) if dpc.queued_on.is_some() => (codes::TIMER_OR_DPC_INVALID, 1, "is queued"),
+            Kind::SpinLock(lock) if lock.owner.is_some() => {
+                (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "is held")
+            }
+            Kind::FastMutex(mutex) if mutex.owner.is_some() => {
+                (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "is owned")
+            }
+            Kind::Mutant(mutex) if mutex.owner.is_some() => {
+                (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "is owned")
+            }
+            _ if !object.waiters.is_empty() => {
+                (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "has waiters")
+            }
+            _ => return Ok(()),
+        };
+        let parameters = if code == codes::TIMER_OR_DPC_INVALID {
+            [first, object.address as u64, start as u64, (start + size) as u64]
+        } else {
+            [first, object.address as u64, start as u64, size as u64]
+        };
+        Err(Violation::boxed_owned(
+            code,
+            parameters,
+            format!("pool was freed that holds {} #{}, which {problem}", object.kind.name(), object.number),
+        ))
+    }
+}

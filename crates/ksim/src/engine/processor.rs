@@ -1,0 +1,69 @@
+//! A processor: its IRQL, its current thread, its DPC queue.
+
+use super::context::Context;
+use super::object::ObjId;
+use super::thread::Tid;
+use crate::irql::DISPATCH_LEVEL;
+use std::collections::VecDeque;
+
+/// The index of a processor.
+pub(crate) type Cpu = u8;
+
+/// One processor.
+#[derive(Default)]
+pub(crate) struct Processor {
+    pub(crate) irql: u8,
+    /// The thread that runs here. `None` is the idle thread.
+    pub(crate) current: Option<Tid>,
+    /// A DPC interrupt is being serviced.
+    pub(crate) in_dpc: bool,
+    /// While in a DPC: the level to return to.
+    pub(crate) interrupted_irql: u8,
+    /// It turns on a spin lock that another processor holds.
+    pub(crate) spinning: bool,
+    /// The DPC queue, head first.
+    pub(crate) dpcs: VecDeque<ObjId>,
+    /// Something in the queue asks for a DPC interrupt now, rather than at the next occasion.
+    pub(crate) dpc_requested: bool,
+    /// The coroutine that runs the queue, between two of its activations or suspended within one.
+    pub(crate) dpc_context: Option<Box<Context>>,
+    /// The DPC whose routine runs with its place among all insertions, and the driver whose code it is.
+    pub(crate) running_dpc: Option<(ObjId, u64)>,
+    pub(crate) running_driver: Option<u16>,
+    /// Spin locks that the running DPC routine has taken and not released.
+    pub(crate) dpc_spin_locks: Vec<ObjId>,
+    /// Where the thread-context IRQL raised by KeRaiseIrql must return to, innermost last (rule 59).
+    pub(crate) raises: Vec<u8>,
+}
+
+impl Processor {
+    /// The level of the thread context, below any DPC that interrupted it.
+    pub(crate) fn thread_irql(&self) -> u8 {
+        if self.in_dpc { self.interrupted_irql } else { self.irql }
+    }
+
+    /// True when the DPC interrupt would be taken now. An idle processor takes it for any queued DPC, as NT's idle loop drains the queue.
+    #[inline]
+    pub(crate) fn dpc_deliverable(&self) -> bool {
+        !self.in_dpc && self.irql < DISPATCH_LEVEL && !self.dpcs.is_empty() && (self.dpc_requested || self.current.is_none())
+    }
+
+    /// Idle means that neither a thread nor a DPC runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.current.is_none() && !self.in_dpc
+    }
+
+    /// True when the thread here can be replaced at once.
+    pub(crate) fn preemptible(&self) -> bool {
+        self.thread_irql() < DISPATCH_LEVEL
+    }
+
+    /// Sets the level of the thread context.
+    pub(crate) fn set_thread_irql(&mut self, irql: u8) {
+        if self.in_dpc {
+            self.interrupted_irql = irql;
+        } else {
+            self.irql = irql;
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Semaphores.
+
+use super::kernel::{Check, Kernel};
+use super::object::{Kind, ObjId};
+use crate::report::bug_check::Violation;
+use crate::report::trace::Operation;
+use ksync_sys::{KSEMAPHORE, STATUS_SEMAPHORE_LIMIT_EXCEEDED};
+
+impl Kernel {
+    /// The semaphore at `pointer`.
+    pub(crate) fn semaphore_at(&mut self, pointer: *const KSEMAPHORE) -> Check<ObjId> {
+        self.object_of_kind(pointer, "semaphore", |kind| matches!(kind, Kind::Semaphore))
+    }
+
+    /// Adds to a semaphore and serves as many waits as that allows. Returns the previous count. Past the limit it
+    /// raises and leaves the count as it was (rule 6).
+    pub(crate) fn release_semaphore(&mut self, id: ObjId, increment: i32, adjustment: i32) -> Check<i32> {
+        let object = &self.objects[id];
+        let previous = object.signal_state();
+        let number = object.number;
+        let memory = object.address as *const KSEMAPHORE;
+        // SAFETY: a registered semaphore's memory is valid.
+        let limit = unsafe { (&raw const (*memory).Limit).read() };
+        match previous.checked_add(adjustment) {
+            Some(count) if count <= limit && count >= previous => object.set_signal_state(count),
+            _ => {
+                return Err(Violation::raised(
+                    STATUS_SEMAPHORE_LIMIT_EXCEEDED,
+                    format!("semaphore #{number}: {previous} + {adjustment} is not between {previous} and the limit {limit}"),
+                ));
+            }
+        }
+        self.record(Operation::ReleaseSemaphore, number, adjustment as u32 as u64);
+        self.satisfy_waiters(id, increment)?;
+        Ok(previous)
+    }
+}

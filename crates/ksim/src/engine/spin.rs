@@ -1,0 +1,285 @@
+//! Spin locks, ordinary and in-stack queued (rules 33 to 36).
+//!
+//! The word of the lock is the true one: 0 when free. A processor that finds a lock held turns: it cannot act until the
+//! lock is released. An ordinary lock then goes to whichever processor comes first, a queued one to the first that came.
+
+use super::kernel::{Check, Executing, Kernel};
+use super::object::{Kind, ObjId};
+use super::processor::Cpu;
+use super::thread::Tid;
+use crate::irql::DISPATCH_LEVEL;
+use crate::report::bug_check::{Violation, codes};
+use crate::report::trace::Operation;
+use ksync_sys::KSPIN_LOCK;
+use std::collections::VecDeque;
+
+/// Who holds a spin lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SpinOwner {
+    pub(crate) cpu: Cpu,
+    /// The thread, or none for the DPC queue of `cpu`.
+    pub(crate) thread: Option<Tid>,
+    /// The level before the acquisition, when the acquisition raised it.
+    pub(crate) old_irql: Option<u8>,
+    /// The queue handle of an in-stack queued acquisition.
+    pub(crate) handle: usize,
+}
+
+/// A spin lock's state beside its word.
+#[derive(Debug, Default)]
+pub(crate) struct SpinState {
+    pub(crate) owner: Option<SpinOwner>,
+    /// Processors that turn on it, in order of arrival.
+    pub(crate) turning: VecDeque<SpinOwner>,
+    /// Whether it has been used as a queued lock. The same lock must not be used both ways (rule 36).
+    pub(crate) queued: Option<bool>,
+}
+
+/// What an attempt to take a spin lock came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Attempt {
+    /// The caller has it.
+    Acquired,
+    /// The processor turns; try again when it goes on.
+    Turning,
+}
+
+impl Kernel {
+    /// The spin lock whose word is at `pointer`. KeInitializeSpinLock is header code that stores a zero, so the first
+    /// acquisition is what enters a lock into the table.
+    #[inline]
+    fn spin_lock_at(&mut self, pointer: *mut KSPIN_LOCK) -> Check<ObjId> {
+        if let Some(id) = self.objects.find(pointer as usize)
+            && matches!(self.objects[id].kind, Kind::SpinLock(_))
+        {
+            return Ok(id);
+        }
+        self.enter_spin_lock(pointer)
+    }
+
+    #[cold]
+    fn enter_spin_lock(&mut self, pointer: *mut KSPIN_LOCK) -> Check<ObjId> {
+        if (pointer as usize) < 0x1_0000 {
+            return Err(Violation::boxed(
+                codes::IRQL_NOT_LESS_OR_EQUAL,
+                [pointer as u64, u64::from(self.irql()), 1, 0],
+                "a null or near-null pointer was passed as a spin lock",
+            ));
+        }
+        if let Some(freed) = self.pool.describe_freed(pointer as usize) {
+            return Err(Violation::boxed_owned(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::UNINITIALIZED_OBJECT, pointer as u64, 0, 0],
+                format!("a spin lock in freed pool was used: {freed}"),
+            ));
+        }
+        // SAFETY: the caller of the export vouches for the pointer.
+        let word = unsafe { pointer.read() };
+        if word != 0 {
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::UNINITIALIZED_OBJECT, pointer as u64, word as u64, 0],
+                "a spin lock was used whose word is not 0 and that nobody holds: it was never initialised",
+            ));
+        }
+        Ok(self.objects.register(pointer as usize, Kind::SpinLock(Box::default())))
+    }
+
+    fn spin_state(&mut self, id: ObjId) -> &mut SpinState {
+        match &mut self.objects[id].kind {
+            Kind::SpinLock(state) => state,
+            _ => unreachable!("the caller found a spin lock here"),
+        }
+    }
+
+    #[inline]
+    fn write_spin_word(&self, id: ObjId, word: usize) {
+        let pointer = self.objects[id].address as *mut KSPIN_LOCK;
+        // SAFETY: the lock is registered, so that its memory is valid.
+        unsafe { pointer.write(word) };
+    }
+
+    /// Who acts, as an owner of spin locks.
+    fn spin_owner(&self, old_irql: Option<u8>, handle: usize) -> SpinOwner {
+        let thread = match self.executing {
+            Executing::Thread(tid) => Some(tid),
+            _ => None,
+        };
+        SpinOwner { cpu: self.cpu, thread, old_irql, handle }
+    }
+
+    fn spin_locks_of(&mut self, owner: SpinOwner) -> &mut Vec<ObjId> {
+        match owner.thread {
+            Some(tid) => &mut self.threads[tid as usize].spin_locks,
+            None => &mut self.processors[owner.cpu as usize].dpc_spin_locks,
+        }
+    }
+
+    /// One attempt to take a spin lock, at DISPATCH_LEVEL or above. `old_irql` is the level before this acquisition
+    /// raised it; `handle` is the queue handle's address, or 0 for an ordinary acquisition.
+    pub(crate) fn spin_acquire(&mut self, pointer: *mut KSPIN_LOCK, old_irql: Option<u8>, handle: usize) -> Check<Attempt> {
+        let id = self.spin_lock_at(pointer)?;
+        let me = self.spin_owner(old_irql, handle);
+        self.check_spin_use(id, handle != 0)?;
+        let state = self.spin_state(id);
+        match state.owner {
+            None => {
+                state.owner = Some(me);
+                self.spin_granted(id, me);
+                Ok(Attempt::Acquired)
+            }
+            // A queued lock was handed to this processor while it turned.
+            Some(owner) if handle != 0 && owner.handle == handle && owner.cpu == me.cpu => Ok(Attempt::Acquired),
+            Some(owner) if owner.cpu == me.cpu => Err(self.spin_recursion(id)),
+            Some(_) => {
+                state.turning.push_back(me);
+                self.processor().spinning = true;
+                let cpu = self.cpu;
+                self.update_runnable(cpu);
+                self.attention = true;
+                Ok(Attempt::Turning)
+            }
+        }
+    }
+
+    /// One attempt that does not turn.
+    pub(crate) fn spin_try(&mut self, pointer: *mut KSPIN_LOCK) -> Check<bool> {
+        let id = self.spin_lock_at(pointer)?;
+        let me = self.spin_owner(None, 0);
+        self.check_spin_use(id, false)?;
+        let state = self.spin_state(id);
+        if state.owner.is_some() {
+            return Ok(false);
+        }
+        state.owner = Some(me);
+        self.spin_granted(id, me);
+        Ok(true)
+    }
+
+    fn spin_granted(&mut self, id: ObjId, owner: SpinOwner) {
+        self.write_spin_word(id, 1);
+        self.spin_locks_of(owner).push(id);
+        let number = self.objects[id].number;
+        self.record(Operation::AcquireSpinLock, number, u64::from(owner.handle != 0));
+    }
+
+    #[cold]
+    fn spin_recursion(&self, id: ObjId) -> super::Fault {
+        let address = self.objects[id].address as u64;
+        Violation::boxed(
+            codes::SPIN_LOCK_ALREADY_OWNED,
+            [address, 0, 0, 0],
+            "a spin lock was acquired by the processor that holds it",
+        )
+    }
+
+    /// The same lock must never be used both as an ordinary and as a queued lock.
+    fn check_spin_use(&mut self, id: ObjId, queued: bool) -> Check<()> {
+        let address = self.objects[id].address as u64;
+        let state = self.spin_state(id);
+        match state.queued {
+            Some(before) if before != queued => {
+                let code = if queued { codes::verifier::WRONG_ACQUIRE_API } else { codes::verifier::WRONG_RELEASE_API };
+                Err(Violation::boxed(
+                    codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                    [code, address, 0, 0],
+                    "a spin lock was used both as an ordinary and as an in-stack queued lock",
+                ))
+            }
+            _ => {
+                state.queued = Some(queued);
+                Ok(())
+            }
+        }
+    }
+
+    /// Releases a spin lock. `restore` is the level that the caller says it had before, when the release restores one.
+    pub(crate) fn spin_release(&mut self, pointer: *mut KSPIN_LOCK, restore: Option<u8>, handle: usize) -> Check<()> {
+        let id = self.spin_lock_at(pointer)?;
+        let address = self.objects[id].address as u64;
+        let irql = self.irql();
+        self.check_spin_use(id, handle != 0)?;
+        if irql < DISPATCH_LEVEL {
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::SPIN_RELEASE_IRQL, u64::from(irql), address, 0],
+                "a spin lock was released below DISPATCH_LEVEL",
+            ));
+        }
+        let me = self.spin_owner(None, handle);
+        let state = self.spin_state(id);
+        let Some(owner) = state.owner else {
+            return Err(Violation::boxed(
+                codes::SPIN_LOCK_NOT_OWNED,
+                [address, 0, 0, 0],
+                "a spin lock was released that nobody held",
+            ));
+        };
+        if owner.cpu != me.cpu || owner.thread != me.thread || owner.handle != handle {
+            return Err(Violation::boxed(
+                codes::SPIN_LOCK_NOT_OWNED,
+                [address, 0, 0, 0],
+                "a spin lock was released by a processor, or with a queue handle, other than the one that acquired it",
+            ));
+        }
+        if let Some(restore) = restore
+            && owner.old_irql != Some(restore)
+        {
+            let old = owner.old_irql.map_or(u64::from(DISPATCH_LEVEL), u64::from);
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::RULE_IRQL_KE_RELEASE_SPIN_LOCK, u64::from(restore), old, address],
+                "a spin lock was released to another IRQL than it was acquired at",
+            ));
+        }
+        state.owner = None;
+        self.write_spin_word(id, 0);
+        self.spin_locks_of(owner).retain(|&held| held != id);
+        let number = self.objects[id].number;
+        self.record(Operation::ReleaseSpinLock, number, 0);
+        self.wake_turning(id);
+        if let Some(restore) = restore {
+            self.set_irql(restore)?;
+        }
+        Ok(())
+    }
+
+    /// After a release: a queued lock is handed to the first that turns; on an ordinary one all of them race again.
+    fn wake_turning(&mut self, id: ObjId) {
+        let state = self.spin_state(id);
+        if state.turning.is_empty() {
+            return;
+        }
+        if state.queued == Some(true) {
+            if let Some(next) = state.turning.pop_front() {
+                state.owner = Some(next);
+                self.spin_granted(id, next);
+                self.stop_turning(next.cpu);
+            }
+            return;
+        }
+        for turning in std::mem::take(&mut state.turning) {
+            self.stop_turning(turning.cpu);
+        }
+    }
+
+    fn stop_turning(&mut self, cpu: Cpu) {
+        self.processors[cpu as usize].spinning = false;
+        self.update_runnable(cpu);
+    }
+
+    /// Sets the level of the acting processor, and lets happen what a lower one no longer holds back.
+    #[inline]
+    pub(crate) fn set_irql(&mut self, irql: u8) -> Check<()> {
+        let processor = self.processor();
+        let old = std::mem::replace(&mut processor.irql, irql);
+        if irql < old {
+            let cpu = self.cpu;
+            if old >= DISPATCH_LEVEL && !self.processors[cpu as usize].dpcs.is_empty() {
+                self.update_runnable(cpu);
+            }
+            self.level_lowered()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,266 @@
+//! Threads.
+
+use super::apc::ApcState;
+use super::context::Context;
+use super::kernel::{Check, Executing, Kernel};
+use super::layout;
+use super::object::{Kind, ObjId};
+use super::processor::Cpu;
+use super::wait::Wait;
+use crate::irql::{DISPATCH_LEVEL, PASSIVE_LEVEL};
+use crate::report::bug_check::{Violation, codes};
+use crate::report::trace::Operation;
+use ksync_sys::{DISPATCHER_HEADER, KWAIT_BLOCK, NTSTATUS};
+
+/// The index of a thread in its machine.
+pub(crate) type Tid = u32;
+
+/// The priority of system threads (NT: 8).
+pub(crate) const NORMAL_PRIORITY: u8 = 8;
+/// The lowest priority that is never boosted or decayed.
+pub(crate) const LOW_REALTIME_PRIORITY: u8 = 16;
+
+/// The memory that a driver sees as the ETHREAD: a dispatcher header, and nothing else that it may look at.
+#[repr(C)]
+pub(crate) struct ThreadObject {
+    pub(crate) header: DISPATCHER_HEADER,
+    opaque: [u64; 13],
+}
+
+/// What a thread is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// In a ready queue.
+    Ready,
+    /// The current thread of a processor.
+    Running,
+    /// In a wait.
+    Waiting,
+    /// Ended; the object may still be referenced.
+    Terminated,
+}
+
+/// One thread.
+pub(crate) struct Thread {
+    pub(crate) memory: Box<ThreadObject>,
+    pub(crate) object: ObjId,
+    /// The client ID's thread part: a multiple of 4.
+    pub(crate) client_id: u32,
+    pub(crate) process: u32,
+    /// The driver that created it.
+    pub(crate) driver: Option<u16>,
+    pub(crate) state: State,
+    pub(crate) base_priority: u8,
+    pub(crate) priority: u8,
+    /// The processors that it may run on, one bit each, and the one it last ran on.
+    pub(crate) affinity: u64,
+    pub(crate) last_cpu: Cpu,
+    /// Its level while it is not on a processor.
+    pub(crate) irql: u8,
+    pub(crate) raises: Vec<u8>,
+    pub(crate) context: Option<Box<Context>>,
+    pub(crate) wait: Wait,
+    /// The wait blocks of up to three objects, and the memory NT has for the timer's.
+    pub(crate) wait_blocks: [KWAIT_BLOCK; 4],
+    pub(crate) apc: ApcState,
+    /// Mutexes that it owns, oldest first.
+    pub(crate) mutants: Vec<ObjId>,
+    /// Fast and guarded mutexes that it owns.
+    pub(crate) fast_mutexes: Vec<ObjId>,
+    /// Spin locks that it holds.
+    pub(crate) spin_locks: Vec<ObjId>,
+    /// The queue that it serves, from its removing an entry until it comes back (rule 20).
+    pub(crate) queue: Option<ObjId>,
+    pub(crate) exit_status: NTSTATUS,
+    /// Someone wants it to end: user-mode waits end early (rule 17).
+    pub(crate) terminating: bool,
+    /// For the clock's protection against loops that only look at the time: how often it did, and the machine's count of
+    /// operations when it last did.
+    pub(crate) idle_clock_reads: u32,
+    pub(crate) last_operation: u64,
+    /// The processors of KeSetSystemAffinityThreadEx, while in force.
+    pub(crate) system_affinity: Option<u64>,
+}
+
+impl Thread {
+    /// The pointer that drivers know the thread by.
+    pub(crate) fn address(&self) -> usize {
+        (&raw const *self.memory) as usize
+    }
+}
+
+impl Kernel {
+    /// Creates a thread and makes it ready. `context` will run it.
+    pub(crate) fn create_thread(&mut self, process: u32, context: Context) -> Tid {
+        let tid = self.threads.len() as Tid;
+        let mut memory = Box::new(ThreadObject { header: layout::header(0, 0, 0, std::ptr::null_mut()), opaque: [0; 13] });
+        let header = &raw mut memory.header;
+        // SAFETY: the box is fresh memory of the right size.
+        let object = unsafe {
+            self.initialize_dispatcher(header, ksync_sys::ThreadObject, size_of::<ThreadObject>(), 0, Kind::Thread(tid))
+        }
+        .expect("ksim: a fresh allocation is not in use");
+        self.ob.add_object(object, crate::engine::ob::Type::Thread);
+        let client_id = self.ob.new_client_id(object);
+        let driver = self.current_driver();
+        let thread = Thread {
+            memory,
+            object,
+            client_id,
+            process,
+            driver,
+            state: State::Ready,
+            base_priority: NORMAL_PRIORITY,
+            priority: NORMAL_PRIORITY,
+            affinity: self.all_processors(),
+            last_cpu: self.cpu,
+            irql: PASSIVE_LEVEL,
+            raises: Vec::new(),
+            context: Some(Box::new(context)),
+            wait: Wait::default(),
+            wait_blocks: [layout::WAIT_BLOCK; 4],
+            apc: ApcState::default(),
+            mutants: Vec::new(),
+            fast_mutexes: Vec::new(),
+            spin_locks: Vec::new(),
+            queue: None,
+            exit_status: 0,
+            terminating: false,
+            idle_clock_reads: 0,
+            last_operation: 0,
+            system_affinity: None,
+        };
+        self.threads.push(Box::new(thread));
+        self.live_threads += 1;
+        self.record(Operation::CreateThread, self.objects[object].number, 0);
+        self.make_ready(tid);
+        tid
+    }
+
+    /// One bit for each processor.
+    pub(crate) fn all_processors(&self) -> u64 {
+        u64::MAX >> (64 - u32::from(self.config.processors))
+    }
+
+    /// Ends the running thread: checks that it leaves nothing behind, abandons its mutants, signals its object, and
+    /// gives its processor to another.
+    pub(crate) fn terminate_thread(&mut self, status: NTSTATUS) -> Check<()> {
+        let tid = self.this_thread();
+        self.check_thread_exit(tid)?;
+        self.rundown_mutants(tid);
+        let thread = self.thread(tid);
+        thread.exit_status = status;
+        thread.state = State::Terminated;
+        let object = thread.object;
+        self.live_threads -= 1;
+        self.record(Operation::TerminateThread, self.objects[object].number, status as u32 as u64);
+        self.objects[object].set_signal_state(1);
+        self.satisfy_waiters(object, 0)?;
+        self.deactivate_queue_thread(tid)?;
+        self.leave_processor();
+        self.dereference_object(object, 1)?;
+        Ok(())
+    }
+
+    /// What NT checks when a thread exits.
+    fn check_thread_exit(&mut self, tid: Tid) -> Check<()> {
+        let irql = self.irql();
+        let in_start_region = self.threads[tid as usize].apc.kernel_disable;
+        let thread = &self.threads[tid as usize];
+        let address = thread.address() as u64;
+        if let Some(&lock) = thread.spin_locks.first() {
+            let lock = self.objects[lock].address as u64;
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::THREAD_ENDED_OWNING, lock, address, 0],
+                "a thread ended while it held a spin lock",
+            ));
+        }
+        if let Some(&mutex) = thread.fast_mutexes.first() {
+            let mutex = self.objects[mutex].address as u64;
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::THREAD_ENDED_OWNING, mutex, address, 0],
+                "a thread ended while it held a fast or guarded mutex",
+            ));
+        }
+        let held = thread.mutants.iter().copied().find(|&mutant| match &self.objects[mutant].kind {
+            Kind::Mutant(state) => state.kernel,
+            _ => false,
+        });
+        if let Some(mutex) = held {
+            let mutex = self.objects[mutex].address as u64;
+            return Err(Violation::boxed(
+                codes::THREAD_TERMINATE_HELD_MUTEX,
+                [address, mutex, 0, 0],
+                "a thread ended while it held a KMUTEX",
+            ));
+        }
+        if irql != PASSIVE_LEVEL {
+            return Err(Violation::boxed(
+                codes::KERNEL_APC_PENDING_DURING_EXIT,
+                [0, in_start_region as u16 as u64, u64::from(irql), 0],
+                "a thread ended above PASSIVE_LEVEL",
+            ));
+        }
+        // System threads start inside a critical region (rule 26), and leave it by ending: -1 is balanced.
+        let special = thread.apc.special_disable;
+        if in_start_region != super::apc::START_REGION || special != 0 {
+            return Err(Violation::boxed(
+                codes::KERNEL_APC_PENDING_DURING_EXIT,
+                [0, if special != 0 { special as u16 as u64 } else { in_start_region as u16 as u64 }, u64::from(irql), 0],
+                "a thread ended inside a critical or guarded region, or left one too often",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The thread whose ETHREAD is at `pointer`.
+    pub(crate) fn thread_at<T>(&mut self, pointer: *const T) -> Check<Tid> {
+        let id = self.object_of_kind(pointer, "thread", |kind| matches!(kind, Kind::Thread(_)))?;
+        match self.objects[id].kind {
+            Kind::Thread(tid) => Ok(tid),
+            _ => unreachable!("object_of_kind checked the kind"),
+        }
+    }
+
+    /// A thread's number in reports: its object's.
+    pub(crate) fn thread_number(&self, tid: Tid) -> u32 {
+        self.objects[self.threads[tid as usize].object].number
+    }
+
+    /// The driver in whose code the current operation happens.
+    pub(crate) fn current_driver(&self) -> Option<u16> {
+        match self.executing {
+            Executing::Dpcs => self.processors[self.cpu as usize].running_driver,
+            Executing::Thread(tid) => self.threads[tid as usize].driver,
+            Executing::Machine => None,
+        }
+    }
+
+    /// Sets a thread's base and current priority. Returns the old one.
+    pub(crate) fn set_priority(&mut self, tid: Tid, priority: u8) -> u8 {
+        let old = self.threads[tid as usize].priority;
+        let queued = self.threads[tid as usize].state == State::Ready && self.ready.remove(tid, old);
+        let thread = self.thread(tid);
+        thread.priority = priority;
+        thread.base_priority = priority;
+        if queued {
+            self.make_ready(tid);
+        } else {
+            self.reschedule_if_outranked();
+        }
+        old
+    }
+
+    /// Restricts a thread to some processors, which moves it at once when it runs elsewhere. Returns the old set.
+    pub(crate) fn set_affinity(&mut self, tid: Tid, affinity: u64) -> u64 {
+        let affinity = affinity & self.all_processors();
+        let old = std::mem::replace(&mut self.thread(tid).affinity, affinity);
+        if self.executing == Executing::Thread(tid) && affinity & (1 << self.cpu) == 0 && self.irql() < DISPATCH_LEVEL {
+            self.leave_processor();
+            self.make_ready(tid);
+        }
+        old
+    }
+}

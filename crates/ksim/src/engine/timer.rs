@@ -1,0 +1,303 @@
+//! Timers and the queue of everything that waits for a moment in time.
+
+use super::kernel::{Check, Kernel};
+use super::object::{Kind, ObjId};
+use super::processor::Cpu;
+use super::thread::Tid;
+use crate::irql::DISPATCH_LEVEL;
+use crate::report::bug_check::{Violation, codes};
+use crate::report::trace::Operation;
+use ksync_sys::{KDPC, KTIMER};
+use std::collections::BTreeMap;
+
+/// A moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Due {
+    /// On the interrupt clock, which nothing changes.
+    Interrupt(u64),
+    /// On the system clock, which may be set (rule 15).
+    System(i64),
+}
+
+/// A place in the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Expiry {
+    due: Due,
+    order: u64,
+}
+
+/// What happens at a moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Target {
+    /// A thread's wait times out.
+    Wait(Tid),
+    /// A timer expires.
+    Timer(ObjId),
+}
+
+/// What is pending, in order of time, then of insertion.
+#[derive(Debug, Default)]
+pub(crate) struct TimerQueue {
+    relative: BTreeMap<(u64, u64), (Target, Cpu)>,
+    absolute: BTreeMap<(i64, u64), (Target, Cpu)>,
+    /// Expired while their processor was at DISPATCH_LEVEL or above, where timer expiration cannot run.
+    deferred: Vec<(Target, Cpu)>,
+    inserted: u64,
+}
+
+/// A KTIMER's state beside its header.
+#[derive(Debug)]
+pub(crate) struct TimerState {
+    pub(crate) notification: bool,
+    pub(crate) armed: Option<Expiry>,
+    /// Milliseconds; 0 is one-shot.
+    pub(crate) period: u32,
+    /// The address of the KDPC to queue at expiry, or 0.
+    pub(crate) dpc: usize,
+    /// The driver that armed it.
+    pub(crate) driver: Option<u16>,
+}
+
+impl TimerQueue {
+    fn insert(&mut self, due: Due, target: Target, cpu: Cpu) -> Expiry {
+        self.inserted += 1;
+        let order = self.inserted;
+        match due {
+            Due::Interrupt(time) => self.relative.insert((time, order), (target, cpu)),
+            Due::System(time) => self.absolute.insert((time, order), (target, cpu)),
+        };
+        Expiry { due, order }
+    }
+
+    /// Enters the timeout of a wait.
+    pub(crate) fn insert_wait(&mut self, due: Due, tid: Tid, cpu: Cpu) -> Expiry {
+        self.insert(due, Target::Wait(tid), cpu)
+    }
+
+    /// Takes an entry out before its time.
+    pub(crate) fn remove(&mut self, expiry: Expiry, target: Target) {
+        let removed = match expiry.due {
+            Due::Interrupt(time) => self.relative.remove(&(time, expiry.order)),
+            Due::System(time) => self.absolute.remove(&(time, expiry.order)),
+        };
+        if removed.is_none() {
+            // It has expired, but its processor could not look yet.
+            self.remove_deferred(target);
+        }
+    }
+
+    fn remove_deferred(&mut self, target: Target) {
+        self.deferred.retain(|(deferred, _)| *deferred != target);
+    }
+}
+
+impl Kernel {
+    /// The interrupt time of the next expiry.
+    pub(crate) fn next_expiry(&self) -> Option<u64> {
+        let relative = self.timers.relative.keys().next().map(|&(time, _)| self.clock.expiry_time(Due::Interrupt(time)));
+        let absolute = self.timers.absolute.keys().next().map(|&(time, _)| self.clock.expiry_time(Due::System(time)));
+        match (relative, absolute) {
+            (Some(relative), Some(absolute)) => Some(relative.min(absolute)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// Takes the first entry whose time has come.
+    fn pop_expired(&mut self) -> Option<(Target, Cpu)> {
+        let now = self.clock.interrupt_time();
+        let relative = self.timers.relative.first_key_value().map(|(&(time, order), _)| (time, order));
+        let absolute =
+            self.timers.absolute.first_key_value().map(|(&(time, order), _)| (self.clock.expiry_time(Due::System(time)), order));
+        let relative_first = match (relative, absolute) {
+            (Some(relative), Some(absolute)) => relative <= absolute,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        let (time, _) = if relative_first { relative } else { absolute }?;
+        if time > now {
+            return None;
+        }
+        let entry = if relative_first { self.timers.relative.pop_first()?.1 } else { self.timers.absolute.pop_first()?.1 };
+        Some(entry)
+    }
+
+    /// The clock interrupt: everything whose time has come expires, on the processor that set it.
+    pub(crate) fn expire(&mut self) -> Check<()> {
+        while let Some((target, cpu)) = self.pop_expired() {
+            if self.processors[cpu as usize].irql >= DISPATCH_LEVEL {
+                self.timers.deferred.push((target, cpu));
+            } else {
+                self.expire_one(target, cpu)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Timer expiration that was held back by the acting processor's IRQL.
+    pub(crate) fn expire_deferred(&mut self) -> Check<()> {
+        while let Some(position) = self.timers.deferred.iter().position(|(_, cpu)| *cpu == self.cpu) {
+            let (target, cpu) = self.timers.deferred.remove(position);
+            self.expire_one(target, cpu)?;
+        }
+        Ok(())
+    }
+
+    /// True when timer expiration is held back anywhere.
+    #[inline]
+    pub(crate) fn has_deferred_expiry(&self) -> bool {
+        !self.timers.deferred.is_empty()
+    }
+
+    fn expire_one(&mut self, target: Target, cpu: Cpu) -> Check<()> {
+        match target {
+            Target::Wait(tid) => {
+                self.wait_expired(tid);
+                Ok(())
+            }
+            Target::Timer(id) => self.timer_expired(id, cpu),
+        }
+    }
+
+    /// A timer becomes signaled: it re-arms if periodic, its DPC is queued, and waits are satisfied.
+    fn timer_expired(&mut self, id: ObjId, cpu: Cpu) -> Check<()> {
+        let number = self.objects[id].number;
+        self.record(Operation::TimerExpired, number, 0);
+        let Kind::Timer(timer) = &mut self.objects[id].kind else {
+            return Err(Violation::boxed(
+                codes::TIMER_OR_DPC_INVALID,
+                [0, self.objects[id].address as u64, 0, 0],
+                "an armed timer's memory now holds another object",
+            ));
+        };
+        timer.armed = None;
+        let (period, dpc) = (timer.period, timer.dpc);
+        if period != 0 {
+            let due = Due::Interrupt(self.clock.interrupt_time().saturating_add(u64::from(period) * 10_000));
+            self.arm(id, due, cpu);
+        } else {
+            self.write_inserted(id, false);
+        }
+        self.objects[id].set_signal_state(1);
+        self.satisfy_waiters(id, 0)?;
+        if dpc != 0 {
+            let dpc = self.object_of_kind(dpc as *const KDPC, "DPC", |kind| matches!(kind, Kind::Dpc(_)))?;
+            let time = self.clock.system_time() as u64;
+            // The DPC's arguments are the system time's words (rule 50).
+            let low = (time & 0xffff_ffff) as usize as *mut _;
+            let high = (time >> 32) as usize as *mut _;
+            self.insert_dpc_from(dpc, low, high, cpu)?;
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self, id: ObjId, due: Due, cpu: Cpu) {
+        let expiry = self.timers.insert(due, Target::Timer(id), cpu);
+        if let Kind::Timer(timer) = &mut self.objects[id].kind {
+            timer.armed = Some(expiry);
+        }
+        self.write_inserted(id, true);
+        let time = match due {
+            Due::Interrupt(time) => time,
+            Due::System(time) => time as u64,
+        };
+        let timer = self.objects[id].address as *mut KTIMER;
+        // SAFETY: a registered timer's memory is valid.
+        unsafe { (&raw mut (*timer).DueTime).write(time) };
+    }
+
+    fn write_inserted(&mut self, id: ObjId, inserted: bool) {
+        let header = self.objects[id].header();
+        // SAFETY: a registered timer's header is valid.
+        unsafe { (&raw mut (*header).Inserted).write(u8::from(inserted)) };
+    }
+
+    fn disarm(&mut self, id: ObjId) -> bool {
+        let Kind::Timer(timer) = &mut self.objects[id].kind else { return false };
+        let Some(expiry) = timer.armed.take() else { return false };
+        self.timers.remove(expiry, Target::Timer(id));
+        self.write_inserted(id, false);
+        true
+    }
+
+    /// Registers a timer. One that is armed at the same address stays armed: on Windows it still expires (rule 55).
+    ///
+    /// # Safety
+    /// `timer` points to writable memory of a KTIMER.
+    pub(crate) unsafe fn initialize_timer(&mut self, timer: *mut KTIMER, notification: bool) -> Check<()> {
+        let armed = match self.objects.find(timer as usize).map(|id| &self.objects[id].kind) {
+            Some(Kind::Timer(state)) => state.armed.map(|armed| (armed, state.period, state.dpc, state.driver)),
+            _ => None,
+        };
+        let object_type = if notification { ksync_sys::TimerNotificationObject } else { ksync_sys::TimerSynchronizationObject };
+        let mut state = TimerState { notification, armed: None, period: 0, dpc: 0, driver: None };
+        if let Some((expiry, period, dpc, driver)) = armed {
+            state = TimerState { notification, armed: Some(expiry), period, dpc, driver };
+        }
+        // SAFETY: by the caller's contract.
+        unsafe {
+            self.initialize_dispatcher(timer.cast(), object_type, size_of::<KTIMER>(), 0, Kind::Timer(Box::new(state)))?;
+        }
+        // SAFETY: the memory is a KTIMER's by the caller's contract.
+        unsafe { (&raw mut (*timer).Dpc).write(std::ptr::null_mut()) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*timer).Period).write(0) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*timer).DueTime).write(0) };
+        Ok(())
+    }
+
+    /// The timer at `pointer`.
+    pub(crate) fn timer_at(&mut self, pointer: *const KTIMER) -> Check<ObjId> {
+        self.object_of_kind(pointer, "timer", |kind| matches!(kind, Kind::Timer(_)))
+    }
+
+    /// Sets a timer: cancels what it was set to, and arms it, or expires it at once (rule 50).
+    pub(crate) fn set_timer(&mut self, id: ObjId, due: i64, period: u32, dpc: *mut KDPC) -> Check<bool> {
+        if !dpc.is_null() {
+            self.object_of_kind(dpc, "DPC", |kind| matches!(kind, Kind::Dpc(_)))?;
+        }
+        let was_armed = self.disarm(id);
+        let driver = self.current_driver();
+        if let Kind::Timer(timer) = &mut self.objects[id].kind {
+            timer.period = period;
+            timer.dpc = dpc as usize;
+            timer.driver = driver;
+        }
+        let memory = self.objects[id].address as *mut KTIMER;
+        // SAFETY: a registered timer's memory is valid.
+        unsafe { (&raw mut (*memory).Dpc).write(dpc) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*memory).Period).write(period) };
+        self.objects[id].set_signal_state(0);
+        let number = self.objects[id].number;
+        self.record(Operation::SetTimer, number, due as u64);
+        let due = self.clock.due(due);
+        if self.clock.is_past(due) {
+            let cpu = self.cpu;
+            self.timer_expired(id, cpu)?;
+        } else {
+            let cpu = self.cpu;
+            self.arm(id, due, cpu);
+        }
+        Ok(was_armed)
+    }
+
+    /// Cancels a timer. True when it was in the queue (rule 51).
+    pub(crate) fn cancel_timer(&mut self, id: ObjId) -> bool {
+        let number = self.objects[id].number;
+        let was_armed = self.disarm(id);
+        self.record(Operation::CancelTimer, number, u64::from(was_armed));
+        was_armed
+    }
+
+    /// By how many 100 ns units a coalescable timer with `tolerable` ms of leeway is late: one of the expiries that NT may
+    /// choose (rule 54).
+    pub(crate) fn choose_delay(&mut self, tolerable: u32) -> i64 {
+        if tolerable == 0 {
+            return 0;
+        }
+        const STEPS: usize = 4;
+        let step = self.choose(STEPS + 1) as i64;
+        i64::from(tolerable) * 10_000 * step / STEPS as i64
+    }
+}

@@ -1,0 +1,414 @@
+//! Waiting: on one object, on several (any, all), and for a time.
+//!
+//! A wait is in this order (rules 13 and 17): the objects, in index order; then alerts and user APCs; then the zero
+//! timeout; then the thread blocks. Waiters of one object are served first come, first served (rule 4).
+
+use super::kernel::{Check, Kernel};
+use super::layout;
+use super::object::{Kind, ObjId, Waiter};
+use super::thread::{State, Tid};
+use super::timer::{Due, Expiry, Target};
+use crate::report::bug_check::{Violation, codes};
+use crate::report::trace::Operation;
+use ksync_sys::{KWAIT_BLOCK, LIST_ENTRY, NTSTATUS};
+use ksync_sys::{STATUS_ABANDONED_WAIT_0, STATUS_ALERTED, STATUS_KERNEL_APC, STATUS_SUCCESS, STATUS_TIMEOUT, STATUS_USER_APC};
+
+/// How long a wait may last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Timeout {
+    /// For ever.
+    Never,
+    /// Not at all.
+    Poll,
+    /// Until then.
+    Until(Due),
+}
+
+/// What a wait asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WaitRequest {
+    pub(crate) all: bool,
+    pub(crate) alertable: bool,
+    pub(crate) user_mode: bool,
+    pub(crate) timeout: Timeout,
+    /// The status of expiry: STATUS_TIMEOUT, or STATUS_SUCCESS for a delay (rule 15).
+    pub(crate) expired: NTSTATUS,
+    /// The caller's wait blocks, when there are more objects than the thread has blocks.
+    pub(crate) blocks: *mut KWAIT_BLOCK,
+    pub(crate) reason: &'static str,
+}
+
+/// The wait that a thread is in, or was last in.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    pub(crate) objects: Vec<ObjId>,
+    pub(crate) request: WaitRequest,
+    pub(crate) status: NTSTATUS,
+    pub(crate) expiry: Option<Expiry>,
+    /// The level that a KeSetEvent(Wait = TRUE) or its like wants the coming wait to return to (rule 3).
+    pub(crate) next_irql: Option<u8>,
+    /// For a wait on a KQUEUE: the entry that ended it.
+    pub(crate) entry: *mut LIST_ENTRY,
+}
+
+impl Default for Wait {
+    fn default() -> Self {
+        Self {
+            objects: Vec::new(),
+            request: WaitRequest {
+                all: false,
+                alertable: false,
+                user_mode: false,
+                timeout: Timeout::Never,
+                expired: STATUS_TIMEOUT,
+                blocks: std::ptr::null_mut(),
+                reason: "",
+            },
+            status: STATUS_SUCCESS,
+            expiry: None,
+            next_irql: None,
+            entry: std::ptr::null_mut(),
+        }
+    }
+}
+
+/// How a wait began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Begun {
+    /// It is over, with this status.
+    Done(NTSTATUS),
+    /// The thread has left its processor.
+    Blocked,
+}
+
+impl Kernel {
+    /// Begins a wait of the running thread on `self.thread(tid).wait.objects`.
+    pub(crate) fn begin_wait(&mut self, request: WaitRequest) -> Check<Begun> {
+        let tid = self.this_thread();
+        if let Some(status) = self.satisfy_now(tid, request.all)? {
+            return Ok(Begun::Done(status));
+        }
+        self.block(tid, request)
+    }
+
+    /// Begins a wait for an entry of a queue that has none to give.
+    pub(crate) fn block_on_queue(&mut self, id: ObjId, request: WaitRequest) -> Check<Begun> {
+        let tid = self.this_thread();
+        self.thread(tid).wait.objects.push(id);
+        self.block(tid, request)
+    }
+
+    /// The part of a wait after its objects turned out not to be signaled.
+    fn block(&mut self, tid: Tid, request: WaitRequest) -> Check<Begun> {
+        if let Some(status) = self.check_alertability(tid, request.alertable, request.user_mode) {
+            return Ok(Begun::Done(status));
+        }
+        let due = match request.timeout {
+            Timeout::Poll => return Ok(Begun::Done(request.expired)),
+            Timeout::Never => None,
+            Timeout::Until(due) if self.clock.is_past(due) => return Ok(Begun::Done(request.expired)),
+            Timeout::Until(due) => Some(due),
+        };
+        let expiry = due.map(|due| self.timers.insert_wait(due, tid, self.cpu));
+        let thread = &mut self.threads[tid as usize];
+        thread.wait.request = request;
+        thread.wait.expiry = expiry;
+        thread.wait.status = STATUS_SUCCESS;
+        thread.state = State::Waiting;
+        self.enqueue_waits(tid);
+        if self.threads[tid as usize].queue.is_some() {
+            self.deactivate_queue_thread(tid)?;
+        }
+        self.leave_processor();
+        Ok(Begun::Blocked)
+    }
+
+    /// Puts the thread at the tail of the wait list of each object that it waits on.
+    fn enqueue_waits(&mut self, tid: Tid) {
+        let objects = std::mem::take(&mut self.threads[tid as usize].wait.objects);
+        for (slot, &id) in objects.iter().enumerate() {
+            let waiter = Waiter { thread: tid, slot: slot as u16 };
+            self.fill_wait_block(waiter, id);
+            let previous = self.objects[id].waiters.back().copied();
+            self.objects[id].waiters.push_back(waiter);
+            self.link(id, previous, waiter, None);
+        }
+        self.threads[tid as usize].wait.objects = objects;
+    }
+
+    /// The true KWAIT_BLOCK of a waiter.
+    #[inline]
+    fn wait_block(&mut self, waiter: Waiter) -> *mut KWAIT_BLOCK {
+        let thread = &mut self.threads[waiter.thread as usize];
+        let blocks = thread.wait.request.blocks;
+        if blocks.is_null() {
+            &raw mut thread.wait_blocks[waiter.slot as usize]
+        } else {
+            // SAFETY: the caller of the wait passed an array of as many blocks as objects, and is blocked, so that
+            // the array is alive.
+            unsafe { blocks.add(waiter.slot as usize) }
+        }
+    }
+
+    fn fill_wait_block(&mut self, waiter: Waiter, id: ObjId) {
+        let block = self.wait_block(waiter);
+        let thread = &self.threads[waiter.thread as usize];
+        let mut value = layout::WAIT_BLOCK;
+        value.WaitType = if thread.wait.request.all { ksync_sys::WaitAll } else { ksync_sys::WaitAny } as u8;
+        value.WaitKey = waiter.slot;
+        value.Thread = thread.address() as *mut _;
+        value.Object = self.objects[id].address as *mut _;
+        // SAFETY: `wait_block` gave a block that is writable while its thread waits.
+        unsafe { block.write(value) };
+    }
+
+    /// The list entry of a wait block, or the head of the object's list for none.
+    fn list_entry(&mut self, id: ObjId, waiter: Option<Waiter>) -> *mut LIST_ENTRY {
+        match waiter {
+            None => self.objects[id].wait_list_head(),
+            Some(waiter) => {
+                let block = self.wait_block(waiter);
+                // SAFETY: a field address within a block that is alive while its thread waits.
+                unsafe { &raw mut (*block).WaitListEntry }
+            }
+        }
+    }
+
+    /// Links a wait block between two neighbours in the true list. The list is only ever written from here: the
+    /// engine's own wait list is the one it trusts.
+    fn link(&mut self, id: ObjId, previous: Option<Waiter>, waiter: Waiter, next: Option<Waiter>) {
+        let entry = self.list_entry(id, Some(waiter));
+        let before = self.list_entry(id, previous);
+        let after = self.list_entry(id, next);
+        // SAFETY: all three are entries of live wait blocks or the head in the live object.
+        unsafe {
+            entry.write(LIST_ENTRY { Flink: after, Blink: before });
+        }
+        // SAFETY: as above.
+        unsafe { (&raw mut (*before).Flink).write(entry) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*after).Blink).write(entry) };
+    }
+
+    /// Makes two entries neighbours in the true list.
+    fn connect(&mut self, id: ObjId, previous: Option<Waiter>, next: Option<Waiter>) {
+        let before = self.list_entry(id, previous);
+        let after = self.list_entry(id, next);
+        // SAFETY: both are entries of live wait blocks or the head in the live object.
+        unsafe { (&raw mut (*before).Flink).write(after) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*after).Blink).write(before) };
+    }
+
+    /// Takes the waiter at `position` off an object's list.
+    fn unlink_waiter(&mut self, id: ObjId, position: usize) {
+        let waiters = &mut self.objects[id].waiters;
+        let previous = position.checked_sub(1).map(|index| waiters[index]);
+        let next = waiters.get(position + 1).copied();
+        if position == 0 {
+            waiters.pop_front();
+        } else {
+            waiters.remove(position);
+        }
+        self.connect(id, previous, next);
+    }
+
+    /// Moves the first waiter, which tested its other objects in vain, behind the others, as the dispatcher does (rule 13).
+    fn requeue_first_waiter(&mut self, id: ObjId) {
+        let waiter = self.objects[id].waiters[0];
+        self.unlink_waiter(id, 0);
+        let previous = self.objects[id].waiters.back().copied();
+        self.objects[id].waiters.push_back(waiter);
+        self.link(id, previous, waiter, None);
+    }
+
+    /// Satisfies a wait at once if its objects allow it. The status, if so.
+    #[inline]
+    fn satisfy_now(&mut self, tid: Tid, all: bool) -> Check<Option<NTSTATUS>> {
+        let objects = std::mem::take(&mut self.threads[tid as usize].wait.objects);
+        let result = self.satisfy_from(tid, &objects, all);
+        self.threads[tid as usize].wait.objects = objects;
+        result
+    }
+
+    fn satisfy_from(&mut self, tid: Tid, objects: &[ObjId], all: bool) -> Check<Option<NTSTATUS>> {
+        if all {
+            if objects.is_empty() || !objects.iter().all(|&id| self.is_signaled_for(id, tid)) {
+                return Ok(None);
+            }
+            return self.consume_all(tid, objects).map(Some);
+        }
+        for (index, &id) in objects.iter().enumerate() {
+            if self.is_signaled_for(id, tid) {
+                let abandoned = self.consume(id, tid)?;
+                return Ok(Some(wait_status(index, abandoned)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A wait with a zero timeout in a DPC: it acts for nobody, so that it cannot take a mutex.
+    pub(crate) fn poll_in_dpc(&mut self, objects: &[ObjId], request: WaitRequest) -> Check<Begun> {
+        for &id in objects {
+            if matches!(self.objects[id].kind, Kind::Mutant(_)) {
+                return Err(Violation::boxed(
+                    codes::ATTEMPTED_SWITCH_FROM_DPC,
+                    [0, self.objects[id].address as u64, 0, 0],
+                    "a DPC routine tried to take a mutex, which would belong to the thread that it interrupted",
+                ));
+            }
+        }
+        let nobody = Tid::MAX;
+        let status = self.satisfy_from(nobody, objects, request.all)?;
+        Ok(Begun::Done(status.unwrap_or(request.expired)))
+    }
+
+    /// Consumes all objects of a WaitAll at once.
+    fn consume_all(&mut self, tid: Tid, objects: &[ObjId]) -> Check<NTSTATUS> {
+        let mut status = STATUS_SUCCESS;
+        for &id in objects {
+            if self.consume(id, tid)? {
+                status = STATUS_ABANDONED_WAIT_0;
+            }
+        }
+        Ok(status)
+    }
+
+    /// True when a wait of `tid` on the object would be satisfied.
+    #[inline]
+    pub(crate) fn is_signaled_for(&self, id: ObjId, tid: Tid) -> bool {
+        let object = &self.objects[id];
+        if object.signal_state() > 0 {
+            return true;
+        }
+        matches!(&object.kind, Kind::Mutant(state) if state.owner == Some(tid))
+    }
+
+    /// What a satisfied wait does to the object. True when it was an abandoned mutant.
+    #[inline]
+    fn consume(&mut self, id: ObjId, tid: Tid) -> Check<bool> {
+        let object = &mut self.objects[id];
+        match &mut object.kind {
+            Kind::Event { notification } => {
+                if !*notification {
+                    object.set_signal_state(0);
+                }
+            }
+            Kind::Semaphore => object.set_signal_state(object.signal_state() - 1),
+            Kind::Timer(timer) => {
+                if !timer.notification {
+                    object.set_signal_state(0);
+                }
+            }
+            Kind::Mutant(_) => return self.acquire_mutant(id, tid),
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    /// Serves the waiters of an object after it became signaled.
+    #[inline]
+    pub(crate) fn satisfy_waiters(&mut self, id: ObjId, increment: i32) -> Check<()> {
+        if self.objects[id].waiters.is_empty() {
+            return Ok(());
+        }
+        self.serve_waiters(id, increment)
+    }
+
+    fn serve_waiters(&mut self, id: ObjId, increment: i32) -> Check<()> {
+        // Each waiter is looked at once: it leaves the list, or it moves to the tail and is not looked at again. The next one
+        // is always the first.
+        for _ in 0..self.objects[id].waiters.len() {
+            if self.objects[id].signal_state() <= 0 {
+                break;
+            }
+            let Some(waiter) = self.objects[id].waiters.front().copied() else { break };
+            let tid = waiter.thread;
+            if self.threads[tid as usize].wait.request.all {
+                let objects = std::mem::take(&mut self.threads[tid as usize].wait.objects);
+                let satisfied = objects.iter().all(|&object| self.is_signaled_for(object, tid));
+                let status = if satisfied { Some(self.consume_all(tid, &objects)) } else { None };
+                self.threads[tid as usize].wait.objects = objects;
+                match status {
+                    Some(status) => self.end_wait(tid, status?, increment),
+                    None => self.requeue_first_waiter(id),
+                }
+            } else {
+                let abandoned = self.consume(id, tid)?;
+                self.end_wait(tid, wait_status(waiter.slot as usize, abandoned), increment);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the wait of a blocked thread: it leaves all lists, and is ready with `status`.
+    pub(crate) fn end_wait(&mut self, tid: Tid, status: NTSTATUS, increment: i32) {
+        let objects = std::mem::take(&mut self.threads[tid as usize].wait.objects);
+        for (slot, &id) in objects.iter().enumerate() {
+            let wanted = Waiter { thread: tid, slot: slot as u16 };
+            if let Some(position) = self.objects[id].waiters.iter().position(|waiter| *waiter == wanted) {
+                self.unlink_waiter(id, position);
+            }
+        }
+        let thread = &mut self.threads[tid as usize];
+        thread.wait.objects = objects;
+        thread.wait.status = status;
+        if let Some(expiry) = thread.wait.expiry.take() {
+            self.timers.remove(expiry, Target::Wait(tid));
+        }
+        let number = self.objects[self.threads[tid as usize].object].number;
+        self.record(Operation::EndWait, number, status as u32 as u64);
+        if self.threads[tid as usize].queue.is_some() && !self.waited_for_entry(tid) {
+            self.reactivate_queue_thread(tid);
+        }
+        self.boost(tid, increment);
+        self.make_ready(tid);
+    }
+
+    /// True when the wait was KeRemoveQueue's, and not one of a thread that serves a queue and blocked elsewhere.
+    fn waited_for_entry(&self, tid: Tid) -> bool {
+        let wait = &self.threads[tid as usize].wait;
+        wait.objects.first().is_some_and(|&id| matches!(self.objects[id].kind, Kind::Queue(_)))
+    }
+
+    /// The timeout of a blocked thread's wait has expired.
+    pub(crate) fn wait_expired(&mut self, tid: Tid) {
+        let thread = &mut self.threads[tid as usize];
+        thread.wait.expiry = None;
+        let status = thread.wait.request.expired;
+        self.end_wait(tid, status, 0);
+    }
+
+    /// What ends an alertable or user-mode wait early (rule 17).
+    fn check_alertability(&mut self, tid: Tid, alertable: bool, user_mode: bool) -> Option<NTSTATUS> {
+        let thread = &mut self.threads[tid as usize];
+        let mode = usize::from(user_mode);
+        if alertable {
+            if std::mem::take(&mut thread.apc.alerted[mode]) {
+                return Some(STATUS_ALERTED);
+            }
+            if user_mode && !thread.apc.user.is_empty() {
+                thread.apc.user_pending = true;
+                return Some(STATUS_USER_APC);
+            }
+            if std::mem::take(&mut thread.apc.alerted[0]) {
+                return Some(STATUS_ALERTED);
+            }
+        } else if user_mode && (thread.apc.user_pending || thread.terminating) {
+            return Some(STATUS_USER_APC);
+        }
+        None
+    }
+
+    /// Breaks the wait of a thread so that it runs a kernel APC, and then waits again (rule 18).
+    pub(crate) fn interrupt_wait(&mut self, tid: Tid) {
+        self.end_wait(tid, STATUS_KERNEL_APC, 0);
+    }
+}
+
+/// STATUS_WAIT_0 or STATUS_ABANDONED_WAIT_0, plus the index.
+#[inline]
+fn wait_status(index: usize, abandoned: bool) -> NTSTATUS {
+    let base = if abandoned { STATUS_ABANDONED_WAIT_0 } else { STATUS_SUCCESS };
+    base + index as NTSTATUS
+}

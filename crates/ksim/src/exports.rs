@@ -1,0 +1,174 @@
+//! The NT routines that the hosted kernel exports, one file per prefix (`ke` by object).
+//!
+//! Each export states its IRQL range once, in the [`exports!`] macro: the check at every call and the published table
+//! ([`table`]) come from there. The macro pins the signature to the declaration in `ksync-sys` at compile time.
+
+use crate::irql::{APC_LEVEL, DISPATCH_LEVEL, HIGH_LEVEL, PASSIVE_LEVEL};
+use crate::report::bug_check::{Violation, codes};
+use std::ffi::c_void;
+use std::fmt;
+
+pub(crate) mod dbg;
+pub(crate) mod ex;
+pub(crate) mod ke;
+pub(crate) mod mm;
+pub(crate) mod ob;
+pub(crate) mod ps;
+pub(crate) mod rtl;
+pub(crate) mod zw;
+
+/// The IRQLs that a routine may be called at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IrqlRange {
+    /// The lowest.
+    pub lowest: u8,
+    /// The highest.
+    pub highest: u8,
+    /// The first parameter of the Driver Verifier bug check that a breach is, or 0 for bug check 0xA or 0x9.
+    pub verifier: u64,
+}
+
+/// Up to `highest`.
+pub(crate) const fn at_most(highest: u8) -> IrqlRange {
+    IrqlRange { lowest: PASSIVE_LEVEL, highest, verifier: 0 }
+}
+
+/// From `lowest` up.
+pub(crate) const fn at_least(lowest: u8) -> IrqlRange {
+    IrqlRange { lowest, highest: HIGH_LEVEL, verifier: 0 }
+}
+
+/// Exactly `irql`.
+pub(crate) const fn exactly(irql: u8) -> IrqlRange {
+    IrqlRange { lowest: irql, highest: irql, verifier: 0 }
+}
+
+/// Any IRQL.
+pub(crate) const ANY: IrqlRange = at_most(HIGH_LEVEL);
+
+impl IrqlRange {
+    /// The Driver Verifier rule that a breach of this range is.
+    pub(crate) const fn rule(self, verifier: u64) -> Self {
+        Self { verifier, ..self }
+    }
+
+    #[inline]
+    pub(crate) fn contains(&self, irql: u8) -> bool {
+        self.lowest <= irql && irql <= self.highest
+    }
+
+    /// The breach of this range by a call of `routine`.
+    #[cold]
+    pub(crate) fn violation(&self, routine: &str, irql: u8) -> Box<Violation> {
+        let meaning = format!("{routine} is for {self}, and was called at IRQL {irql} ({})", crate::irql::irql_name(irql));
+        if self.verifier != 0 {
+            let parameters = [self.verifier, u64::from(irql), u64::from(self.highest), 0];
+            return Violation::boxed_owned(codes::DRIVER_VERIFIER_DETECTED_VIOLATION, parameters, meaning);
+        }
+        if irql > self.highest {
+            Violation::boxed_owned(codes::IRQL_NOT_LESS_OR_EQUAL, [0, u64::from(irql), 8, 0], meaning)
+        } else {
+            Violation::boxed_owned(codes::IRQL_NOT_GREATER_OR_EQUAL, [0, u64::from(irql), 8, 0], meaning)
+        }
+    }
+}
+
+impl fmt::Display for IrqlRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = crate::irql::irql_name;
+        match (self.lowest, self.highest) {
+            (PASSIVE_LEVEL, HIGH_LEVEL) => write!(f, "any IRQL"),
+            (lowest, highest) if lowest == highest => write!(f, "IRQL = {}", name(lowest)),
+            (PASSIVE_LEVEL, highest) => write!(f, "IRQL <= {}", name(highest)),
+            (lowest, HIGH_LEVEL) => write!(f, "IRQL >= {}", name(lowest)),
+            (lowest, highest) => write!(f, "IRQL from {} to {}", name(lowest), name(highest)),
+        }
+    }
+}
+
+/// One export.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Export {
+    /// NT's name.
+    pub name: &'static str,
+    /// Where it may be called.
+    pub irql: IrqlRange,
+    /// A scheduling point: it touches what others can see.
+    pub visible: bool,
+}
+
+/// The exports of one file.
+pub(crate) struct Table {
+    pub(crate) exports: &'static [Export],
+    /// The address of an export by name.
+    pub(crate) address: fn(&str) -> Option<*mut c_void>,
+}
+
+/// Defines exports. For each: `[IRQL range] visible|silent fn Name(call; parameters) -> type { body }`.
+macro_rules! exports {
+    (@visible visible) => { true };
+    (@visible silent) => { false };
+    ($(
+        $(#[$attribute:meta])*
+        [$irql:expr] $visible:ident fn $name:ident($call:ident $(; $($argument:ident: $type:ty),* $(,)?)?) $(-> $return:ty)? $body:block
+    )*) => {
+        $(
+            $(#[$attribute])*
+            #[unsafe(no_mangle)]
+            #[allow(non_snake_case, reason = "the routine and its parameters have NT's names")]
+            unsafe extern "system-unwind" fn $name($($($argument: $type),*)?) $(-> $return)? {
+                static EXPORT: $crate::exports::Export = $crate::exports::Export {
+                    name: stringify!($name),
+                    irql: $irql,
+                    visible: $crate::exports::exports!(@visible $visible),
+                };
+                let $call = $crate::machine::Call::enter(&EXPORT);
+                $body
+            }
+            const _: ksync_sys::$name = $name;
+        )*
+
+        /// The exports of this file.
+        pub(crate) static TABLE: $crate::exports::Table = $crate::exports::Table {
+            exports: &[
+                $($crate::exports::Export {
+                    name: stringify!($name),
+                    irql: $irql,
+                    visible: $crate::exports::exports!(@visible $visible),
+                }),*
+            ],
+            address: |name| match name {
+                $(stringify!($name) => Some($name as *mut std::ffi::c_void),)*
+                _ => None,
+            },
+        };
+    };
+}
+pub(crate) use exports;
+
+fn tables() -> impl Iterator<Item = &'static Table> {
+    let others = [&dbg::TABLE, &mm::TABLE, &ob::TABLE, &ps::TABLE, &rtl::TABLE, &zw::TABLE];
+    ke::tables().into_iter().chain(ex::tables()).chain(others)
+}
+
+/// Every export of the hosted kernel, with the IRQL range that is checked at each call.
+pub fn table() -> impl Iterator<Item = &'static Export> {
+    tables().flat_map(|table| table.exports)
+}
+
+/// The address of an export, or null.
+pub(crate) fn address_of(name: &str) -> *mut c_void {
+    tables().find_map(|table| (table.address)(name)).unwrap_or(std::ptr::null_mut())
+}
+
+/// True for the name of an export, as a symbol.
+pub(crate) fn is_export(function: &str) -> bool {
+    table().any(|export| export.name == function) || function.starts_with("DbgPrint")
+}
+
+/// The level that dispatcher objects may be changed at.
+pub(crate) const DISPATCHER: IrqlRange = at_most(DISPATCH_LEVEL).rule(0x2_0011);
+/// The level of what may wait.
+pub(crate) const BLOCKING: IrqlRange = at_most(APC_LEVEL);
+/// The level of most of Ob, Ps and Zw.
+pub(crate) const PASSIVE: IrqlRange = exactly(PASSIVE_LEVEL);

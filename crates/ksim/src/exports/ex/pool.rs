@@ -1,0 +1,53 @@
+//! Pool (rule 63).
+
+use crate::engine::pool::PoolRequest;
+use crate::exports::{ANY, exports};
+use crate::report::bug_check::Violation;
+use ksync_sys::{
+    POOL_FLAG_PAGED, POOL_FLAG_RAISE_ON_FAILURE, POOL_FLAG_UNINITIALIZED, POOL_FLAGS, POOL_TYPE, PVOID, SIZE_T,
+    STATUS_INSUFFICIENT_RESOURCES, ULONG,
+};
+
+/// The bit of a POOL_TYPE that makes it paged.
+const PAGED_BIT: i32 = 1;
+/// The bit of a POOL_TYPE that makes a failure raise.
+const RAISE_BIT: i32 = 16;
+
+exports! {
+    [ANY] silent fn ExAllocatePool2(call; Flags: POOL_FLAGS, NumberOfBytes: SIZE_T, Tag: ULONG) -> PVOID {
+        let request = PoolRequest {
+            size: NumberOfBytes,
+            tag: Tag,
+            paged: Flags & POOL_FLAG_PAGED != 0,
+            zeroed: Flags & POOL_FLAG_UNINITIALIZED == 0,
+        };
+        let raises = Flags & POOL_FLAG_RAISE_ON_FAILURE != 0;
+        allocate(call, request, raises)
+    }
+
+    [ANY] silent fn ExAllocatePoolWithTag(call; PoolType: POOL_TYPE, NumberOfBytes: SIZE_T, Tag: ULONG) -> PVOID {
+        let request = PoolRequest { size: NumberOfBytes, tag: Tag, paged: PoolType & PAGED_BIT != 0, zeroed: false };
+        allocate(call, request, PoolType & RAISE_BIT != 0)
+    }
+
+    [ANY] silent fn ExFreePool(call; P: PVOID) {
+        call.operate(|kernel| kernel.free_pool(P as usize, 0));
+    }
+
+    [ANY] silent fn ExFreePoolWithTag(call; P: PVOID, Tag: ULONG) {
+        call.operate(|kernel| kernel.free_pool(P as usize, Tag));
+    }
+}
+
+fn allocate(call: crate::machine::Call, request: PoolRequest, raises: bool) -> PVOID {
+    call.operate(|kernel| {
+        let memory = kernel.allocate_pool(request)?;
+        if memory.is_null() && raises {
+            return Err(Violation::raised(
+                STATUS_INSUFFICIENT_RESOURCES,
+                format!("{} bytes of pool were asked for with an exception at failure", request.size),
+            ));
+        }
+        Ok(memory.cast())
+    })
+}

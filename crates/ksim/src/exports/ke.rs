@@ -1,0 +1,45 @@
+//! The kernel's core: `Ke...`.
+
+pub(crate) mod apc;
+mod bug_check;
+mod clock;
+mod dpc;
+mod event;
+mod generic_dpc;
+mod guarded_mutex;
+mod irql;
+mod mutex;
+mod processor;
+mod queue;
+mod queued_spin_lock;
+mod region;
+mod semaphore;
+mod spin_lock;
+mod thread;
+mod timer;
+pub(crate) mod wait;
+
+use super::Table;
+
+pub(super) fn tables() -> Vec<&'static Table> {
+    vec![
+        &apc::TABLE,
+        &bug_check::TABLE,
+        &clock::TABLE,
+        &dpc::TABLE,
+        &event::TABLE,
+        &generic_dpc::TABLE,
+        &guarded_mutex::TABLE,
+        &irql::TABLE,
+        &mutex::TABLE,
+        &processor::TABLE,
+        &queue::TABLE,
+        &queued_spin_lock::TABLE,
+        &region::TABLE,
+        &semaphore::TABLE,
+        &spin_lock::TABLE,
+        &thread::TABLE,
+        &timer::TABLE,
+        &wait::TABLE,
+    ]
+}

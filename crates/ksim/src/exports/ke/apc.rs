@@ -1,0 +1,98 @@
+//! KAPC: asynchronous procedure calls, and alerts (rules 17, 18, 25).
+
+use crate::engine::layout::{self, ApcParts};
+use crate::exports::{ANY, DISPATCHER, PASSIVE, exports};
+use crate::irql::{APC_LEVEL, PASSIVE_LEVEL};
+use crate::machine::MachineCell;
+use crate::report::bug_check::{Violation, codes};
+use ksync_sys::{
+    BOOLEAN, KAPC, KAPC_ENVIRONMENT, KPRIORITY, KPROCESSOR_MODE, KTHREAD, PKKERNEL_ROUTINE, PKNORMAL_ROUTINE, PKRUNDOWN_ROUTINE,
+    PVOID, UserMode,
+};
+
+/// Runs a kernel APC that was taken off the running thread's queue.
+pub(crate) fn deliver(cell: &MachineCell, apc: *mut KAPC) {
+    let call = cell.call();
+    // SAFETY: a queued APC is valid until its kernel routine has been called.
+    let value = unsafe { apc.read() };
+    let (mut normal, mut context) = (value.NormalRoutine, value.NormalContext);
+    let (mut argument1, mut argument2) = (value.SystemArgument1, value.SystemArgument2);
+    call.read(|kernel| kernel.processor().irql = APC_LEVEL);
+    if let Some(kernel_routine) = value.KernelRoutine {
+        // SAFETY: the driver vouched for the routine when it initialised the APC.
+        unsafe { kernel_routine(apc, &mut normal, &mut context, &mut argument1, &mut argument2) };
+    }
+    call.operate(|kernel| {
+        let irql = kernel.irql();
+        if irql != APC_LEVEL {
+            let routine = value.KernelRoutine.map_or(0, |routine| routine as usize as u64);
+            return Err(Violation::boxed(
+                codes::IRQL_UNEXPECTED_VALUE,
+                [u64::from(irql) << 16 | u64::from(APC_LEVEL) << 8, routine, apc as u64, 0],
+                "an APC's kernel routine returned at another IRQL than it was called at",
+            ));
+        }
+        // The level falls without a look for further APCs yet: those come after the normal routine.
+        kernel.processor().irql = PASSIVE_LEVEL;
+        let tid = kernel.this_thread();
+        kernel.thread(tid).apc.in_progress |= normal.is_some();
+        Ok(())
+    });
+    let Some(routine) = normal else { return };
+    // SAFETY: as for the kernel routine.
+    unsafe { routine(context, argument1, argument2) };
+    call.operate(|kernel| {
+        let tid = kernel.this_thread();
+        kernel.thread(tid).apc.in_progress = false;
+        Ok(())
+    });
+}
+
+exports! {
+    [ANY] silent fn KeInitializeApc(
+        call; Apc: *mut KAPC, Thread: *mut KTHREAD, Environment: KAPC_ENVIRONMENT, KernelRoutine: PKKERNEL_ROUTINE,
+        RundownRoutine: PKRUNDOWN_ROUTINE, NormalRoutine: PKNORMAL_ROUTINE, ProcessorMode: KPROCESSOR_MODE, NormalContext: PVOID
+    ) {
+        call.read(|_| {
+            let value = layout::apc(ApcParts {
+                thread: Thread,
+                environment: Environment,
+                kernel: KernelRoutine,
+                rundown: RundownRoutine,
+                normal: NormalRoutine,
+                mode: ProcessorMode,
+                context: NormalContext,
+            });
+            // SAFETY: the caller passes memory for a KAPC.
+            unsafe { Apc.write(value) };
+        });
+    }
+
+    [DISPATCHER] visible fn KeInsertQueueApc(
+        call; Apc: *mut KAPC, SystemArgument1: PVOID, SystemArgument2: PVOID, Increment: KPRIORITY
+    ) -> BOOLEAN {
+        // SAFETY: the caller passes an initialised APC, which is not queued: a queued one keeps its arguments.
+        if unsafe { (&raw const (*Apc).Inserted).read() } == 0 {
+            // SAFETY: as above.
+            unsafe { (&raw mut (*Apc).SystemArgument1).write(SystemArgument1) };
+            // SAFETY: as above.
+            unsafe { (&raw mut (*Apc).SystemArgument2).write(SystemArgument2) };
+        }
+        BOOLEAN::from(call.operate(|kernel| kernel.insert_apc(Apc, Increment)))
+    }
+
+    [DISPATCHER] visible fn KeRemoveQueueApc(call; Apc: *mut KAPC) -> BOOLEAN {
+        BOOLEAN::from(call.operate(|kernel| kernel.remove_apc(Apc)))
+    }
+
+    [DISPATCHER] visible fn KeAlertThread(call; Thread: *mut KTHREAD, AlertMode: KPROCESSOR_MODE) -> BOOLEAN {
+        BOOLEAN::from(call.operate(|kernel| {
+            let tid = kernel.thread_at(Thread)?;
+            Ok(kernel.alert_thread(tid, AlertMode == UserMode))
+        }))
+    }
+
+    [PASSIVE] visible fn KeTestAlertThread(call; AlertMode: KPROCESSOR_MODE) -> BOOLEAN {
+        BOOLEAN::from(call.operate(|kernel| Ok(kernel.test_alert(AlertMode == UserMode))))
+    }
+}

@@ -1,0 +1,73 @@
+//! KDPC (rules 41 to 46).
+
+use crate::exports::{ANY, PASSIVE, exports};
+use ksync_sys::{
+    BOOLEAN, CCHAR, KDPC, KDPC_IMPORTANCE, NTSTATUS, PKDEFERRED_ROUTINE, PROCESSOR_NUMBER, PVOID, STATUS_INVALID_PARAMETER,
+    STATUS_SUCCESS,
+};
+
+exports! {
+    [ANY] silent fn KeInitializeDpc(
+        call; Dpc: *mut KDPC, DeferredRoutine: PKDEFERRED_ROUTINE, DeferredContext: PVOID
+    ) {
+        // SAFETY: the caller passes memory for a KDPC.
+        call.operate(|kernel| unsafe { kernel.initialize_dpc(Dpc, DeferredRoutine, DeferredContext, false) });
+    }
+
+    [ANY] silent fn KeInitializeThreadedDpc(
+        call; Dpc: *mut KDPC, DeferredRoutine: PKDEFERRED_ROUTINE, DeferredContext: PVOID
+    ) {
+        // SAFETY: the caller passes memory for a KDPC.
+        call.operate(|kernel| unsafe { kernel.initialize_dpc(Dpc, DeferredRoutine, DeferredContext, true) });
+    }
+
+    [ANY] visible fn KeInsertQueueDpc(
+        call; Dpc: *mut KDPC, SystemArgument1: PVOID, SystemArgument2: PVOID
+    ) -> BOOLEAN {
+        BOOLEAN::from(call.operate(|kernel| {
+            let id = kernel.dpc_at(Dpc)?;
+            kernel.insert_dpc(id, SystemArgument1, SystemArgument2)
+        }))
+    }
+
+    [ANY] visible fn KeRemoveQueueDpc(call; Dpc: *mut KDPC) -> BOOLEAN {
+        BOOLEAN::from(call.operate(|kernel| {
+            let id = kernel.dpc_at(Dpc)?;
+            Ok(kernel.remove_dpc(id))
+        }))
+    }
+
+    [PASSIVE] visible fn KeFlushQueuedDpcs(call) {
+        // A kernel APC may end a turn of the wait early.
+        while !call.is_dying() && !call.operate(|kernel| Ok(kernel.begin_flush())) {}
+    }
+
+    [ANY] silent fn KeSetImportanceDpc(call; Dpc: *mut KDPC, Importance: KDPC_IMPORTANCE) {
+        call.operate(|kernel| {
+            let id = kernel.dpc_at(Dpc)?;
+            kernel.set_dpc_importance(id, Importance);
+            Ok(())
+        });
+    }
+
+    [ANY] silent fn KeSetTargetProcessorDpc(call; Dpc: *mut KDPC, Number: CCHAR) {
+        call.operate(|kernel| {
+            let id = kernel.dpc_at(Dpc)?;
+            kernel.set_dpc_target(id, Number as u8);
+            Ok(())
+        });
+    }
+
+    [ANY] silent fn KeSetTargetProcessorDpcEx(call; Dpc: *mut KDPC, ProcNumber: *mut PROCESSOR_NUMBER) -> NTSTATUS {
+        // SAFETY: the caller passes a valid pointer.
+        let number = unsafe { ProcNumber.read() };
+        call.operate(|kernel| {
+            let id = kernel.dpc_at(Dpc)?;
+            if number.Group != 0 || number.Number >= kernel.config.processors || number.Reserved != 0 {
+                return Ok(STATUS_INVALID_PARAMETER);
+            }
+            kernel.set_dpc_target(id, number.Number);
+            Ok(STATUS_SUCCESS)
+        })
+    }
+}

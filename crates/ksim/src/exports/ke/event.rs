@@ -1,0 +1,66 @@
+//! KEVENT.
+
+use crate::engine::Kind;
+use crate::exports::ke::wait::{after_release, check_wait_next};
+use crate::exports::{ANY, DISPATCHER, exports};
+use crate::irql::APC_LEVEL;
+use ksync_sys::{BOOLEAN, EVENT_TYPE, KEVENT, KPRIORITY, LONG, NotificationEvent};
+
+exports! {
+    [ANY] silent fn KeInitializeEvent(call; Event: *mut KEVENT, Type: EVENT_TYPE, State: BOOLEAN) {
+        let notification = Type == NotificationEvent;
+        let object_type =
+            if notification { ksync_sys::EventNotificationObject } else { ksync_sys::EventSynchronizationObject };
+        call.operate(|kernel| {
+            kernel.retire_fast_mutex_around(Event as usize)?;
+            let kind = Kind::Event { notification };
+            // SAFETY: the caller passes memory for a KEVENT.
+            unsafe {
+                kernel.initialize_dispatcher(Event.cast(), object_type, size_of::<KEVENT>(), i32::from(State != 0), kind)
+            }
+            .map(drop)
+        });
+    }
+
+    [DISPATCHER.rule(0x2_0016)] visible fn KeSetEvent(call; Event: *mut KEVENT, Increment: KPRIORITY, Wait: BOOLEAN) -> LONG {
+        check_wait_next(call, Wait, APC_LEVEL);
+        call.operate(|kernel| {
+            let id = kernel.event_at(Event)?;
+            let previous = kernel.set_event(id, Increment)?;
+            after_release(kernel, Wait);
+            Ok(previous)
+        })
+    }
+
+    [DISPATCHER] visible fn KePulseEvent(call; Event: *mut KEVENT, Increment: KPRIORITY, Wait: BOOLEAN) -> LONG {
+        check_wait_next(call, Wait, APC_LEVEL);
+        call.operate(|kernel| {
+            let id = kernel.event_at(Event)?;
+            let previous = kernel.pulse_event(id, Increment)?;
+            after_release(kernel, Wait);
+            Ok(previous)
+        })
+    }
+
+    [DISPATCHER] visible fn KeResetEvent(call; Event: *mut KEVENT) -> LONG {
+        call.operate(|kernel| {
+            let id = kernel.event_at(Event)?;
+            Ok(kernel.reset_event(id))
+        })
+    }
+
+    [DISPATCHER] visible fn KeClearEvent(call; Event: *mut KEVENT) {
+        call.operate(|kernel| {
+            let id = kernel.event_at(Event)?;
+            kernel.reset_event(id);
+            Ok(())
+        });
+    }
+
+    [DISPATCHER] visible fn KeReadStateEvent(call; Event: *const KEVENT) -> LONG {
+        call.operate(|kernel| {
+            let id = kernel.event_at(Event)?;
+            Ok(kernel.read_state(id))
+        })
+    }
+}

@@ -1,0 +1,75 @@
+//! KQUEUE (rule 20).
+
+use crate::engine::wait::WaitRequest;
+use crate::exports::ke::wait::wait;
+use crate::exports::{ANY, BLOCKING, DISPATCHER, exports};
+use ksync_sys::{KPROCESSOR_MODE, KQUEUE, LARGE_INTEGER, LIST_ENTRY, LONG, STATUS_TIMEOUT, ULONG, UserMode};
+
+exports! {
+    [ANY] silent fn KeInitializeQueue(call; Queue: *mut KQUEUE, Count: ULONG) {
+        // SAFETY: the caller passes memory for a KQUEUE.
+        call.operate(|kernel| unsafe { kernel.initialize_queue(Queue, Count) });
+    }
+
+    [DISPATCHER] visible fn KeInsertQueue(call; Queue: *mut KQUEUE, Entry: *mut LIST_ENTRY) -> LONG {
+        call.operate(|kernel| {
+            let id = kernel.queue_at(Queue)?;
+            kernel.insert_queue(id, Entry, false)
+        })
+    }
+
+    [DISPATCHER] visible fn KeInsertHeadQueue(call; Queue: *mut KQUEUE, Entry: *mut LIST_ENTRY) -> LONG {
+        call.operate(|kernel| {
+            let id = kernel.queue_at(Queue)?;
+            kernel.insert_queue(id, Entry, true)
+        })
+    }
+
+    [DISPATCHER] visible fn KeReadStateQueue(call; Queue: *const KQUEUE) -> LONG {
+        call.operate(|kernel| {
+            let id = kernel.queue_at(Queue)?;
+            Ok(kernel.read_state(id))
+        })
+    }
+
+    [BLOCKING] visible fn KeRemoveQueue(
+        call; Queue: *mut KQUEUE, WaitMode: KPROCESSOR_MODE, Timeout: *const LARGE_INTEGER
+    ) -> *mut LIST_ENTRY {
+        let timeout = crate::exports::ke::wait::read_timeout(call, Timeout);
+        let request = WaitRequest {
+            all: false,
+            alertable: false,
+            user_mode: WaitMode == UserMode,
+            timeout,
+            expired: STATUS_TIMEOUT,
+            blocks: std::ptr::null_mut(),
+            reason: "KeRemoveQueue",
+        };
+        let status = wait(call, |kernel| {
+            let id = kernel.queue_at(Queue)?;
+            kernel.begin_remove_queue(id, request)
+        });
+        let entry = call.read(|kernel| {
+            let tid = kernel.this_thread();
+            std::mem::replace(&mut kernel.thread(tid).wait.entry, std::ptr::null_mut())
+        });
+        // An entry, or the status cast to a pointer, as the routine's page says.
+        if entry.is_null() { status as isize as *mut LIST_ENTRY } else { entry }
+    }
+
+    [DISPATCHER] visible fn KeRundownQueue(call; Queue: *mut KQUEUE) -> *mut LIST_ENTRY {
+        let entries = call.operate(|kernel| {
+            let id = kernel.queue_at(Queue)?;
+            Ok(kernel.rundown_queue(id))
+        });
+        // The entries come back as a circular list without a head.
+        let count = entries.len();
+        for (index, &entry) in entries.iter().enumerate() {
+            let next = entries[(index + 1) % count] as *mut LIST_ENTRY;
+            let previous = entries[(index + count - 1) % count] as *mut LIST_ENTRY;
+            // SAFETY: an entry stays valid while it is in the queue, by the contract of KeInsertQueue.
+            unsafe { (entry as *mut LIST_ENTRY).write(LIST_ENTRY { Flink: next, Blink: previous }) };
+        }
+        entries.first().map_or(std::ptr::null_mut(), |&entry| entry as *mut LIST_ENTRY)
+    }
+}

@@ -1,0 +1,70 @@
+//! In-stack queued spin locks (rule 36).
+
+use super::spin_lock::{AT_DPC_LEVEL, RAISING, RELEASING, acquire, raise_if_below, raise_to_dispatch};
+use crate::engine::layout::lock_queue_handle;
+use crate::exports::exports;
+use crate::machine::Call;
+use crate::report::bug_check::{Violation, codes};
+use ksync_sys::{KLOCK_QUEUE_HANDLE, KSPIN_LOCK};
+
+/// Fills in the handle and takes the lock with it.
+fn acquire_queued(call: Call, lock: *mut KSPIN_LOCK, handle: *mut KLOCK_QUEUE_HANDLE, old_irql: Option<u8>) {
+    // SAFETY: the caller passes a handle of its own.
+    unsafe { handle.write(lock_queue_handle(lock, old_irql.unwrap_or(0))) };
+    acquire(call, lock, old_irql, handle as usize);
+}
+
+/// The lock that a handle was used for.
+fn lock_of(call: Call, handle: *mut KLOCK_QUEUE_HANDLE) -> *mut KSPIN_LOCK {
+    // SAFETY: the caller passes the handle of its acquisition.
+    let lock = unsafe { (&raw const (*handle).LockQueue.Lock).read() };
+    if lock.is_null() {
+        call.fail(Violation::boxed(
+            codes::SPIN_LOCK_NOT_OWNED,
+            [0, handle as u64, 0, 0],
+            "an in-stack queued spin lock was released with a handle that holds none",
+        ));
+    }
+    lock
+}
+
+fn release_queued(call: Call, handle: *mut KLOCK_QUEUE_HANDLE, restore: bool) {
+    let lock = lock_of(call, handle);
+    // SAFETY: the caller passes the handle of its acquisition.
+    let old = unsafe { (&raw const (*handle).OldIrql).read() };
+    call.operate(|kernel| kernel.spin_release(lock, restore.then_some(old), handle as usize));
+}
+
+exports! {
+    [RAISING] visible fn KeAcquireInStackQueuedSpinLock(
+        call; SpinLock: *mut KSPIN_LOCK, LockHandle: *mut KLOCK_QUEUE_HANDLE
+    ) {
+        let old = raise_to_dispatch(call);
+        acquire_queued(call, SpinLock, LockHandle, Some(old));
+    }
+
+    [RELEASING] visible fn KeReleaseInStackQueuedSpinLock(call; LockHandle: *mut KLOCK_QUEUE_HANDLE) {
+        release_queued(call, LockHandle, true);
+    }
+
+    [AT_DPC_LEVEL] visible fn KeAcquireInStackQueuedSpinLockAtDpcLevel(
+        call; SpinLock: *mut KSPIN_LOCK, LockHandle: *mut KLOCK_QUEUE_HANDLE
+    ) {
+        acquire_queued(call, SpinLock, LockHandle, None);
+    }
+
+    [RELEASING] visible fn KeReleaseInStackQueuedSpinLockFromDpcLevel(call; LockHandle: *mut KLOCK_QUEUE_HANDLE) {
+        release_queued(call, LockHandle, false);
+    }
+
+    [RAISING] visible fn KeAcquireInStackQueuedSpinLockForDpc(
+        call; SpinLock: *mut KSPIN_LOCK, LockHandle: *mut KLOCK_QUEUE_HANDLE
+    ) {
+        let old = raise_if_below(call);
+        acquire_queued(call, SpinLock, LockHandle, Some(old));
+    }
+
+    [RELEASING] visible fn KeReleaseInStackQueuedSpinLockForDpc(call; LockHandle: *mut KLOCK_QUEUE_HANDLE) {
+        release_queued(call, LockHandle, true);
+    }
+}

@@ -1,0 +1,48 @@
+//! The current thread, and priorities.
+
+use crate::engine::thread::LOW_REALTIME_PRIORITY;
+use crate::exports::{ANY, DISPATCHER, PASSIVE, exports};
+use crate::report::bug_check::{Violation, codes};
+use ksync_sys::{KPRIORITY, KTHREAD, LONG};
+
+exports! {
+    [ANY] silent fn KeGetCurrentThread(call) -> *mut KTHREAD {
+        call.read(|kernel| kernel.current_thread().map_or(std::ptr::null_mut(), |tid| {
+            kernel.thread(tid).address() as *mut KTHREAD
+        }))
+    }
+
+    [PASSIVE] visible fn KeSetPriorityThread(call; Thread: *mut KTHREAD, Priority: KPRIORITY) -> KPRIORITY {
+        call.operate(|kernel| {
+            let tid = kernel.thread_at(Thread)?;
+            match u8::try_from(Priority) {
+                Ok(priority) if (1..=31).contains(&priority) => Ok(KPRIORITY::from(kernel.set_priority(tid, priority))),
+                _ => Err(Violation::boxed_owned(
+                    codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                    [0, Priority as u64, 0, 0],
+                    format!("a thread's priority is 1 to 31, not {Priority}"),
+                )),
+            }
+        })
+    }
+
+    [DISPATCHER] silent fn KeQueryPriorityThread(call; Thread: *mut KTHREAD) -> KPRIORITY {
+        call.operate(|kernel| {
+            let tid = kernel.thread_at(Thread)?;
+            Ok(KPRIORITY::from(kernel.thread(tid).priority))
+        })
+    }
+
+    [DISPATCHER] visible fn KeSetBasePriorityThread(call; Thread: *mut KTHREAD, Increment: LONG) -> LONG {
+        call.operate(|kernel| {
+            let tid = kernel.thread_at(Thread)?;
+            let base = i32::from(kernel.thread(tid).base_priority);
+            let process = i32::from(crate::engine::thread::NORMAL_PRIORITY);
+            let realtime = base >= i32::from(LOW_REALTIME_PRIORITY);
+            let (low, high) = if realtime { (16, 31) } else { (1, 15) };
+            let priority = process.saturating_add(Increment).clamp(low, high);
+            kernel.set_priority(tid, priority as u8);
+            Ok(base - process)
+        })
+    }
+}

@@ -1,0 +1,207 @@
+//! Waits.
+
+use crate::engine::kernel::{Check, Kernel};
+use crate::engine::wait::{Begun, Timeout, WaitRequest};
+use crate::exports::{ANY, BLOCKING, exports};
+use crate::irql::{DISPATCH_LEVEL, irql_name};
+use crate::machine::Call;
+use crate::report::bug_check::{Violation, codes};
+use crate::report::trace::Operation;
+use ksync_sys::{
+    BOOLEAN, KPROCESSOR_MODE, KWAIT_BLOCK, KWAIT_REASON, LARGE_INTEGER, MAXIMUM_WAIT_OBJECTS, NTSTATUS, PVOID, STATUS_KERNEL_APC,
+    STATUS_SUCCESS, STATUS_TIMEOUT, THREAD_WAIT_OBJECTS, ULONG, UserMode, WAIT_TYPE, WaitAll,
+};
+
+/// Reads a timeout that a driver passed.
+pub(crate) fn read_timeout(call: Call, timeout: *const LARGE_INTEGER) -> Timeout {
+    if timeout.is_null() {
+        return Timeout::Never;
+    }
+    // SAFETY: the caller of the wait passes null or a valid pointer.
+    let value = unsafe { timeout.read() };
+    if value == 0 {
+        return Timeout::Poll;
+    }
+    Timeout::Until(call.read(|kernel| kernel.clock.due(value)))
+}
+
+/// Checks that a wait is allowed here (rule 16). True when a release with Wait = TRUE came before, whose level the wait
+/// returns to.
+fn check_wait_level(kernel: &mut Kernel, object: u64, timeout: Timeout) -> Check<()> {
+    let irql = kernel.irql();
+    if irql < DISPATCH_LEVEL {
+        return Ok(());
+    }
+    if timeout == Timeout::Poll && irql == DISPATCH_LEVEL {
+        return Ok(());
+    }
+    if kernel.in_dpc() {
+        let (thread, dpc) = (kernel.current_thread().map_or(0, |tid| kernel.threads[tid as usize].address() as u64), object);
+        return Err(Violation::boxed(
+            codes::ATTEMPTED_SWITCH_FROM_DPC,
+            [thread, dpc, 0, 0],
+            "a DPC routine waited: the thread that it interrupted would be switched away under it",
+        ));
+    }
+    let (sub_code, limit) = match (irql, timeout) {
+        (DISPATCH_LEVEL, Timeout::Never) => (codes::verifier::WAIT_AT_DISPATCH_FOREVER, 0),
+        (DISPATCH_LEVEL, _) => (codes::verifier::WAIT_AT_DISPATCH_TIMED, 1),
+        _ => (codes::verifier::WAIT_ABOVE_DISPATCH, 1),
+    };
+    Err(Violation::boxed_owned(
+        codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+        [sub_code, u64::from(irql), object, limit],
+        format!("a wait at {}: only a wait with a zero timeout may be at DISPATCH_LEVEL", irql_name(irql)),
+    ))
+}
+
+/// Checks a Wait = TRUE of a release (rule 3).
+pub(crate) fn check_wait_next(call: Call, wait: BOOLEAN, highest: u8) {
+    if wait == 0 || call.is_dying() {
+        return;
+    }
+    let irql = call.read(|kernel| kernel.irql());
+    if irql > highest {
+        let range = crate::exports::at_most(highest).rule(0x2_0016);
+        let routine = call.export.map_or("a release with Wait = TRUE", |export| export.name);
+        call.fail(range.violation(routine, irql));
+    }
+}
+
+/// After a release with Wait = TRUE: the level stays raised until the wait that must come next (rule 3).
+pub(crate) fn after_release(kernel: &mut Kernel, wait: BOOLEAN) {
+    if wait == 0 {
+        return;
+    }
+    let tid = kernel.this_thread();
+    let irql = kernel.irql();
+    kernel.thread(tid).wait.next_irql = Some(irql);
+    kernel.processor().irql = DISPATCH_LEVEL;
+}
+
+/// A wait that follows a release with Wait = TRUE returns to the level before that release.
+fn restore_level(kernel: &mut Kernel) -> Check<()> {
+    if kernel.in_dpc() {
+        return Ok(());
+    }
+    let tid = kernel.this_thread();
+    match kernel.thread(tid).wait.next_irql.take() {
+        Some(irql) => kernel.set_irql(irql),
+        None => Ok(()),
+    }
+}
+
+/// Waits until it is over, running kernel APCs in between (rule 18). `begin` puts the objects into place and begins.
+pub(crate) fn wait(call: Call, mut begin: impl FnMut(&mut Kernel) -> Check<Begun>) -> NTSTATUS {
+    if call.is_dying() {
+        return STATUS_SUCCESS;
+    }
+    loop {
+        let begun = call.operate(&mut begin);
+        let status = match begun {
+            Begun::Done(status) => status,
+            Begun::Blocked => call.read(|kernel| {
+                let tid = kernel.this_thread();
+                kernel.thread(tid).wait.status
+            }),
+        };
+        if status != STATUS_KERNEL_APC {
+            return status;
+        }
+    }
+}
+
+fn request(wait_type: WAIT_TYPE, mode: KPROCESSOR_MODE, alertable: BOOLEAN, timeout: Timeout) -> WaitRequest {
+    WaitRequest {
+        all: wait_type == WaitAll,
+        alertable: alertable != 0,
+        user_mode: mode == UserMode,
+        timeout,
+        expired: STATUS_TIMEOUT,
+        blocks: std::ptr::null_mut(),
+        reason: "KeWaitForSingleObject",
+    }
+}
+
+exports! {
+    [ANY] visible fn KeWaitForSingleObject(
+        call; Object: PVOID, _WaitReason: KWAIT_REASON, WaitMode: KPROCESSOR_MODE, Alertable: BOOLEAN, Timeout: *const LARGE_INTEGER
+    ) -> NTSTATUS {
+        let timeout = read_timeout(call, Timeout);
+        let request = request(ksync_sys::WaitAny, WaitMode, Alertable, timeout);
+        wait(call, |kernel| {
+            restore_level(kernel)?;
+            check_wait_level(kernel, Object as u64, timeout)?;
+            let id = kernel.object_of_kind(Object.cast_const(), "dispatcher object", |kind| kind.is_waitable())?;
+            let number = kernel.objects[id].number;
+            kernel.record(Operation::BeginWait, number, 1);
+            if kernel.in_dpc() {
+                return kernel.poll_in_dpc(&[id], request);
+            }
+            let tid = kernel.this_thread();
+            let objects = &mut kernel.thread(tid).wait.objects;
+            objects.clear();
+            objects.push(id);
+            kernel.begin_wait(request)
+        })
+    }
+
+    [ANY] visible fn KeWaitForMultipleObjects(
+        call; Count: ULONG, Object: *const PVOID, WaitType: WAIT_TYPE, _WaitReason: KWAIT_REASON, WaitMode: KPROCESSOR_MODE,
+        Alertable: BOOLEAN, Timeout: *const LARGE_INTEGER, WaitBlockArray: *mut KWAIT_BLOCK
+    ) -> NTSTATUS {
+        let timeout = read_timeout(call, Timeout);
+        let limit = if WaitBlockArray.is_null() { THREAD_WAIT_OBJECTS } else { MAXIMUM_WAIT_OBJECTS };
+        let mut request = request(WaitType, WaitMode, Alertable, timeout);
+        request.blocks = WaitBlockArray;
+        request.reason = "KeWaitForMultipleObjects";
+        wait(call, |kernel| {
+            restore_level(kernel)?;
+            if Count as usize > limit as usize || Count == 0 {
+                return Err(Violation::boxed_owned(
+                    codes::MAXIMUM_WAIT_OBJECTS_EXCEEDED,
+                    [u64::from(Count), 0, 0, 0],
+                    format!("a wait named {Count} objects: 1 to {limit} are allowed here"),
+                ));
+            }
+            check_wait_level(kernel, Object as u64, timeout)?;
+            let mut objects = Vec::with_capacity(Count as usize);
+            for index in 0..Count as usize {
+                // SAFETY: the caller passes an array of `Count` pointers.
+                let object = unsafe { Object.add(index).read() };
+                let id = kernel.object_of_kind(object.cast_const(), "dispatcher object", |kind| kind.is_waitable())?;
+                let number = kernel.objects[id].number;
+                kernel.record(Operation::BeginWait, number, u64::from(Count));
+                objects.push(id);
+            }
+            if kernel.in_dpc() {
+                return kernel.poll_in_dpc(&objects, request);
+            }
+            let tid = kernel.this_thread();
+            kernel.thread(tid).wait.objects = objects;
+            kernel.begin_wait(request)
+        })
+    }
+
+    [BLOCKING.rule(0x2_000f)] visible fn KeDelayExecutionThread(
+        call; WaitMode: KPROCESSOR_MODE, Alertable: BOOLEAN, Interval: *const LARGE_INTEGER
+    ) -> NTSTATUS {
+        // SAFETY: the caller passes a valid pointer; null is not allowed here.
+        let interval = unsafe { Interval.read() };
+        let due = call.read(|kernel| kernel.clock.due(interval));
+        let mut request = request(ksync_sys::WaitAny, WaitMode, Alertable, Timeout::Until(due));
+        request.expired = STATUS_SUCCESS;
+        request.reason = "KeDelayExecutionThread";
+        wait(call, |kernel| {
+            kernel.record(Operation::Delay, 0, interval as u64);
+            let tid = kernel.this_thread();
+            kernel.thread(tid).wait.objects.clear();
+            let begun = kernel.begin_wait(request)?;
+            if begun == Begun::Done(STATUS_SUCCESS) {
+                // A delay that is over at once still lets others of the same priority run.
+                kernel.end_quantum();
+            }
+            Ok(begun)
+        })
+    }
+}

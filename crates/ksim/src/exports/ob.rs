@@ -1,0 +1,155 @@
+//! The object manager: `Ob...` (rule 65).
+
+use crate::engine::ob::{HandleUse, Type};
+use crate::exports::{ANY, DISPATCHER, IrqlRange, exports};
+use crate::irql::PASSIVE_LEVEL;
+use ksync_sys::{
+    ACCESS_MASK, ACCESS_STATE, HANDLE, KPROCESSOR_MODE, LONG_PTR, NTSTATUS, OBJ_KERNEL_HANDLE, OBJECT_HANDLE_INFORMATION,
+    OBJECT_TYPE, PVOID, STATUS_OBJECT_TYPE_MISMATCH, STATUS_SUCCESS, ULONG, UserMode,
+};
+
+const OB_PASSIVE: IrqlRange = IrqlRange { lowest: PASSIVE_LEVEL, highest: PASSIVE_LEVEL, verifier: 0x2_001b };
+
+/// The memory behind a pointer to an object type. Drivers only compare it.
+#[repr(C)]
+pub(crate) struct TypeObject {
+    kind: Type,
+}
+
+/// A pointer that is exported as data.
+#[repr(transparent)]
+pub(crate) struct Exported<T>(*const T);
+
+// SAFETY: the pointers are to statics that nobody writes.
+unsafe impl<T> Sync for Exported<T> {}
+
+static THREAD_TYPE: TypeObject = TypeObject { kind: Type::Thread };
+static PROCESS_TYPE: TypeObject = TypeObject { kind: Type::Process };
+static EVENT_TYPE: TypeObject = TypeObject { kind: Type::Event };
+
+#[unsafe(no_mangle)]
+static PsThreadType: Exported<TypeObject> = Exported(&THREAD_TYPE);
+
+#[unsafe(no_mangle)]
+static PsProcessType: Exported<TypeObject> = Exported(&PROCESS_TYPE);
+
+#[unsafe(no_mangle)]
+static ExEventObjectType: Exported<TypeObject> = Exported(&EVENT_TYPE);
+
+/// The type that a driver's pointer means.
+fn type_at(pointer: *mut OBJECT_TYPE) -> Option<Result<Type, ()>> {
+    if pointer.is_null() {
+        return None;
+    }
+    let known = [&THREAD_TYPE, &PROCESS_TYPE, &EVENT_TYPE];
+    Some(known.iter().find(|known| std::ptr::addr_eq(**known, pointer)).map(|known| known.kind).ok_or(()))
+}
+
+exports! {
+    [OB_PASSIVE] visible fn ObReferenceObjectByHandle(
+        call; Handle: HANDLE, DesiredAccess: ACCESS_MASK, ObjectType: *mut OBJECT_TYPE, AccessMode: KPROCESSOR_MODE,
+        Object: *mut PVOID, HandleInformation: *mut OBJECT_HANDLE_INFORMATION
+    ) -> NTSTATUS {
+        let object_type = match type_at(ObjectType) {
+            None => None,
+            Some(Ok(object_type)) => Some(object_type),
+            Some(Err(())) => return STATUS_OBJECT_TYPE_MISMATCH,
+        };
+        let request = HandleUse {
+            handle: Handle as usize,
+            user_mode: AccessMode == UserMode,
+            access: DesiredAccess,
+            object_type,
+        };
+        let result = call.operate(|kernel| {
+            Ok(kernel.reference_handle(request)?.map(|id| kernel.objects[id].address))
+        });
+        match result {
+            Ok(address) => {
+                // SAFETY: the caller passes a valid pointer.
+                unsafe { Object.write(address as PVOID) };
+                if !HandleInformation.is_null() {
+                    let information = OBJECT_HANDLE_INFORMATION { HandleAttributes: 0, GrantedAccess: DesiredAccess };
+                    // SAFETY: the caller passes null or a valid pointer.
+                    unsafe { HandleInformation.write(information) };
+                }
+                STATUS_SUCCESS
+            }
+            Err(status) => status,
+        }
+    }
+
+    [DISPATCHER] visible fn ObReferenceObjectByPointer(
+        call; Object: PVOID, _DesiredAccess: ACCESS_MASK, ObjectType: *mut OBJECT_TYPE, _AccessMode: KPROCESSOR_MODE
+    ) -> NTSTATUS {
+        call.operate(|kernel| {
+            let id = kernel.referenced_object(Object as usize)?;
+            if let Some(wanted) = type_at(ObjectType)
+                && wanted.ok() != kernel.type_of(id)
+            {
+                return Ok(STATUS_OBJECT_TYPE_MISMATCH);
+            }
+            kernel.reference_object(id, 1)?;
+            Ok(STATUS_SUCCESS)
+        })
+    }
+
+    [DISPATCHER] visible fn ObfReferenceObject(call; Object: PVOID) -> LONG_PTR {
+        call.operate(|kernel| {
+            let id = kernel.referenced_object(Object as usize)?;
+            Ok(kernel.reference_object(id, 1)? as LONG_PTR)
+        })
+    }
+
+    [DISPATCHER] visible fn ObfDereferenceObject(call; Object: PVOID) -> LONG_PTR {
+        call.operate(|kernel| {
+            let id = kernel.referenced_object(Object as usize)?;
+            Ok(kernel.dereference_object(id, 1)? as LONG_PTR)
+        })
+    }
+
+    [DISPATCHER] visible fn ObDereferenceObjectDeferDelete(call; Object: PVOID) {
+        call.operate(|kernel| {
+            let id = kernel.referenced_object(Object as usize)?;
+            kernel.dereference_object(id, 1)?;
+            Ok(())
+        });
+    }
+
+    [OB_PASSIVE] visible fn ObOpenObjectByPointer(
+        call; Object: PVOID, HandleAttributes: ULONG, _PassedAccessState: *mut ACCESS_STATE, DesiredAccess: ACCESS_MASK,
+        ObjectType: *mut OBJECT_TYPE, _AccessMode: KPROCESSOR_MODE, Handle: *mut HANDLE
+    ) -> NTSTATUS {
+        let opened = call.operate(|kernel| {
+            let id = kernel.referenced_object(Object as usize)?;
+            if let Some(wanted) = type_at(ObjectType)
+                && wanted.ok() != kernel.type_of(id)
+            {
+                return Ok(Err(STATUS_OBJECT_TYPE_MISMATCH));
+            }
+            kernel.open_handle(id, DesiredAccess, HandleAttributes & OBJ_KERNEL_HANDLE != 0).map(Ok)
+        });
+        match opened {
+            Ok(handle) => {
+                // SAFETY: the caller passes a valid pointer.
+                unsafe { Handle.write(handle as HANDLE) };
+                STATUS_SUCCESS
+            }
+            Err(status) => status,
+        }
+    }
+
+    [ANY] silent fn ObGetObjectType(call; Object: PVOID) -> *mut OBJECT_TYPE {
+        let object_type = call.operate(|kernel| {
+            let id = kernel.referenced_object(Object as usize)?;
+            Ok(kernel.type_of(id))
+        });
+        let found = match object_type {
+            Some(Type::Thread) => &raw const THREAD_TYPE,
+            Some(Type::Process) => &raw const PROCESS_TYPE,
+            Some(Type::Event) => &raw const EVENT_TYPE,
+            None => std::ptr::null(),
+        };
+        found.cast_mut().cast()
+    }
+}

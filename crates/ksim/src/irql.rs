@@ -1,0 +1,25 @@
+//! Interrupt request levels of x86-64.
+
+/// Threads.
+pub(crate) const PASSIVE_LEVEL: u8 = 0;
+/// APCs held back.
+pub(crate) const APC_LEVEL: u8 = 1;
+/// Dispatcher and DPCs held back.
+pub(crate) const DISPATCH_LEVEL: u8 = 2;
+/// Everything held back.
+pub(crate) const HIGH_LEVEL: u8 = 15;
+
+/// The name of a level, for reports.
+#[must_use]
+pub fn irql_name(irql: u8) -> &'static str {
+    match irql {
+        PASSIVE_LEVEL => "PASSIVE_LEVEL",
+        APC_LEVEL => "APC_LEVEL",
+        DISPATCH_LEVEL => "DISPATCH_LEVEL",
+        13 => "CLOCK_LEVEL",
+        14 => "IPI_LEVEL",
+        HIGH_LEVEL => "HIGH_LEVEL",
+        3..=12 => "a device level",
+        _ => "no IRQL",
+    }
+}

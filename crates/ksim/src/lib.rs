@@ -1,0 +1,48 @@
+//! A hosted NT kernel: it runs Windows drivers under test on any machine, deterministically and under every rule.
+//!
+//! A [`Machine`] has 1 to 64 processors, an NT dispatcher, DPC queues, APCs, pool, an object manager and a virtual clock. It
+//! exports the NT routines that `ksync-sys` declares, so that driver code links to it unchanged:
+//!
+//! ```
+//! use ksim::Machine;
+//! use ksync_sys::{KEVENT, KeInitializeEvent, KeSetEvent, KeWaitForSingleObject, NotificationEvent};
+//!
+//! let outcome = Machine::new().processors(2).run(|| {
+//!     let mut event = std::mem::MaybeUninit::<KEVENT>::uninit();
+//!     let event = event.as_mut_ptr();
+//!     // SAFETY: the event outlives its uses and does not move.
+//!     unsafe {
+//!         KeInitializeEvent(event, NotificationEvent, 0);
+//!         KeSetEvent(event, 0, 0);
+//!         KeWaitForSingleObject(event.cast(), 0, 0, 0, std::ptr::null());
+//!     }
+//! });
+//! outcome.expect_clean();
+//! ```
+//!
+//! - **Deterministic**: one OS thread runs a machine, and a seed decides everything that NT leaves open. The same seed gives
+//!   the same [`Outcome::trace`], byte for byte, on every host.
+//! - **Checked**: each call's IRQL, each object's state. What on Windows would be a blue screen is a [`BugCheck`] with NT's code and
+//!   parameters, and where it came from; a deadlock comes with its [`WaitGraph`]. The test process lives on.
+//! - **Fast**: threads are coroutines, and the clock jumps when all processors are idle. A test that sleeps an hour takes microseconds.
+//!
+//! The rules are NT's, as the driver documentation states them; `docs/` lists each with its test.
+
+mod config;
+mod control;
+mod driver;
+mod engine;
+mod exports;
+mod irql;
+mod machine;
+mod report;
+pub mod schedule;
+
+pub use config::{ClockMode, OsProfile};
+pub use control::{create_process, in_process, set_system_time};
+pub use driver::{LoadedDriver, load_driver};
+pub use exports::{Export, IrqlRange, table as exports};
+pub use irql::irql_name;
+pub use machine::Machine;
+pub use report::bug_check::codes as bug_check;
+pub use report::{BugCheck, CallSite, DriverPanic, End, Left, Outcome, PoolLeft, Statistics, WaitGraph, WaitingThread};

@@ -1,0 +1,642 @@
+//! The machine: its settings, its loop, and the way into it from an export.
+
+use crate::config::{ClockMode, Config, OsProfile};
+use crate::engine::context::{Context, ContextHandle, Resumed};
+use crate::engine::kernel::Executing;
+use crate::engine::thread::State;
+use crate::engine::{Check, Cpu, Fault, Kernel, Stop};
+use crate::exports::Export;
+use crate::report::bug_check::codes;
+use crate::report::trace::Operation;
+use crate::report::{BugCheck, CallSite, DriverPanic, End, Left, Outcome, PoolLeft, Statistics, WaitGraph};
+use crate::schedule::Policy;
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::time::Duration;
+
+thread_local! {
+    /// The machine that runs on this OS thread.
+    static CURRENT: Cell<*const MachineCell> = const { Cell::new(std::ptr::null()) };
+}
+
+/// What the panic hook saw.
+#[derive(Default)]
+struct PanicSeen {
+    message: String,
+    location: Option<String>,
+}
+
+/// One running machine.
+pub(crate) struct MachineCell {
+    kernel: RefCell<Kernel>,
+    /// The way back to the machine's loop for the context that runs.
+    handle: Cell<ContextHandle>,
+    /// A panic unwinds hosted code. The machine is dead: nothing else will run, waits return and locks are granted.
+    dying: Cell<bool>,
+    panic: RefCell<Option<PanicSeen>>,
+    /// Frames of a bug check, resolved when the machine has stopped and there is stack to do it on.
+    frames: RefCell<Option<backtrace::Backtrace>>,
+}
+
+/// Builds and runs a simulated machine.
+///
+/// ```
+/// use ksim::Machine;
+///
+/// let outcome = Machine::new().processors(4).seed(1).run(|| {
+///     // Driver code: this is a system thread at PASSIVE_LEVEL.
+/// });
+/// outcome.expect_clean();
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "a machine does nothing until it is run"]
+pub struct Machine {
+    config: Config,
+}
+
+impl Machine {
+    /// A machine with one processor, seed 0, an exact clock, and Windows 11's behaviour.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many processors, 1 to 64.
+    ///
+    /// # Panics
+    /// If the number is 0 or above 64.
+    pub fn processors(mut self, processors: u8) -> Self {
+        assert!((1..=64).contains(&processors), "a machine has 1 to 64 processors, not {processors}");
+        self.config.processors = processors;
+        self
+    }
+
+    /// What decides everything that NT leaves open. The same seed gives the same run.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = seed;
+        self
+    }
+
+    /// The system time at boot: 100 ns units since 1601-01-01 UTC, at least 0. The default is 2026-01-01.
+    pub fn system_time(mut self, time: i64) -> Self {
+        self.config.system_time = time.max(0);
+        self
+    }
+
+    /// How the clock reads and when timers expire.
+    pub fn clock(mut self, clock: ClockMode) -> Self {
+        self.config.clock = clock;
+        self
+    }
+
+    /// The Windows whose behaviour it shows.
+    pub fn profile(mut self, profile: OsProfile) -> Self {
+        self.config.profile = profile;
+        self
+    }
+
+    /// How many bytes of pool there are. The default is 1 GiB.
+    pub fn pool_limit(mut self, bytes: usize) -> Self {
+        self.config.pool_limit = bytes;
+        self
+    }
+
+    /// Makes the `n`th pool allocation fail, counted from 1.
+    pub fn fail_allocation(mut self, n: u64) -> Self {
+        self.config.failing_allocation = Some(n);
+        self
+    }
+
+    /// After how many scheduling points a run is given up. The default is 20 million.
+    pub fn step_limit(mut self, steps: u64) -> Self {
+        self.config.step_limit = steps;
+        self
+    }
+
+    /// Whether the trace is recorded. It is by default.
+    pub fn record_trace(mut self, record: bool) -> Self {
+        self.config.trace = record;
+        self
+    }
+
+    /// Whether `DbgPrint` also goes to standard output.
+    pub fn echo(mut self, echo: bool) -> Self {
+        self.config.echo = echo;
+        self
+    }
+
+    /// Boots the machine, runs `main` as a system thread at PASSIVE_LEVEL, lets all other threads end and all DPCs run, and
+    /// says how it went. Whatever goes wrong inside comes back in the outcome; nothing of it ends the process.
+    ///
+    /// # Panics
+    /// If called from code that runs on a machine already.
+    pub fn run(&self, main: impl FnOnce()) -> Outcome {
+        self.run_with_policy(self.config.policy(), main)
+    }
+
+    /// [`run`](Self::run) with another search policy than the seeded random one.
+    ///
+    /// # Panics
+    /// If called from code that runs on a machine already.
+    pub fn run_with_policy(&self, policy: Box<dyn Policy>, main: impl FnOnce()) -> Outcome {
+        install_panic_hook();
+        let cell = MachineCell {
+            kernel: RefCell::new(Kernel::boot(self.config.clone(), policy)),
+            handle: Cell::new(ContextHandle::NONE),
+            dying: Cell::new(false),
+            panic: RefCell::new(None),
+            frames: RefCell::new(None),
+        };
+        assert!(CURRENT.get().is_null(), "a machine runs on this thread already: Machine::run cannot be nested");
+        CURRENT.set(&raw const cell);
+        // Leaves the thread usable for the next machine, however this one ends.
+        struct Leave;
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                CURRENT.set(std::ptr::null());
+            }
+        }
+        let leave = Leave;
+        // SAFETY: `run_to_end` discards all contexts before `main` and what it borrows go away.
+        let context = unsafe { cell.thread_context(move |_| main()) };
+        match context {
+            Ok(context) => {
+                let system = Kernel::SYSTEM_PROCESS;
+                cell.kernel.borrow_mut().create_thread(system, context);
+                cell.run_to_end();
+            }
+            Err(error) => panic!("ksim: no stack for the first thread: {error}"),
+        }
+        drop(leave);
+        cell.into_outcome(self.config.seed)
+    }
+}
+
+impl MachineCell {
+    /// A context that runs `body` as a thread: a panic in it ends the machine, its return ends the thread.
+    ///
+    /// # Safety
+    /// Everything that `body` borrows outlives the machine's run.
+    pub(crate) unsafe fn thread_context(&self, body: impl FnOnce(&MachineCell)) -> std::io::Result<Context> {
+        let cell: *const MachineCell = self;
+        // SAFETY: by this function's contract; the cell itself outlives all contexts, which `run_to_end` discards.
+        unsafe {
+            Context::new(move |handle| {
+                // SAFETY: the cell outlives all contexts.
+                let cell = &*cell;
+                cell.handle.set(handle);
+                cell.settle();
+                cell.guard(|| body(cell));
+                if !cell.dying.get() {
+                    cell.call().operate(|kernel| kernel.terminate_thread(0));
+                }
+            })
+        }
+    }
+
+    /// The context of a processor's DPC queue: it drains the queue, suspends, and drains it again when resumed.
+    fn dpc_context(&self) -> std::io::Result<Context> {
+        let cell: *const MachineCell = self;
+        // SAFETY: the closure borrows only the cell, which outlives all contexts.
+        unsafe {
+            Context::new(move |handle| {
+                // SAFETY: the cell outlives all contexts.
+                let cell = &*cell;
+                cell.handle.set(handle);
+                loop {
+                    cell.drain_dpcs();
+                    cell.suspend();
+                }
+            })
+        }
+    }
+
+    /// A call into the engine that is not of an export.
+    pub(crate) fn call(&self) -> Call {
+        // SAFETY: the reference is used within the call only, and the machine outlives everything that runs on it.
+        Call { cell: unsafe { &*(&raw const *self) }, export: None }
+    }
+
+    fn drain_dpcs(&self) {
+        let call = self.call();
+        loop {
+            let next = self.kernel.borrow_mut().next_dpc();
+            let Some(dpc) = next else { break };
+            self.guard(|| {
+                if let Some(routine) = dpc.routine {
+                    // SAFETY: the driver vouched for the routine and its context when it initialised the DPC.
+                    unsafe { routine(dpc.dpc, dpc.context, dpc.arguments[0], dpc.arguments[1]) };
+                }
+            });
+            call.operate(|kernel| kernel.finish_dpc(dpc));
+        }
+        // `operate` would look at whether this context may go on; it suspends next in any case.
+        let left = self.kernel.borrow_mut().leave_dpcs();
+        if let Err(fault) = left {
+            self.stop_with(fault, None);
+        }
+    }
+
+    /// Runs driver code. A panic ends the machine.
+    fn guard(&self, code: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(code)).is_ok() {
+            return;
+        }
+        let seen = self.panic.borrow_mut().take().unwrap_or_default();
+        let mut kernel = self.kernel.borrow_mut();
+        let thread = kernel.current_thread().map(|tid| kernel.thread_number(tid));
+        let (processor, in_dpc) = (kernel.cpu, kernel.in_dpc());
+        kernel.stop = Some(Stop::Panic(Box::new(DriverPanic {
+            message: seen.message,
+            location: seen.location,
+            thread,
+            processor,
+            in_dpc,
+        })));
+        drop(kernel);
+        self.suspend();
+    }
+
+    /// Gives control to the machine's loop until it resumes the context that runs.
+    fn suspend(&self) {
+        let handle = self.handle.get();
+        assert!(handle.is_some(), "ksim: a suspension outside a context");
+        // SAFETY: `handle` was set by the context that runs, at its start or its last resumption.
+        unsafe { handle.suspend() };
+        self.handle.set(handle);
+    }
+
+    /// Records why the machine stops. The context that runs is not resumed after its next suspension.
+    fn stop_with(&self, fault: Fault, export: Option<&'static Export>) {
+        let frames = backtrace::Backtrace::new_unresolved();
+        let mut kernel = self.kernel.borrow_mut();
+        if kernel.stop.is_some() {
+            return;
+        }
+        let thread = kernel.current_thread().map(|tid| kernel.thread_number(tid));
+        let bug_check = BugCheck {
+            code: fault.code,
+            name: codes::name(fault.code),
+            parameters: fault.parameters,
+            meaning: fault.meaning.into_owned(),
+            thread,
+            processor: kernel.cpu,
+            irql: kernel.irql(),
+            in_dpc: kernel.in_dpc(),
+            routine: export.map(|export| export.name),
+            call_sites: Vec::new(),
+        };
+        kernel.stop = Some(Stop::BugCheck(Box::new(bug_check)));
+        *self.frames.borrow_mut() = Some(frames);
+    }
+
+    /// A fault in what the running context called: the machine stops, and the call does not return.
+    #[cold]
+    fn halt(&self, fault: Fault, export: Option<&'static Export>) -> ! {
+        self.stop_with(fault, export);
+        loop {
+            self.suspend();
+        }
+    }
+
+    /// Lets happen what must happen before the context that runs goes on: other contexts that have taken its processor, DPC
+    /// interrupts, and kernel APCs of its own thread.
+    pub(crate) fn settle(&self) {
+        if self.dying.get() {
+            return;
+        }
+        loop {
+            let mut kernel = self.kernel.borrow_mut();
+            kernel.attention = false;
+            if !kernel.may_continue() {
+                drop(kernel);
+                self.suspend();
+                continue;
+            }
+            let apc = match kernel.executing {
+                Executing::Thread(tid) => kernel.take_apc(tid),
+                _ => None,
+            };
+            drop(kernel);
+            match apc {
+                Some(apc) => crate::exports::ke::apc::deliver(self, apc),
+                None => return,
+            }
+        }
+    }
+
+    /// The machine's loop. Afterwards no context is left.
+    fn run_to_end(&self) {
+        while let Some(acting) = self.next_context() {
+            let (cpu, executing, mut context) = match acting {
+                Next::Context(cpu, executing, context) => (cpu, executing, context),
+                Next::Idle => continue,
+            };
+            let resumed = context.resume();
+            self.put_back(cpu, executing, context, resumed);
+        }
+        let mut kernel = self.kernel.borrow_mut();
+        let contexts: Vec<_> = {
+            let kernel = &mut *kernel;
+            let threads = kernel.threads.iter_mut().filter_map(|thread| thread.context.take());
+            let dpcs = kernel.processors.iter_mut().filter_map(|processor| processor.dpc_context.take());
+            threads.chain(dpcs).collect()
+        };
+        kernel.executing = Executing::Machine;
+        drop(kernel);
+        for context in contexts {
+            context.discard();
+        }
+    }
+
+    /// What acts next. `None` when the machine has stopped.
+    fn next_context(&self) -> Option<Next> {
+        let mut kernel = self.kernel.borrow_mut();
+        if kernel.stop.is_some() {
+            return None;
+        }
+        let Some(cpu) = kernel.pick_processor() else {
+            drop(kernel);
+            self.idle();
+            return Some(Next::Idle);
+        };
+        kernel.cpu = cpu;
+        if kernel.processors[cpu as usize].dpc_deliverable() {
+            kernel.enter_dpcs(cpu);
+        }
+        let processor = &mut kernel.processors[cpu as usize];
+        if processor.in_dpc {
+            let context = processor.dpc_context.take();
+            kernel.executing = Executing::Dpcs;
+            let context = match context {
+                Some(context) => context,
+                None => match self.dpc_context() {
+                    Ok(context) => Box::new(context),
+                    Err(error) => panic!("ksim: no stack for a DPC queue: {error}"),
+                },
+            };
+            return Some(Next::Context(cpu, Executing::Dpcs, context));
+        }
+        let tid = processor.current.expect("ksim: a runnable processor has a thread or DPCs");
+        kernel.executing = Executing::Thread(tid);
+        let context = kernel.threads[tid as usize].context.take().expect("ksim: a live thread has a context");
+        Some(Next::Context(cpu, Executing::Thread(tid), context))
+    }
+
+    /// Keeps a context that suspended, and takes the stack of one that is over.
+    fn put_back(&self, cpu: Cpu, executing: Executing, context: Box<Context>, resumed: Resumed) {
+        let mut kernel = self.kernel.borrow_mut();
+        let over = match executing {
+            Executing::Thread(tid) => {
+                let thread = &mut kernel.threads[tid as usize];
+                let over = resumed == Resumed::Finished || thread.state == State::Terminated;
+                if !over {
+                    thread.context = Some(context);
+                    return;
+                }
+                over
+            }
+            _ => resumed == Resumed::Finished,
+        };
+        if over {
+            drop(kernel);
+            context.discard();
+        } else {
+            kernel.processors[cpu as usize].dpc_context = Some(context);
+        }
+    }
+
+    /// No processor can act: the run is over, or the clock jumps to the next expiry, or this is a deadlock.
+    fn idle(&self) {
+        let mut kernel = self.kernel.borrow_mut();
+        kernel.executing = Executing::Machine;
+        let in_dpc = kernel.processors.iter().any(|processor| processor.in_dpc);
+        if kernel.live_threads == 0 && !in_dpc {
+            kernel.stop = Some(Stop::Completed);
+            return;
+        }
+        kernel.steps += 1;
+        if kernel.steps > kernel.config.step_limit {
+            let limit = kernel.config.step_limit;
+            kernel.stop = Some(Stop::StepLimit(limit));
+            return;
+        }
+        let all_turning = kernel.processors.iter().all(|processor| processor.spinning || processor.is_idle());
+        let stuck = all_turning && kernel.processors.iter().any(|processor| processor.spinning);
+        match kernel.next_expiry() {
+            Some(time) if !(stuck && kernel.processors.iter().all(|processor| processor.spinning)) => {
+                kernel.clock.advance_to(time);
+                kernel.record(Operation::AdvanceClock, 0, time);
+                let expired = kernel.expire();
+                drop(kernel);
+                if let Err(fault) = expired {
+                    self.stop_with(fault, None);
+                }
+            }
+            _ => {
+                let graph = WaitGraph::of(&kernel);
+                kernel.stop = Some(Stop::Deadlock(Box::new(graph)));
+            }
+        }
+    }
+
+    fn into_outcome(self, seed: u64) -> Outcome {
+        let mut kernel = self.kernel.into_inner();
+        let left = left_behind(&kernel);
+        let statistics = Statistics {
+            virtual_time: Duration::from_micros(kernel.clock.precise_interrupt_time() / 10)
+                + Duration::from_nanos(kernel.clock.precise_interrupt_time() % 10 * 100),
+            switches: kernel.switches,
+            scheduling_points: kernel.steps,
+            dpcs: kernel.dpcs_run,
+            allocations: kernel.pool.allocations(),
+            threads: kernel.threads.len() as u64,
+        };
+        if !kernel.debug_partial.is_empty() {
+            let rest = std::mem::take(&mut kernel.debug_partial);
+            kernel.debug_output.push(rest);
+        }
+        let end = match kernel.stop.take() {
+            Some(Stop::Completed) | None => End::Completed,
+            Some(Stop::BugCheck(mut bug_check)) => {
+                if let Some(frames) = self.frames.into_inner() {
+                    bug_check.call_sites = resolve(frames);
+                }
+                End::BugCheck(*bug_check)
+            }
+            Some(Stop::Panic(panic)) => End::Panic(*panic),
+            Some(Stop::Deadlock(graph)) => End::Deadlock(*graph),
+            Some(Stop::StepLimit(limit)) => End::StepLimit(limit),
+        };
+        let trace = kernel.trace.clone();
+        Outcome { end, left, statistics, debug_output: std::mem::take(&mut kernel.debug_output), trace, seed }
+    }
+}
+
+/// What the loop does next.
+enum Next {
+    Context(Cpu, Executing, Box<Context>),
+    Idle,
+}
+
+fn left_behind(kernel: &Kernel) -> Left {
+    let pool = kernel
+        .pool
+        .outstanding()
+        .iter()
+        .map(|block| PoolLeft { tag: block.tag_text(), size: block.size, order: block.order })
+        .collect();
+    let (handles, references) = kernel.ob.left();
+    Left { pool, timers: kernel.armed_timers(), handles, references }
+}
+
+/// The frames of driver code, innermost first.
+fn resolve(mut frames: backtrace::Backtrace) -> Vec<CallSite> {
+    frames.resolve();
+    let mut sites = Vec::new();
+    for symbol in frames.frames().iter().flat_map(|frame| frame.symbols()) {
+        let Some(name) = symbol.name() else { continue };
+        let function = format!("{name:#}");
+        if function.contains("corosensei") {
+            break;
+        }
+        let internal =
+            ["ksim::", "<ksim::", "backtrace::", "core::", "<core::", "std::", "<std::", "alloc::", "<alloc::", "__rust"]
+                .iter()
+                .any(|prefix| function.starts_with(prefix))
+                || crate::exports::is_export(&function);
+        if internal {
+            continue;
+        }
+        let file = symbol.filename().map(|path| path.display().to_string());
+        sites.push(CallSite { function, file, line: symbol.lineno() });
+    }
+    sites
+}
+
+/// A call of an export: the way from driver code into the engine.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) cell: &'static MachineCell,
+    pub(crate) export: Option<&'static Export>,
+}
+
+/// The machine that runs on this OS thread.
+#[inline]
+pub(crate) fn current(routine: &str) -> &'static MachineCell {
+    let cell = CURRENT.get();
+    if cell.is_null() {
+        no_machine(routine);
+    }
+    // SAFETY: the pointer is set while `Machine::run` keeps the cell alive, and only code that runs within it gets here:
+    // the reference is used within the call of an export, and never kept.
+    unsafe { &*cell }
+}
+
+/// True when hosted code runs on a machine on this OS thread.
+pub(crate) fn is_running() -> bool {
+    !CURRENT.get().is_null()
+}
+
+#[cold]
+fn no_machine(routine: &str) -> ! {
+    panic!("{routine} was called outside a simulated machine: run the code within ksim::Machine::run");
+}
+
+impl Call {
+    /// Enters an export: its IRQL range is checked, and if it is a visible operation, others may act first.
+    #[inline]
+    pub(crate) fn enter(export: &'static Export) -> Self {
+        let cell = current(export.name);
+        let call = Self { cell, export: Some(export) };
+        if cell.dying.get() {
+            return call;
+        }
+        let mut kernel = cell.kernel.borrow_mut();
+        let irql = kernel.irql();
+        if !export.irql.contains(irql) {
+            drop(kernel);
+            cell.halt(export.irql.violation(export.name, irql), Some(export));
+        }
+        let suspend = export.visible && kernel.scheduling_point();
+        drop(kernel);
+        if suspend {
+            cell.suspend();
+            cell.settle();
+        }
+        call
+    }
+
+    /// A panic unwinds: nothing else runs, so that waits are over and locks are free.
+    #[inline]
+    pub(crate) fn is_dying(self) -> bool {
+        self.cell.dying.get()
+    }
+
+    /// Performs an operation of the engine. A broken rule stops the machine here.
+    #[inline]
+    pub(crate) fn operate<R>(self, operation: impl FnOnce(&mut Kernel) -> Check<R>) -> R {
+        let mut kernel = self.cell.kernel.borrow_mut();
+        let result = operation(&mut kernel);
+        let attention = kernel.attention;
+        drop(kernel);
+        match result {
+            Ok(value) => {
+                if attention {
+                    self.cell.settle();
+                }
+                value
+            }
+            Err(fault) => self.cell.halt(fault, self.export),
+        }
+    }
+
+    /// Looks at the engine without changing what may go on.
+    #[inline]
+    pub(crate) fn read<R>(self, look: impl FnOnce(&mut Kernel) -> R) -> R {
+        look(&mut self.cell.kernel.borrow_mut())
+    }
+
+    /// Stops the machine.
+    pub(crate) fn fail(self, fault: Fault) -> ! {
+        self.cell.halt(fault, self.export)
+    }
+
+    /// Ends the running thread. Its stack is given back without unwinding.
+    pub(crate) fn end_thread(self, status: i32) -> ! {
+        self.operate(|kernel| kernel.terminate_thread(status));
+        loop {
+            self.cell.suspend();
+        }
+    }
+}
+
+/// Panics in hosted code are reported in the outcome; others are the previous hook's.
+fn install_panic_hook() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let cell = CURRENT.get();
+            if cell.is_null() {
+                previous(info);
+                return;
+            }
+            // SAFETY: as in `current`.
+            let cell = unsafe { &*cell };
+            if !cell.handle.get().is_some() || cell.dying.get() {
+                previous(info);
+                return;
+            }
+            cell.dying.set(true);
+            let payload = info.payload();
+            let message = payload
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| payload.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "a panic whose payload is not a string".to_owned());
+            let location = info.location().map(ToString::to_string);
+            *cell.panic.borrow_mut() = Some(PanicSeen { message, location });
+        }));
+    });
+}

@@ -1,0 +1,10 @@
+//! What a run reports: bug checks, panics, deadlocks, leaks, the trace.
+
+pub(crate) mod bug_check;
+pub(crate) mod outcome;
+pub(crate) mod trace;
+pub(crate) mod wait_graph;
+
+pub use bug_check::{BugCheck, CallSite};
+pub use outcome::{DriverPanic, End, Left, Outcome, PoolLeft, Statistics};
+pub use wait_graph::{WaitGraph, WaitingThread};

@@ -1,0 +1,245 @@
+//! Bug checks as values.
+
+use crate::irql::irql_name;
+use ksync_sys::NTSTATUS;
+use std::borrow::Cow;
+use std::fmt;
+
+/// The bug check codes that the hosted kernel raises, and the first parameters of those that Driver Verifier's has many of.
+pub mod codes {
+    macro_rules! codes {
+        ($($(#[$doc:meta])* $name:ident = $value:literal;)*) => {
+            $($(#[$doc])* pub const $name: u32 = $value;)*
+
+            /// The name of a bug check code.
+            #[must_use]
+            pub fn name(code: u32) -> &'static str {
+                match code {
+                    $($value => stringify!($name),)*
+                    _ => "unknown bug check code",
+                }
+            }
+        };
+    }
+
+    codes! {
+        /// The APC disable counters are wrong at the return from a system call or worker.
+        APC_INDEX_MISMATCH = 0x1;
+        /// A routine was called at too low an IRQL.
+        IRQL_NOT_GREATER_OR_EQUAL = 0x9;
+        /// A routine was called at too high an IRQL, or with an address that cannot be used there.
+        IRQL_NOT_LESS_OR_EQUAL = 0xa;
+        /// A wait named too many objects.
+        MAXIMUM_WAIT_OBJECTS_EXCEEDED = 0xc;
+        /// Recursive acquisition of a spin lock.
+        SPIN_LOCK_ALREADY_OWNED = 0xf;
+        /// Release of a spin lock that is not held.
+        SPIN_LOCK_NOT_OWNED = 0x10;
+        /// The reference count of an object is wrong for its state.
+        REFERENCE_BY_POINTER = 0x18;
+        /// An exception that no handler took.
+        KMODE_EXCEPTION_NOT_HANDLED = 0x1e;
+        /// A thread ended with APCs disabled, or at a raised IRQL.
+        KERNEL_APC_PENDING_DURING_EXIT = 0x20;
+        /// A queue entry was inserted twice or has null links.
+        INVALID_WORK_QUEUE_ITEM = 0x96;
+        /// A wait, or a thread switch, in a DPC.
+        ATTEMPTED_SWITCH_FROM_DPC = 0xb8;
+        /// A bad pool request.
+        BAD_POOL_CALLER = 0xc2;
+        /// What Driver Verifier reports; the first parameter says what.
+        DRIVER_VERIFIER_DETECTED_VIOLATION = 0xc4;
+        /// A timer or DPC object that must not be where or what it is.
+        TIMER_OR_DPC_INVALID = 0xc7;
+        /// An IRQL was changed by a routine that must not change it.
+        IRQL_UNEXPECTED_VALUE = 0xc8;
+        /// A driver was unloaded with operations pending.
+        DRIVER_UNLOADED_WITHOUT_CANCELLING_PENDING_OPERATIONS = 0xce;
+        /// A pageable or bad address was used at a raised IRQL by a driver.
+        DRIVER_IRQL_NOT_LESS_OR_EQUAL = 0xd1;
+        /// A driver asked for it.
+        MANUALLY_INITIATED_CRASH = 0xe2;
+        /// Release of a resource that is not owned.
+        RESOURCE_NOT_OWNED = 0xe3;
+        /// A thread ended while it held a KMUTEX.
+        THREAD_TERMINATE_HELD_MUTEX = 0x4000_008a;
+    }
+
+    /// First parameters of DRIVER_VERIFIER_DETECTED_VIOLATION.
+    pub mod verifier {
+        /// Freed pool holds an armed timer.
+        pub const FREED_ACTIVE_TIMER: u64 = 0x15;
+        /// KeRaiseIrql to a lower level.
+        pub const RAISE_TO_LOWER: u64 = 0x30;
+        /// KeLowerIrql to a higher level, or not to that of the last raise.
+        pub const LOWER_TO_HIGHER: u64 = 0x31;
+        /// A spin lock was released below DISPATCH_LEVEL.
+        pub const SPIN_RELEASE_IRQL: u64 = 0x32;
+        /// A bad handle was referenced in kernel mode.
+        pub const BAD_HANDLE: u64 = 0x3c;
+        /// A critical or guarded region was left too often.
+        pub const REGION_LEFT_TOO_OFTEN: u64 = 0x3e;
+        /// An object was referenced whose count is 0.
+        pub const REFERENCE_FROM_ZERO: u64 = 0x3f;
+        /// A spin lock was acquired at DPC level below DISPATCH_LEVEL.
+        pub const AT_DPC_LEVEL_TOO_LOW: u64 = 0x40;
+        /// Memory behind a pool block was written.
+        pub const POOL_OVERRUN: u64 = 0x51;
+        /// A driver was unloaded without freeing its pool.
+        pub const POOL_LEFT_AT_UNLOAD: u64 = 0x62;
+        /// A null handle was referenced.
+        pub const NULL_HANDLE: u64 = 0xf5;
+        /// A user handle was referenced in kernel mode.
+        pub const USER_HANDLE_AS_KERNEL: u64 = 0xf6;
+        /// A kernel handle was referenced in user mode.
+        pub const KERNEL_HANDLE_AS_USER: u64 = 0xf7;
+        /// KeEnterCriticalRegion above APC_LEVEL.
+        pub const ENTER_CRITICAL_REGION: u64 = 0x11a;
+        /// KeLeaveCriticalRegion above APC_LEVEL.
+        pub const LEAVE_CRITICAL_REGION: u64 = 0x11b;
+        /// A wait above DISPATCH_LEVEL.
+        pub const WAIT_ABOVE_DISPATCH: u64 = 0x120;
+        /// A wait at DISPATCH_LEVEL without a timeout.
+        pub const WAIT_AT_DISPATCH_FOREVER: u64 = 0x121;
+        /// A wait at DISPATCH_LEVEL with a timeout that is not 0.
+        pub const WAIT_AT_DISPATCH_TIMED: u64 = 0x122;
+        /// A user-mode wait on an object that lies on the stack.
+        pub const USER_WAIT_ON_STACK: u64 = 0x123;
+        /// A lock was acquired by the thread that holds it and must not.
+        pub const SELF_DEADLOCK: u64 = 0x1000;
+        /// An object was used that was never initialised there.
+        pub const UNINITIALIZED_OBJECT: u64 = 0x1002;
+        /// A lock was released by a thread that does not hold it.
+        pub const WRONG_THREAD: u64 = 0x1004;
+        /// An object was initialised again while it was in use.
+        pub const REINITIALIZED_OBJECT: u64 = 0x1005;
+        /// A lock was released that was not acquired.
+        pub const NOT_ACQUIRED: u64 = 0x1007;
+        /// A lock was acquired by the routine of another kind of lock.
+        pub const WRONG_ACQUIRE_API: u64 = 0x1008;
+        /// A lock was released by the routine of another kind of lock.
+        pub const WRONG_RELEASE_API: u64 = 0x1009;
+        /// A thread ended while it held a lock.
+        pub const THREAD_ENDED_OWNING: u64 = 0x100a;
+        /// A lock was deleted or freed while it was held.
+        pub const DELETED_WHILE_OWNED: u64 = 0x100b;
+        /// DDI compliance rule IrqlKeReleaseSpinLock.
+        pub const RULE_IRQL_KE_RELEASE_SPIN_LOCK: u64 = 0x2_0015;
+        /// DDI compliance rule SpinlockRelease.
+        pub const SPIN_LOCK_HELD_AT_RETURN: u64 = 0x4_000a;
+    }
+}
+
+/// A rule that was broken, before it is known where.
+#[derive(Debug)]
+pub(crate) struct Violation {
+    pub(crate) code: u32,
+    pub(crate) parameters: [u64; 4],
+    pub(crate) meaning: Cow<'static, str>,
+}
+
+impl Violation {
+    #[cold]
+    pub(crate) fn boxed(code: u32, parameters: [u64; 4], meaning: &'static str) -> Box<Self> {
+        Box::new(Self { code, parameters, meaning: Cow::Borrowed(meaning) })
+    }
+
+    #[cold]
+    pub(crate) fn boxed_owned(code: u32, parameters: [u64; 4], meaning: String) -> Box<Self> {
+        Box::new(Self { code, parameters, meaning: Cow::Owned(meaning) })
+    }
+
+    /// An exception: hosted code cannot catch one, so that it is a bug check here, as it is in a driver without a handler.
+    #[cold]
+    pub(crate) fn raised(status: NTSTATUS, meaning: String) -> Box<Self> {
+        let name = ksync_sys::status_name(status).unwrap_or("an unnamed status");
+        Self::boxed_owned(
+            codes::KMODE_EXCEPTION_NOT_HANDLED,
+            [u64::from(status as u32), 0, 0, 0],
+            format!("{name} ({status:#010x}) was raised and not handled: {meaning}"),
+        )
+    }
+}
+
+/// A place in driver code.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct CallSite {
+    /// The function, demangled.
+    pub function: String,
+    /// The source file, when the build has line tables.
+    pub file: Option<String>,
+    /// The line.
+    pub line: Option<u32>,
+}
+
+impl fmt::Display for CallSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.function)?;
+        if let Some(file) = &self.file {
+            write!(f, " ({file}")?;
+            if let Some(line) = self.line {
+                write!(f, ":{line}")?;
+            }
+            write!(f, ")")?;
+        }
+        Ok(())
+    }
+}
+
+/// A bug check: what on Windows would be a blue screen.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BugCheck {
+    /// NT's code.
+    pub code: u32,
+    /// NT's name of the code.
+    pub name: &'static str,
+    /// The four parameters, as the page of the code describes them.
+    pub parameters: [u64; 4],
+    /// What happened, in words.
+    pub meaning: String,
+    /// The number of the thread that did it; none for a DPC on an idle processor.
+    pub thread: Option<u32>,
+    /// The processor.
+    pub processor: u8,
+    /// Its IRQL.
+    pub irql: u8,
+    /// A DPC routine ran.
+    pub in_dpc: bool,
+    /// The NT routine that was called.
+    pub routine: Option<&'static str>,
+    /// Who called it: the innermost frame that is not the hosted kernel's, first, then its callers.
+    pub call_sites: Vec<CallSite>,
+}
+
+impl BugCheck {
+    /// The innermost place in driver code.
+    #[must_use]
+    pub fn call_site(&self) -> Option<&CallSite> {
+        self.call_sites.first()
+    }
+}
+
+impl fmt::Display for BugCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p1, p2, p3, p4] = self.parameters;
+        writeln!(f, "*** STOP {:#x} {} ({p1:#x}, {p2:#x}, {p3:#x}, {p4:#x})", self.code, self.name)?;
+        writeln!(f, "    {}", self.meaning)?;
+        write!(f, "    on processor {} at {}", self.processor, irql_name(self.irql))?;
+        match self.thread {
+            Some(thread) if self.in_dpc => write!(f, ", in a DPC that interrupted thread #{thread}")?,
+            Some(thread) => write!(f, ", in thread #{thread}")?,
+            None if self.in_dpc => write!(f, ", in a DPC")?,
+            None => {}
+        }
+        if let Some(routine) = self.routine {
+            write!(f, ", in {routine}")?;
+        }
+        for (depth, site) in self.call_sites.iter().enumerate() {
+            let word = if depth == 0 { "called from" } else { "         by" };
+            write!(f, "\n    {word} {site}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,275 @@
+//! The outcome of a run.
+
+use super::bug_check::BugCheck;
+use super::trace::Trace;
+use super::wait_graph::WaitGraph;
+use std::fmt;
+use std::time::Duration;
+
+/// A Rust panic in hosted driver code. A driver is built with `panic = "abort"`, so that on Windows it is a bug check.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct DriverPanic {
+    /// The panic's message.
+    pub message: String,
+    /// `file:line:column`.
+    pub location: Option<String>,
+    /// The number of the thread, or of the thread that the panicking DPC interrupted.
+    pub thread: Option<u32>,
+    /// The processor.
+    pub processor: u8,
+    /// A DPC routine ran.
+    pub in_dpc: bool,
+}
+
+impl fmt::Display for DriverPanic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "driver panic: {}", self.message)?;
+        if let Some(location) = &self.location {
+            write!(f, "\n    at {location}")?;
+        }
+        write!(f, "\n    on processor {}", self.processor)?;
+        match self.thread {
+            Some(thread) if self.in_dpc => write!(f, ", in a DPC that interrupted thread #{thread}"),
+            Some(thread) => write!(f, ", in thread #{thread}"),
+            None => write!(f, ", in a DPC"),
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum End {
+    /// All threads have ended and all DPCs have run.
+    Completed,
+    /// A rule was broken, or the driver asked for it.
+    BugCheck(BugCheck),
+    /// Hosted code panicked.
+    Panic(DriverPanic),
+    /// Threads are left that nothing can ever wake.
+    Deadlock(WaitGraph),
+    /// So many scheduling points were passed, which is the limit.
+    StepLimit(u64),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Completed => write!(f, "completed"),
+            Self::BugCheck(bug_check) => bug_check.fmt(f),
+            Self::Panic(panic) => panic.fmt(f),
+            Self::Deadlock(graph) => graph.fmt(f),
+            Self::StepLimit(limit) => write!(f, "the limit of {limit} scheduling points was reached: a loop that never waits?"),
+        }
+    }
+}
+
+/// Pool that was never freed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PoolLeft {
+    /// The tag's four characters.
+    pub tag: String,
+    /// Bytes asked for.
+    pub size: usize,
+    /// Its place among all allocations of the run, from 1: what `Machine::fail_allocation` takes.
+    pub order: u64,
+}
+
+/// What a run left behind.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub struct Left {
+    /// Pool, in order of allocation.
+    pub pool: Vec<PoolLeft>,
+    /// Timers that are still armed, by number.
+    pub timers: Vec<u32>,
+    /// Handles that were not closed.
+    pub handles: usize,
+    /// References to system objects that were not dropped.
+    pub references: usize,
+}
+
+impl Left {
+    /// True when nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pool.is_empty() && self.timers.is_empty() && self.handles == 0 && self.references == 0
+    }
+
+    /// Bytes of pool.
+    #[must_use]
+    pub fn pool_bytes(&self) -> usize {
+        self.pool.iter().map(|block| block.size).sum()
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "left behind: {} bytes of pool, {} armed timers, {} handles, {} references",
+            self.pool_bytes(),
+            self.timers.len(),
+            self.handles,
+            self.references
+        )?;
+        for block in &self.pool {
+            write!(f, "\n    pool '{}': {} bytes (allocation {})", block.tag, block.size, block.order)?;
+        }
+        for timer in &self.timers {
+            write!(f, "\n    timer #{timer} is armed")?;
+        }
+        Ok(())
+    }
+}
+
+/// Figures of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// Virtual time that passed.
+    pub virtual_time: Duration,
+    /// Times that a processor got another thread.
+    pub switches: u64,
+    /// Scheduling points.
+    pub scheduling_points: u64,
+    /// DPC routines run.
+    pub dpcs: u64,
+    /// Pool allocations asked for.
+    pub allocations: u64,
+    /// Threads created, the first included.
+    pub threads: u64,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+#[must_use = "a bug check, a panic, a deadlock and a leak are all reported here and nowhere else"]
+pub struct Outcome {
+    pub(crate) end: End,
+    pub(crate) left: Left,
+    pub(crate) statistics: Statistics,
+    pub(crate) debug_output: Vec<String>,
+    pub(crate) trace: Trace,
+    pub(crate) seed: u64,
+}
+
+impl Outcome {
+    /// How the run ended.
+    #[must_use]
+    pub fn end(&self) -> &End {
+        &self.end
+    }
+
+    /// What it left behind. Only a completed run is expected to clean up.
+    #[must_use]
+    pub fn left(&self) -> &Left {
+        &self.left
+    }
+
+    /// Its figures.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.statistics
+    }
+
+    /// The lines that `DbgPrint` and `DbgPrintEx` printed.
+    #[must_use]
+    pub fn debug_output(&self) -> &[String] {
+        &self.debug_output
+    }
+
+    /// Every visible operation, one a line. The same driver, configuration and seed give the same bytes on every host.
+    #[must_use]
+    pub fn trace(&self) -> Vec<u8> {
+        self.trace.render()
+    }
+
+    /// How many operations the trace holds.
+    #[must_use]
+    pub fn trace_len(&self) -> usize {
+        self.trace.len()
+    }
+
+    /// The seed that the run was made with.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// True when all threads ended by themselves.
+    #[must_use]
+    pub fn is_completed(&self) -> bool {
+        matches!(self.end, End::Completed)
+    }
+
+    /// The bug check, if the run ended in one.
+    #[must_use]
+    pub fn bug_check(&self) -> Option<&BugCheck> {
+        match &self.end {
+            End::BugCheck(bug_check) => Some(bug_check),
+            _ => None,
+        }
+    }
+
+    /// The panic, if the run ended in one.
+    #[must_use]
+    pub fn panic(&self) -> Option<&DriverPanic> {
+        match &self.end {
+            End::Panic(panic) => Some(panic),
+            _ => None,
+        }
+    }
+
+    /// The wait graph, if the run ended in a deadlock.
+    #[must_use]
+    pub fn deadlock(&self) -> Option<&WaitGraph> {
+        match &self.end {
+            End::Deadlock(graph) => Some(graph),
+            _ => None,
+        }
+    }
+
+    /// Passes a clean run on: completed, with nothing left behind.
+    ///
+    /// # Panics
+    /// If it is anything else, with the whole report.
+    #[track_caller]
+    pub fn expect_clean(self) -> Self {
+        assert!(self.is_completed() && self.left.is_empty(), "{self}");
+        self
+    }
+
+    /// Passes a completed run on, whatever it left behind.
+    ///
+    /// # Panics
+    /// If it is anything else, with the whole report.
+    #[track_caller]
+    pub fn expect_completed(self) -> Self {
+        assert!(self.is_completed(), "{self}");
+        self
+    }
+
+    /// The bug check that the run ended in.
+    ///
+    /// # Panics
+    /// If it ended otherwise, or with another code, with the whole report.
+    #[track_caller]
+    pub fn expect_bug_check(self, code: u32) -> BugCheck {
+        match &self.end {
+            End::BugCheck(bug_check) if bug_check.code == code => bug_check.clone(),
+            _ => panic!("expected bug check {code:#x}, but: {self}"),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (seed {})", self.end, self.seed)?;
+        if !self.left.is_empty() {
+            write!(f, "\n{}", self.left)?;
+        }
+        Ok(())
+    }
+}
