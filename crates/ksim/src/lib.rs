@@ -33,6 +33,7 @@ mod control;
 mod driver;
 mod engine;
 mod exports;
+mod image_local;
 mod irql;
 mod machine;
 mod report;

@@ -4,6 +4,7 @@ use super::clock::Clock;
 use super::dispatch::ReadyQueues;
 use super::dpc::DpcCounters;
 use super::driver::Drivers;
+use crate::image_local::ImageLocals;
 use super::generic_dpc::GenericCall;
 use super::ob::ObjectManager;
 use super::object::ObjectTable;
@@ -73,6 +74,7 @@ pub(crate) struct Kernel {
     pub(crate) pool: Pool,
     pub(crate) ob: ObjectManager,
     pub(crate) drivers: Drivers,
+    pub(crate) image_locals: ImageLocals,
     pub(crate) trace: Trace,
     pub(crate) debug_output: Vec<String>,
     /// What `DbgPrint` printed behind the last line's end.
@@ -110,6 +112,7 @@ impl Kernel {
             pool,
             ob: ObjectManager::default(),
             drivers: Drivers::default(),
+            image_locals: ImageLocals::default(),
             trace,
             debug_output: Vec::new(),
             debug_partial: String::new(),
