@@ -44,8 +44,7 @@ pub const SEMAPHORE_ALL_ACCESS: ACCESS_MASK = STANDARD_RIGHTS_REQUIRED | SYNCHRO
 /// The right to query a mutant's state.
 pub const MUTANT_QUERY_STATE: ACCESS_MASK = 0x0001;
 /// All rights to a mutant.
-pub const MUTANT_ALL_ACCESS: ACCESS_MASK =
-    STANDARD_RIGHTS_REQUIRED | SYNCHRONIZE | MUTANT_QUERY_STATE;
+pub const MUTANT_ALL_ACCESS: ACCESS_MASK = STANDARD_RIGHTS_REQUIRED | SYNCHRONIZE | MUTANT_QUERY_STATE;
 /// The right to query a timer's state.
 pub const TIMER_QUERY_STATE: ACCESS_MASK = 0x0001;
 /// The right to set and cancel a timer.

@@ -1,8 +1,6 @@
 //! Objects that threads wait on, and what a wait is made of.
 
-use crate::{
-    BOOLEAN, KDPC, KTHREAD, LIST_ENTRY, LONG, PVOID, UCHAR, ULARGE_INTEGER, ULONG, USHORT,
-};
+use crate::{BOOLEAN, KDPC, KTHREAD, LIST_ENTRY, LONG, PVOID, UCHAR, ULARGE_INTEGER, ULONG, USHORT};
 
 /// The kind of a kernel object, as in [`DISPATCHER_HEADER::Type`].
 pub type KOBJECTS = i32;

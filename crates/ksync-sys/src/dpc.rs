@@ -1,17 +1,10 @@
 //! Deferred and asynchronous procedure calls.
 
-use crate::{
-    BOOLEAN, CCHAR, KAFFINITY, KPROCESSOR_MODE, KTHREAD, LIST_ENTRY, PVOID, SINGLE_LIST_ENTRY,
-    UCHAR, ULONG, USHORT,
-};
+use crate::{BOOLEAN, CCHAR, KAFFINITY, KPROCESSOR_MODE, KTHREAD, LIST_ENTRY, PVOID, SINGLE_LIST_ENTRY, UCHAR, ULONG, USHORT};
 
 /// A DPC's routine: the DPC, its context and two arguments from whoever queued it.
-pub type KDEFERRED_ROUTINE = unsafe extern "system-unwind" fn(
-    Dpc: *mut KDPC,
-    DeferredContext: PVOID,
-    SystemArgument1: PVOID,
-    SystemArgument2: PVOID,
-);
+pub type KDEFERRED_ROUTINE =
+    unsafe extern "system-unwind" fn(Dpc: *mut KDPC, DeferredContext: PVOID, SystemArgument1: PVOID, SystemArgument2: PVOID);
 /// A [`KDEFERRED_ROUTINE`], or null.
 pub type PKDEFERRED_ROUTINE = Option<KDEFERRED_ROUTINE>;
 
@@ -53,11 +46,7 @@ pub struct KDPC {
 }
 
 /// An APC's normal routine.
-pub type KNORMAL_ROUTINE = unsafe extern "system-unwind" fn(
-    NormalContext: PVOID,
-    SystemArgument1: PVOID,
-    SystemArgument2: PVOID,
-);
+pub type KNORMAL_ROUTINE = unsafe extern "system-unwind" fn(NormalContext: PVOID, SystemArgument1: PVOID, SystemArgument2: PVOID);
 /// A [`KNORMAL_ROUTINE`], or null.
 pub type PKNORMAL_ROUTINE = Option<KNORMAL_ROUTINE>;
 /// An APC's kernel routine, at `APC_LEVEL`. It may change the normal routine and all its arguments.

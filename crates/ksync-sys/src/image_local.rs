@@ -56,10 +56,7 @@ impl<T> ImageLocal<T> {
     pub fn get(&'static self) -> *mut T {
         unsafe extern "system-unwind" {
             /// Finds, or makes from the initial value, the copy of a variable that belongs to the driver that runs.
-            fn KsimImageLocal(
-                Initial: *const core::ffi::c_void,
-                Size: usize,
-            ) -> *mut core::ffi::c_void;
+            fn KsimImageLocal(Initial: *const core::ffi::c_void, Size: usize) -> *mut core::ffi::c_void;
         }
         const { assert!(align_of::<T>() <= 16, "an image's own variable is aligned to 16 bytes at most") };
         // SAFETY: the initial value is `T`'s size large and is never written to, because nothing but this function uses it.

@@ -248,11 +248,7 @@ pub unsafe fn ExReleasePushLockShared(PushLock: *mut EX_PUSH_LOCK) {
 /// # Safety
 /// As for every routine.
 #[inline]
-pub unsafe fn ExInitializeWorkItem(
-    Item: *mut WORK_QUEUE_ITEM,
-    Routine: PWORKER_THREAD_ROUTINE,
-    Context: PVOID,
-) {
+pub unsafe fn ExInitializeWorkItem(Item: *mut WORK_QUEUE_ITEM, Routine: PWORKER_THREAD_ROUTINE, Context: PVOID) {
     // SAFETY: by the caller's contract.
     unsafe { (*Item).WorkerRoutine = Routine };
     // SAFETY: by the caller's contract.
@@ -271,13 +267,7 @@ pub unsafe fn ExInitializeWorkItem(
 #[inline]
 pub unsafe fn ExInitializeSetTimerParameters(Parameters: *mut EXT_SET_PARAMETERS) {
     // SAFETY: by the caller's contract.
-    unsafe {
-        Parameters.write(EXT_SET_PARAMETERS {
-            Version: 0,
-            Reserved: 0,
-            NoWakeTolerance: 0,
-        })
-    }
+    unsafe { Parameters.write(EXT_SET_PARAMETERS { Version: 0, Reserved: 0, NoWakeTolerance: 0 }) }
 }
 
 /// Initialises the parameters of [`ExDeleteTimer`](fn@crate::ExDeleteTimer): no callback.
@@ -289,12 +279,7 @@ pub unsafe fn ExInitializeSetTimerParameters(Parameters: *mut EXT_SET_PARAMETERS
 /// As for every routine.
 #[inline]
 pub unsafe fn ExInitializeDeleteTimerParameters(Parameters: *mut EXT_DELETE_PARAMETERS) {
-    let parameters = EXT_DELETE_PARAMETERS {
-        Version: 0,
-        Reserved: 0,
-        DeleteCallback: None,
-        DeleteContext: null_mut(),
-    };
+    let parameters = EXT_DELETE_PARAMETERS { Version: 0, Reserved: 0, DeleteCallback: None, DeleteContext: null_mut() };
     // SAFETY: by the caller's contract.
     unsafe { Parameters.write(parameters) }
 }
@@ -318,15 +303,7 @@ pub unsafe fn IoInitializeRemoveLock(
     HighWatermark: ULONG,
 ) {
     // SAFETY: by the caller's contract.
-    unsafe {
-        IoInitializeRemoveLockEx(
-            Lock,
-            AllocateTag,
-            MaxLockedMinutes,
-            HighWatermark,
-            REMOVE_LOCK_SIZE,
-        )
-    }
+    unsafe { IoInitializeRemoveLockEx(Lock, AllocateTag, MaxLockedMinutes, HighWatermark, REMOVE_LOCK_SIZE) }
 }
 
 /// Adds a user to a remove lock, or returns `STATUS_DELETE_PENDING`.

@@ -32,12 +32,7 @@
 //!
 //! What a routine asks beyond that stands in its own docs.
 #![no_std]
-#![expect(
-    non_snake_case,
-    non_camel_case_types,
-    non_upper_case_globals,
-    reason = "the names are NT's"
-)]
+#![expect(non_snake_case, non_camel_case_types, non_upper_case_globals, reason = "the names are NT's")]
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("ksync-sys declares the ABI of 64-bit Windows and needs a 64-bit target");

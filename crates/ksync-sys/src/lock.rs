@@ -1,9 +1,6 @@
 //! Locks, rundown protection, and run-once blocks.
 
-use crate::{
-    BOOLEAN, KEVENT, KIRQL, KSEMAPHORE, LIST_ENTRY, LONG, LONGLONG, PVOID, SHORT, ULONG, ULONG_PTR,
-    USHORT,
-};
+use crate::{BOOLEAN, KEVENT, KIRQL, KSEMAPHORE, LIST_ENTRY, LONG, LONGLONG, PVOID, SHORT, ULONG, ULONG_PTR, USHORT};
 
 /// A spin lock. Zero is free.
 pub type KSPIN_LOCK = ULONG_PTR;
@@ -190,11 +187,8 @@ pub const RTL_RUN_ONCE_INIT_FAILED: ULONG = 4;
 pub const RTL_RUN_ONCE_CTX_RESERVED_BITS: ULONG = 2;
 
 /// Initialises on behalf of `RtlRunOnceExecuteOnce`; returns non-zero for success.
-pub type RTL_RUN_ONCE_INIT_FN = unsafe extern "system-unwind" fn(
-    RunOnce: *mut RTL_RUN_ONCE,
-    Parameter: PVOID,
-    Context: *mut PVOID,
-) -> ULONG;
+pub type RTL_RUN_ONCE_INIT_FN =
+    unsafe extern "system-unwind" fn(RunOnce: *mut RTL_RUN_ONCE, Parameter: PVOID, Context: *mut PVOID) -> ULONG;
 /// An [`RTL_RUN_ONCE_INIT_FN`], or null.
 pub type PRTL_RUN_ONCE_INIT_FN = Option<RTL_RUN_ONCE_INIT_FN>;
 

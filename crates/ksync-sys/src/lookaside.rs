@@ -5,11 +5,7 @@ use crate::{FAST_MUTEX, KSPIN_LOCK};
 use crate::{LIST_ENTRY, POOL_TYPE, PVOID, SIZE_T, SLIST_HEADER, ULONG, USHORT};
 
 /// Allocates for a classic lookaside list.
-pub type ALLOCATE_FUNCTION = unsafe extern "system-unwind" fn(
-    PoolType: POOL_TYPE,
-    NumberOfBytes: SIZE_T,
-    Tag: ULONG,
-) -> PVOID;
+pub type ALLOCATE_FUNCTION = unsafe extern "system-unwind" fn(PoolType: POOL_TYPE, NumberOfBytes: SIZE_T, Tag: ULONG) -> PVOID;
 /// An [`ALLOCATE_FUNCTION`], or null for the pool.
 pub type PALLOCATE_FUNCTION = Option<ALLOCATE_FUNCTION>;
 /// Frees for a classic lookaside list.
@@ -26,8 +22,7 @@ pub type ALLOCATE_FUNCTION_EX = unsafe extern "system-unwind" fn(
 /// An [`ALLOCATE_FUNCTION_EX`], or null for the pool.
 pub type PALLOCATE_FUNCTION_EX = Option<ALLOCATE_FUNCTION_EX>;
 /// Frees for a [`LOOKASIDE_LIST_EX`].
-pub type FREE_FUNCTION_EX =
-    unsafe extern "system-unwind" fn(Buffer: PVOID, Lookaside: *mut LOOKASIDE_LIST_EX);
+pub type FREE_FUNCTION_EX = unsafe extern "system-unwind" fn(Buffer: PVOID, Lookaside: *mut LOOKASIDE_LIST_EX);
 /// A [`FREE_FUNCTION_EX`], or null for the pool.
 pub type PFREE_FUNCTION_EX = Option<FREE_FUNCTION_EX>;
 
@@ -166,7 +161,4 @@ layout! {
     PAGED_LOOKASIDE_LIST: 256, Lock__ObsoleteButDoNotDelete @ 128;
 }
 
-const _: () = assert!(
-    align_of::<LOOKASIDE_LIST_EX>() == 16,
-    "the alignment of LOOKASIDE_LIST_EX"
-);
+const _: () = assert!(align_of::<LOOKASIDE_LIST_EX>() == 16, "the alignment of LOOKASIDE_LIST_EX");

@@ -1,8 +1,8 @@
 //! Objects of the object manager and the I/O manager, executive timers, work items.
 
 use crate::{
-    CCHAR, CSHORT, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, KDPC, KEVENT, LIST_ENTRY, LONG, LONGLONG,
-    NTSTATUS, PVOID, ULONG, UNICODE_STRING, USHORT,
+    CCHAR, CSHORT, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, KDPC, KEVENT, LIST_ENTRY, LONG, LONGLONG, NTSTATUS, PVOID, ULONG,
+    UNICODE_STRING, USHORT,
 };
 
 opaque! {
@@ -42,10 +42,8 @@ pub type KSTART_ROUTINE = unsafe extern "system-unwind" fn(StartContext: PVOID);
 pub type PKSTART_ROUTINE = Option<KSTART_ROUTINE>;
 
 /// A driver's entry point.
-pub type DRIVER_INITIALIZE = unsafe extern "system-unwind" fn(
-    DriverObject: *mut DRIVER_OBJECT,
-    RegistryPath: *mut UNICODE_STRING,
-) -> NTSTATUS;
+pub type DRIVER_INITIALIZE =
+    unsafe extern "system-unwind" fn(DriverObject: *mut DRIVER_OBJECT, RegistryPath: *mut UNICODE_STRING) -> NTSTATUS;
 /// A [`DRIVER_INITIALIZE`], or null.
 pub type PDRIVER_INITIALIZE = Option<DRIVER_INITIALIZE>;
 /// A driver's unload routine.
@@ -53,20 +51,16 @@ pub type DRIVER_UNLOAD = unsafe extern "system-unwind" fn(DriverObject: *mut DRI
 /// A [`DRIVER_UNLOAD`], or null.
 pub type PDRIVER_UNLOAD = Option<DRIVER_UNLOAD>;
 /// A driver's routine that starts an I/O request.
-pub type DRIVER_STARTIO =
-    unsafe extern "system-unwind" fn(DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP);
+pub type DRIVER_STARTIO = unsafe extern "system-unwind" fn(DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP);
 /// A [`DRIVER_STARTIO`], or null.
 pub type PDRIVER_STARTIO = Option<DRIVER_STARTIO>;
 /// A driver's routine for one major function code.
-pub type DRIVER_DISPATCH =
-    unsafe extern "system-unwind" fn(DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP) -> NTSTATUS;
+pub type DRIVER_DISPATCH = unsafe extern "system-unwind" fn(DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP) -> NTSTATUS;
 /// A [`DRIVER_DISPATCH`], or null.
 pub type PDRIVER_DISPATCH = Option<DRIVER_DISPATCH>;
 /// A driver's routine for a new physical device.
-pub type DRIVER_ADD_DEVICE = unsafe extern "system-unwind" fn(
-    DriverObject: *mut DRIVER_OBJECT,
-    PhysicalDeviceObject: *mut DEVICE_OBJECT,
-) -> NTSTATUS;
+pub type DRIVER_ADD_DEVICE =
+    unsafe extern "system-unwind" fn(DriverObject: *mut DRIVER_OBJECT, PhysicalDeviceObject: *mut DEVICE_OBJECT) -> NTSTATUS;
 /// A [`DRIVER_ADD_DEVICE`], or null.
 pub type PDRIVER_ADD_DEVICE = Option<DRIVER_ADD_DEVICE>;
 
@@ -288,13 +282,11 @@ pub type WORKER_THREAD_ROUTINE = unsafe extern "system-unwind" fn(Parameter: PVO
 /// A [`WORKER_THREAD_ROUTINE`], or null.
 pub type PWORKER_THREAD_ROUTINE = Option<WORKER_THREAD_ROUTINE>;
 /// The routine of an [`IO_WORKITEM`].
-pub type IO_WORKITEM_ROUTINE =
-    unsafe extern "system-unwind" fn(DeviceObject: *mut DEVICE_OBJECT, Context: PVOID);
+pub type IO_WORKITEM_ROUTINE = unsafe extern "system-unwind" fn(DeviceObject: *mut DEVICE_OBJECT, Context: PVOID);
 /// An [`IO_WORKITEM_ROUTINE`], or null.
 pub type PIO_WORKITEM_ROUTINE = Option<IO_WORKITEM_ROUTINE>;
 /// The routine of an [`IO_WORKITEM`] that wants to know its item.
-pub type IO_WORKITEM_ROUTINE_EX =
-    unsafe extern "system-unwind" fn(IoObject: PVOID, Context: PVOID, IoWorkItem: *mut IO_WORKITEM);
+pub type IO_WORKITEM_ROUTINE_EX = unsafe extern "system-unwind" fn(IoObject: PVOID, Context: PVOID, IoWorkItem: *mut IO_WORKITEM);
 /// An [`IO_WORKITEM_ROUTINE_EX`], or null.
 pub type PIO_WORKITEM_ROUTINE_EX = Option<IO_WORKITEM_ROUTINE_EX>;
 

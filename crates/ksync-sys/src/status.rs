@@ -383,10 +383,7 @@ mod tests {
     #[test]
     fn names_of_aliases_are_the_first_ones() {
         assert_eq!(status_name(STATUS_WAIT_0), Some("STATUS_SUCCESS"));
-        assert_eq!(
-            status_name(STATUS_ABANDONED),
-            Some("STATUS_ABANDONED_WAIT_0")
-        );
+        assert_eq!(status_name(STATUS_ABANDONED), Some("STATUS_ABANDONED_WAIT_0"));
         assert_eq!(status_name(0x0BAD_C0DE), None);
     }
 
@@ -395,11 +392,7 @@ mod tests {
         for &(name, status) in ALL {
             let kinds = [nt_information(status), nt_warning(status), nt_error(status)];
             assert!(kinds.iter().filter(|&&kind| kind).count() <= 1, "{name}");
-            assert_eq!(
-                nt_success(status),
-                !nt_warning(status) && !nt_error(status),
-                "{name}"
-            );
+            assert_eq!(nt_success(status), !nt_warning(status) && !nt_error(status), "{name}");
         }
         assert!(nt_success(STATUS_TIMEOUT));
         assert!(nt_information(STATUS_OBJECT_NAME_EXISTS));

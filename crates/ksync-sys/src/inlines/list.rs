@@ -14,15 +14,7 @@ const FAST_FAIL_CORRUPT_LIST_ENTRY: usize = 3;
 #[inline(never)]
 fn fatal_list_entry_error(entry: *const LIST_ENTRY) -> ! {
     // SAFETY: a bug check can be asked for at any time.
-    unsafe {
-        KeBugCheckEx(
-            KERNEL_SECURITY_CHECK_FAILURE,
-            FAST_FAIL_CORRUPT_LIST_ENTRY,
-            entry.addr(),
-            0,
-            0,
-        )
-    }
+    unsafe { KeBugCheckEx(KERNEL_SECURITY_CHECK_FAILURE, FAST_FAIL_CORRUPT_LIST_ENTRY, entry.addr(), 0, 0) }
 }
 
 /// Stops the machine unless both neighbours of an entry point back to it.

@@ -1,9 +1,9 @@
 //! Interlocked singly linked lists by their documented names, and the fast paths of lookaside lists.
 
 use crate::{
-    ExQueryDepthSList, ExpInterlockedFlushSList, ExpInterlockedPopEntrySList,
-    ExpInterlockedPushEntrySList, GENERAL_LOOKASIDE_POOL, LOOKASIDE_LIST_EX, NPAGED_LOOKASIDE_LIST,
-    PAGED_LOOKASIDE_LIST, PVOID, SIZE_T, SLIST_ENTRY, SLIST_HEADER, ULONG, USHORT,
+    ExQueryDepthSList, ExpInterlockedFlushSList, ExpInterlockedPopEntrySList, ExpInterlockedPushEntrySList,
+    GENERAL_LOOKASIDE_POOL, LOOKASIDE_LIST_EX, NPAGED_LOOKASIDE_LIST, PAGED_LOOKASIDE_LIST, PVOID, SIZE_T, SLIST_ENTRY,
+    SLIST_HEADER, ULONG, USHORT,
 };
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -29,10 +29,7 @@ pub unsafe fn InterlockedPopEntrySList(ListHead: *mut SLIST_HEADER) -> *mut SLIS
 /// # Safety
 /// As for every routine.
 #[inline]
-pub unsafe fn InterlockedPushEntrySList(
-    ListHead: *mut SLIST_HEADER,
-    ListEntry: *mut SLIST_ENTRY,
-) -> *mut SLIST_ENTRY {
+pub unsafe fn InterlockedPushEntrySList(ListHead: *mut SLIST_HEADER, ListEntry: *mut SLIST_ENTRY) -> *mut SLIST_ENTRY {
     // SAFETY: by the caller's contract.
     unsafe { ExpInterlockedPushEntrySList(ListHead, ListEntry) }
 }
@@ -58,10 +55,7 @@ pub unsafe fn InterlockedFlushSList(ListHead: *mut SLIST_HEADER) -> *mut SLIST_E
 unsafe fn count(counter: *mut ULONG) {
     // SAFETY: the counters of a lookaside list are aligned, valid, and written in this way only.
     let counter = unsafe { AtomicU32::from_ptr(counter) };
-    counter.store(
-        counter.load(Ordering::Relaxed).wrapping_add(1),
-        Ordering::Relaxed,
-    );
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
 /// Takes a kept entry, or null.

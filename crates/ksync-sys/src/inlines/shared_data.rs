@@ -1,22 +1,83 @@
 //! The page that the kernel shares with user mode, which the clock's routines read.
 #![cfg(all(windows, not(feature = "hosted")))]
 
-use crate::{LARGE_INTEGER, LONG, ULONG, ULONGLONG};
-use core::ptr::with_exposed_provenance;
-use core::sync::atomic::{Ordering, fence};
+use crate::{LARGE_INTEGER, ULONGLONG};
 
 /// Where the page lies, on all 64-bit Windows.
 const KI_USER_SHARED_DATA: usize = 0xFFFF_F780_0000_0000;
-/// The interrupt time, as a 64-bit number that is aligned.
-const INTERRUPT_TIME: *const ULONGLONG = with_exposed_provenance(KI_USER_SHARED_DATA + 0x08);
-/// The low half of the system time, which is not aligned as a whole.
-const SYSTEM_TIME_LOW: *const ULONG = with_exposed_provenance(KI_USER_SHARED_DATA + 0x14);
-/// The high half, which is written after the low one.
-const SYSTEM_TIME_HIGH1: *const LONG = with_exposed_provenance(KI_USER_SHARED_DATA + 0x18);
-/// The high half again, which is written before the low one.
-const SYSTEM_TIME_HIGH2: *const LONG = with_exposed_provenance(KI_USER_SHARED_DATA + 0x1C);
-/// The number of clock ticks, as a 64-bit number that is aligned.
-const TICK_COUNT: *const ULONGLONG = with_exposed_provenance(KI_USER_SHARED_DATA + 0x320);
+/// The interrupt time: a 64-bit number, then its high half again.
+const INTERRUPT_TIME: usize = KI_USER_SHARED_DATA + 0x08;
+/// The system time: a 64-bit number that is not aligned, then its high half again.
+const SYSTEM_TIME: usize = KI_USER_SHARED_DATA + 0x14;
+/// The number of clock ticks: a 64-bit number.
+const TICK_COUNT: usize = KI_USER_SHARED_DATA + 0x320;
+
+/// Reads a 64-bit number of the page as a whole.
+///
+/// A plain load, because Wine emulates those, but not instructions that have a memory operand beside other work.
+///
+/// # Safety
+/// The caller is in kernel mode, and `address` is that of a 64-bit number of the page.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn read(address: usize) -> ULONGLONG {
+    let value;
+    // SAFETY: the page is always mapped. No number of it crosses a cache line, so the load is atomic even where the number
+    // is not aligned.
+    unsafe {
+        core::arch::asm!("mov {}, [{}]", out(reg) value, in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    value
+}
+
+/// Reads a 64-bit number of the page as a whole.
+///
+/// # Safety
+/// The caller is in kernel mode, and `address` is that of an aligned 64-bit number of the page.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+unsafe fn read(address: usize) -> ULONGLONG {
+    let pointer = core::ptr::with_exposed_provenance::<ULONGLONG>(address);
+    // SAFETY: the page is always mapped, and the number is aligned by the caller's contract.
+    unsafe { pointer.read_volatile() }
+}
+
+/// Reads the system time.
+///
+/// # Safety
+/// The caller is in kernel mode.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn system_time() -> LARGE_INTEGER {
+    // SAFETY: by the caller's contract.
+    unsafe { read(SYSTEM_TIME) }.cast_signed()
+}
+
+/// Reads the system time in halves. The kernel writes the second copy of the high half first and the first one last.
+///
+/// # Safety
+/// The caller is in kernel mode.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+unsafe fn system_time() -> LARGE_INTEGER {
+    use core::sync::atomic::{Ordering, fence};
+    let low = core::ptr::with_exposed_provenance::<u32>(SYSTEM_TIME);
+    let high = low.wrapping_add(1).cast::<i32>();
+    let copy = high.wrapping_add(1);
+    loop {
+        // SAFETY: the page is always mapped.
+        let high = unsafe { high.read_volatile() };
+        fence(Ordering::Acquire);
+        // SAFETY: as above.
+        let low = unsafe { low.read_volatile() };
+        fence(Ordering::Acquire);
+        // SAFETY: as above.
+        if high == unsafe { copy.read_volatile() } {
+            return (LARGE_INTEGER::from(high) << 32) | LARGE_INTEGER::from(low);
+        }
+        core::hint::spin_loop();
+    }
+}
 
 /// Returns the interrupt time in 100 ns, as of the last clock tick.
 ///
@@ -28,8 +89,8 @@ const TICK_COUNT: *const ULONGLONG = with_exposed_provenance(KI_USER_SHARED_DATA
 #[inline]
 #[must_use]
 pub unsafe extern "system" fn KeQueryInterruptTime() -> ULONGLONG {
-    // SAFETY: the page is always mapped, and the number is aligned and therefore read as a whole.
-    unsafe { INTERRUPT_TIME.read_volatile() }
+    // SAFETY: it is an aligned number of the page; kernel mode by the caller's contract.
+    unsafe { read(INTERRUPT_TIME) }
 }
 
 /// The type of the routine `KeQueryInterruptTime`.
@@ -44,20 +105,8 @@ pub type KeQueryInterruptTime = unsafe extern "system" fn() -> ULONGLONG;
 /// As for every routine: the caller is in kernel mode; `CurrentTime` is written.
 #[inline]
 pub unsafe extern "system" fn KeQuerySystemTime(CurrentTime: *mut LARGE_INTEGER) {
-    let time = loop {
-        // SAFETY: the page is always mapped.
-        let high = unsafe { SYSTEM_TIME_HIGH1.read_volatile() };
-        fence(Ordering::Acquire);
-        // SAFETY: as above.
-        let low = unsafe { SYSTEM_TIME_LOW.read_volatile() };
-        fence(Ordering::Acquire);
-        // SAFETY: as above.
-        let again = unsafe { SYSTEM_TIME_HIGH2.read_volatile() };
-        if high == again {
-            break (LARGE_INTEGER::from(high) << 32) | LARGE_INTEGER::from(low);
-        }
-        core::hint::spin_loop();
-    };
+    // SAFETY: by the caller's contract.
+    let time = unsafe { system_time() };
     // SAFETY: by the caller's contract.
     unsafe { CurrentTime.write(time) }
 }
@@ -74,8 +123,8 @@ pub type KeQuerySystemTime = unsafe extern "system" fn(CurrentTime: *mut LARGE_I
 /// As for every routine: the caller is in kernel mode; `CurrentCount` is written.
 #[inline]
 pub unsafe extern "system" fn KeQueryTickCount(CurrentCount: *mut LARGE_INTEGER) {
-    // SAFETY: the page is always mapped, and the number is aligned and therefore read as a whole.
-    let ticks = unsafe { TICK_COUNT.read_volatile() };
+    // SAFETY: it is an aligned number of the page; kernel mode by the caller's contract.
+    let ticks = unsafe { read(TICK_COUNT) };
     // SAFETY: by the caller's contract.
     unsafe { CurrentCount.write(ticks.cast_signed()) }
 }

@@ -1,9 +1,6 @@
 //! The debugger.
 
-#[allow(
-    unused_imports,
-    reason = "which names are needed depends on the target"
-)]
+#[allow(unused_imports, reason = "which names are needed depends on the target")]
 use crate::*;
 
 routines! {
