@@ -112,10 +112,8 @@ pub const EVENT_INCREMENT: KPRIORITY = 1;
 pub const IO_NO_INCREMENT: KPRIORITY = 0;
 /// The usual increment for a released semaphore.
 pub const SEMAPHORE_INCREMENT: KPRIORITY = 1;
-/// The usual increment for a released mutex.
+/// The usual increment for a released mutant. It is not in the WDK's headers.
 pub const MUTANT_INCREMENT: KPRIORITY = 1;
-/// The usual increment for an entry put into a queue.
-pub const QUEUE_INCREMENT: KPRIORITY = 1;
 
 /// Why a thread waits, for debuggers to show.
 pub type KWAIT_REASON = i32;
