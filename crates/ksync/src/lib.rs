@@ -66,17 +66,18 @@ pub mod region;
 
 // pub mod mutex;
 
-// pub mod time;
-// pub mod wait;
-// pub mod event;
-// pub mod semaphore;
+pub mod time;
+pub mod wait;
+pub mod event;
+pub mod semaphore;
 // pub mod object;
 // pub mod handle;
 // pub mod thread;
 // pub mod dpc;
 // pub mod timer;
 // pub mod driver;
-// mod print;
+#[doc(hidden)]
+pub mod print;
 
 pub use error::{NtError, NtStatus};
 
