@@ -130,6 +130,7 @@ impl Machine {
     ///
     /// # Panics
     /// If called from code that runs on a machine already.
+    #[must_use = "a bug check, a panic, a deadlock and a leak are all reported in the outcome and nowhere else"]
     pub fn run(&self, main: impl FnOnce()) -> Outcome {
         self.run_with_policy(self.config.policy(), main)
     }
@@ -138,6 +139,7 @@ impl Machine {
     ///
     /// # Panics
     /// If called from code that runs on a machine already.
+    #[must_use = "a bug check, a panic, a deadlock and a leak are all reported in the outcome and nowhere else"]
     pub fn run_with_policy(&self, policy: Box<dyn Policy>, main: impl FnOnce()) -> Outcome {
         install_panic_hook();
         let cell = MachineCell {

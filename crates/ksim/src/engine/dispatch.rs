@@ -110,20 +110,18 @@ impl Kernel {
         (0..self.config.processors).find(|&cpu| idle(cpu))
     }
 
-    /// The processor whose current thread has the lowest priority below `priority`.
+    /// The processor whose current thread has the lowest priority below `priority`; among equals the first from `last` on.
     fn processor_to_preempt(&self, affinity: u64, priority: u8, last: Cpu) -> Option<Cpu> {
         let mut best: Option<(u8, Cpu)> = None;
-        let count = self.config.processors;
-        for offset in 0..count {
-            let cpu = (last + offset) % count;
-            let processor = &self.processors[cpu as usize];
+        let (below, from) = self.processors.split_at(usize::from(last));
+        for (index, processor) in from.iter().chain(below).enumerate() {
             let Some(current) = processor.current else { continue };
             let running = self.threads[current as usize].priority;
-            if affinity & (1 << cpu) != 0
-                && running < priority
-                && processor.preemptible()
-                && best.is_none_or(|(lowest, _)| running < lowest)
-            {
+            if running >= priority || best.is_some_and(|(lowest, _)| running >= lowest) || !processor.preemptible() {
+                continue;
+            }
+            let cpu = ((usize::from(last) + index) % self.processors.len()) as Cpu;
+            if affinity & (1 << cpu) != 0 {
                 best = Some((running, cpu));
             }
         }

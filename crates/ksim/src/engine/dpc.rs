@@ -78,7 +78,7 @@ impl Kernel {
         // SAFETY: by the caller's contract.
         unsafe { dpc.write(layout::dpc(routine, context, threaded)) };
         let state = DpcState { importance: MediumImportance, target: None, threaded, queued_on: None, order: 0, driver };
-        self.objects.register(dpc as usize, Kind::Dpc(Box::new(state)));
+        self.objects.register(dpc as usize, Kind::Dpc(state));
         Ok(())
     }
 

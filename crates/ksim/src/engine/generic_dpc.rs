@@ -80,7 +80,7 @@ impl Kernel {
             let memory = &raw mut *self.generic.dpcs[cpu as usize];
             let state =
                 DpcState { importance: HighImportance, target: Some(cpu), threaded: false, queued_on: None, order: 0, driver };
-            let id = self.objects.register(memory as usize, Kind::Dpc(Box::new(state)));
+            let id = self.objects.register(memory as usize, Kind::Dpc(state));
             self.insert_dpc(id, outstanding.cast(), barrier.cast())?;
         }
         Ok(true)

@@ -25,6 +25,8 @@ struct Body {
     references: i64,
     /// References that the system itself holds: a live thread's or process' own.
     own: i64,
+    /// The process or thread ID, if it has one.
+    client_id: Option<u32>,
 }
 
 /// A handle table's entry.
@@ -75,12 +77,15 @@ pub(crate) struct HandleUse {
 impl ObjectManager {
     /// Enters an object with the one reference that its life itself is.
     pub(crate) fn add_object(&mut self, object: ObjId, object_type: Type) {
-        self.bodies.insert(object, Body { object_type, references: 1, own: 1 });
+        self.bodies.insert(object, Body { object_type, references: 1, own: 1, client_id: None });
     }
 
     /// A fresh process or thread ID: a multiple of 4.
     pub(crate) fn new_client_id(&mut self, object: ObjId) -> u32 {
         self.last_client_id += 4;
+        if let Some(body) = self.bodies.get_mut(&object) {
+            body.client_id = Some(self.last_client_id);
+        }
         self.client_ids.insert(self.last_client_id, object);
         self.last_client_id
     }
@@ -190,8 +195,10 @@ impl Kernel {
         body.references -= count;
         body.own = own;
         let references = body.references;
-        if references == 0 {
-            self.ob.client_ids.retain(|_, object| *object != id);
+        if references == 0
+            && let Some(client_id) = body.client_id.take()
+        {
+            self.ob.client_ids.remove(&client_id);
         }
         Ok(references)
     }

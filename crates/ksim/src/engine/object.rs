@@ -39,7 +39,7 @@ pub(crate) enum Kind {
     /// KMUTANT, KMUTEX.
     Mutant(MutantState),
     /// KTIMER.
-    Timer(Box<TimerState>),
+    Timer(TimerState),
     /// ETHREAD.
     Thread(Tid),
     /// EPROCESS.
@@ -47,7 +47,7 @@ pub(crate) enum Kind {
     /// KQUEUE.
     Queue(Box<QueueState>),
     /// KDPC.
-    Dpc(Box<DpcState>),
+    Dpc(DpcState),
     /// KSPIN_LOCK, in either form of use.
     SpinLock(Box<SpinState>),
     /// FAST_MUTEX, KGUARDED_MUTEX.

@@ -52,8 +52,8 @@ pub(crate) struct TimerState {
     pub(crate) armed: Option<Expiry>,
     /// Milliseconds; 0 is one-shot.
     pub(crate) period: u32,
-    /// The address of the KDPC to queue at expiry, or 0.
-    pub(crate) dpc: usize,
+    /// The DPC to queue at expiry, and its address: the entry may since have become another object's.
+    pub(crate) dpc: Option<(ObjId, usize)>,
     /// The driver that armed it.
     pub(crate) driver: Option<u16>,
 }
@@ -179,8 +179,11 @@ impl Kernel {
         }
         self.objects[id].set_signal_state(1);
         self.satisfy_waiters(id, 0)?;
-        if dpc != 0 {
-            let dpc = self.object_of_kind(dpc as *const KDPC, "DPC", |kind| matches!(kind, Kind::Dpc(_)))?;
+        if let Some((dpc, address)) = dpc {
+            let object = &self.objects[dpc];
+            let unchanged = object.address == address && matches!(object.kind, Kind::Dpc(_));
+            // What is there now, if anything, is for the check of the address to say.
+            let dpc = if unchanged { dpc } else { self.dpc_at(address as *const KDPC)? };
             let time = self.clock.system_time() as u64;
             // The DPC's arguments are the system time's words (rule 50).
             let low = (time & 0xffff_ffff) as usize as *mut _;
@@ -229,13 +232,13 @@ impl Kernel {
             _ => None,
         };
         let object_type = if notification { ksync_sys::TimerNotificationObject } else { ksync_sys::TimerSynchronizationObject };
-        let mut state = TimerState { notification, armed: None, period: 0, dpc: 0, driver: None };
+        let mut state = TimerState { notification, armed: None, period: 0, dpc: None, driver: None };
         if let Some((expiry, period, dpc, driver)) = armed {
             state = TimerState { notification, armed: Some(expiry), period, dpc, driver };
         }
         // SAFETY: by the caller's contract.
         unsafe {
-            self.initialize_dispatcher(timer.cast(), object_type, size_of::<KTIMER>(), 0, Kind::Timer(Box::new(state)))?;
+            self.initialize_dispatcher(timer.cast(), object_type, size_of::<KTIMER>(), 0, Kind::Timer(state))?;
         }
         // SAFETY: the memory is a KTIMER's by the caller's contract.
         unsafe { (&raw mut (*timer).Dpc).write(std::ptr::null_mut()) };
@@ -253,14 +256,12 @@ impl Kernel {
 
     /// Sets a timer: cancels what it was set to, and arms it, or expires it at once (rule 50).
     pub(crate) fn set_timer(&mut self, id: ObjId, due: i64, period: u32, dpc: *mut KDPC) -> Check<bool> {
-        if !dpc.is_null() {
-            self.object_of_kind(dpc, "DPC", |kind| matches!(kind, Kind::Dpc(_)))?;
-        }
+        let queued_at_expiry = if dpc.is_null() { None } else { Some((self.dpc_at(dpc)?, dpc as usize)) };
         let was_armed = self.disarm(id);
         let driver = self.current_driver();
         if let Kind::Timer(timer) = &mut self.objects[id].kind {
             timer.period = period;
-            timer.dpc = dpc as usize;
+            timer.dpc = queued_at_expiry;
             timer.driver = driver;
         }
         let memory = self.objects[id].address as *mut KTIMER;

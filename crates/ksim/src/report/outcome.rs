@@ -145,7 +145,6 @@ pub struct Statistics {
 
 /// What a run came to.
 #[derive(Clone, Debug)]
-#[must_use = "a bug check, a panic, a deadlock and a leak are all reported here and nowhere else"]
 pub struct Outcome {
     pub(crate) end: End,
     pub(crate) left: Left,
