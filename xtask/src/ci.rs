@@ -1,0 +1,133 @@
+//! `cargo xtask ci`: what a change must pass, in order.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::driver;
+use crate::process;
+use crate::wine;
+use crate::workspace::Workspace;
+
+/// The driver that CI builds and runs.
+const DRIVER: &str = "tour";
+
+/// How many of its steps Wine must print as the hosted run does.
+const STEPS_UNDER_WINE: usize = 5;
+
+/// How long the driver may take to load under Wine, and to unload.
+const WINE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long the benches may take in their quick mode.
+const BENCH_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long the example may take, which runs in virtual time.
+const EXAMPLE_LIMIT: Duration = Duration::from_secs(300);
+
+/// One thing that CI runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Phase {
+    /// The source is formatted.
+    Fmt,
+    /// No lint fires, in any target.
+    Clippy,
+    /// The documentation builds without a warning.
+    Doc,
+    /// Every test and every documented example passes.
+    Test,
+    /// The tour runs on the hosted kernel.
+    Example,
+    /// The tour builds as a `.sys` and the image is sound.
+    Driver,
+    /// The `.sys` prints under Wine what the hosted run prints.
+    Wine,
+    /// The benches run and print their figures.
+    Bench,
+}
+
+impl Phase {
+    fn run(self, workspace: &Workspace) -> Result<()> {
+        let cargo = |arguments: &[&str]| {
+            let mut command = workspace.cargo();
+            command.args(arguments);
+            command
+        };
+        match self {
+            Self::Fmt => process::run(&mut cargo(&["fmt", "--all", "--check"])),
+            Self::Clippy => process::run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+            Self::Doc => {
+                let mut doc = cargo(&["doc", "--workspace", "--no-deps"]);
+                process::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
+            }
+            Self::Test => process::run(&mut cargo(&["test", "--workspace"])),
+            Self::Example => {
+                let text = process::tee(&mut cargo(&["run", "--release", "--example", DRIVER]), EXAMPLE_LIMIT)?;
+                ensure!(text.lines().any(|line| line.starts_with("[step] ")), "the example printed no step");
+                Ok(())
+            }
+            Self::Driver => driver::build(workspace, DRIVER).map(drop),
+            Self::Wine => {
+                let limits = wine::Limits { at_least: STEPS_UNDER_WINE, timeout: WINE_TIMEOUT };
+                wine::run(workspace, DRIVER, limits)
+            }
+            Self::Bench => bench(workspace),
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("no phase is hidden");
+        f.write_str(value.get_name())
+    }
+}
+
+/// Runs the benches so that they only just measure. Figures to rely on come from `cargo bench` by itself.
+fn bench(workspace: &Workspace) -> Result<()> {
+    let mut bench = workspace.cargo();
+    bench.args(["bench", "--package", "ksim"]);
+    // A bench of our own reads the first; divan reads the others.
+    bench.env("KSYNC_BENCH_QUICK", "1").env("DIVAN_MAX_TIME", "0.1").env("DIVAN_SAMPLE_COUNT", "10");
+    let text = process::tee(&mut bench, BENCH_LIMIT)?;
+    let figures = text.lines().filter(|line| line.starts_with("RESULT ")).count();
+    ensure!(figures != 0, "the benches printed no `RESULT name value unit` line");
+    Ok(())
+}
+
+/// Runs the phases, all of them when none is named, until one fails. Prints what each took.
+pub(crate) fn run(workspace: &Workspace, phases: &[Phase]) -> Result<()> {
+    let phases = if phases.is_empty() { Phase::value_variants() } else { phases };
+    let start = Instant::now();
+    let mut taken = Vec::new();
+    let mut failure = None;
+    for &phase in phases {
+        println!("\n=== {phase} ===");
+        let begin = Instant::now();
+        let outcome = phase.run(workspace).with_context(|| format!("the phase `{phase}` failed"));
+        taken.push((phase, begin.elapsed()));
+        if let Err(error) = outcome {
+            failure = Some(error);
+            break;
+        }
+    }
+
+    println!("\n=== what it took ===");
+    for (index, (phase, time)) in taken.iter().enumerate() {
+        let verdict = if failure.is_some() && index + 1 == taken.len() { "FAILED" } else { "passed" };
+        println!("  {:<8} {verdict}  {:>7.1} s", phase.to_string(), time.as_secs_f64());
+    }
+    for phase in &phases[taken.len()..] {
+        println!("  {:<8} not run", phase.to_string());
+    }
+    println!("  {:<8}         {:>7.1} s", "total", start.elapsed().as_secs_f64());
+    for (phase, time) in &taken {
+        println!("RESULT ci.{phase} {:.1} s", time.as_secs_f64());
+    }
+    println!("RESULT ci.total {:.1} s", start.elapsed().as_secs_f64());
+    match failure {
+        Some(error) => bail!(error),
+        None => Ok(()),
+    }
+}

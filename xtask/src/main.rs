@@ -1,0 +1,79 @@
+//! The project's own commands: build a driver, run it under Wine, run what CI runs.
+//!
+//! `cargo xtask --help` lists them. Measurements are printed twice: in a table for people, and as one line per
+//! figure for machines, `RESULT name value unit`.
+
+mod ci;
+mod driver;
+mod image;
+mod process;
+mod transcript;
+mod wine;
+mod workspace;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Builds drivers, runs them under Wine, and runs what CI runs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build `target/driver/<NAME>.sys` from `drivers/<NAME>` and check the image.
+    Driver {
+        /// The package's name, which is also its folder's.
+        name: String,
+    },
+    /// Load and unload the driver under Wine's ntoskrnl and compare what it prints with the hosted run.
+    Wine {
+        /// The package's name, which is also its folder's.
+        name: String,
+        /// How many steps must print the same lines, at the least.
+        #[arg(long, value_name = "STEPS", default_value_t = 5)]
+        at_least: usize,
+        /// Seconds that the driver may take to load, and again to unload.
+        #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+        timeout: u64,
+    },
+    /// Everything that CI runs, in order. Stops at the first failure.
+    Ci {
+        /// Run these phases alone.
+        #[arg(value_enum, value_name = "PHASE")]
+        phases: Vec<ci::Phase>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  caused by: {cause}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let workspace = Workspace::find()?;
+    match Arguments::parse().command {
+        Command::Driver { name } => driver::build(&workspace, &name).map(drop),
+        Command::Wine { name, at_least, timeout } => {
+            let limits = wine::Limits { at_least, timeout: Duration::from_secs(timeout) };
+            wine::run(&workspace, &name, limits)
+        }
+        Command::Ci { phases } => ci::run(&workspace, &phases),
+    }
+}

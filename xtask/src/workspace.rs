@@ -1,0 +1,56 @@
+//! Where things are in the source tree.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// The workspace that this program belongs to.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+impl Workspace {
+    /// Finds the workspace: from `cargo run`'s environment, or from where this program was compiled.
+    pub(crate) fn find() -> Result<Self> {
+        let manifest = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        let root = manifest.parent().context("the xtask package is not inside a workspace")?.to_path_buf();
+        let target = match env::var_os("CARGO_TARGET_DIR") {
+            Some(folder) => env::current_dir().context("cannot read the current folder")?.join(folder),
+            None => root.join("target"),
+        };
+        Ok(Self { root, target })
+    }
+
+    /// Where build output goes: `target`, or what `CARGO_TARGET_DIR` says.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Checks that `drivers/<name>` is there.
+    pub(crate) fn require_driver(&self, name: &str) -> Result<()> {
+        let drivers = self.root.join("drivers");
+        if !name.is_empty() && drivers.join(name).join("Cargo.toml").is_file() {
+            return Ok(());
+        }
+        let mut known: Vec<String> = drivers
+            .read_dir()
+            .with_context(|| format!("cannot list {}", drivers.display()))?
+            .filter_map(|entry| entry.ok())
+            .filter(|entry| entry.path().join("Cargo.toml").is_file())
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        known.sort();
+        bail!("there is no driver `{name}` (drivers/ has: {})", known.join(", "))
+    }
+
+    /// A `cargo` command, the one that runs this program, started at the root.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.current_dir(&self.root);
+        command
+    }
+}
