@@ -165,7 +165,7 @@ pub unsafe fn ExGetCurrentResourceThread() -> ERESOURCE_THREAD {
 /// References an object.
 ///
 /// # IRQL
-/// Any level.
+/// `<= DISPATCH_LEVEL`.
 ///
 /// # Safety
 /// As for every routine.

@@ -8,17 +8,36 @@
 //! The layouts are those of 64-bit Windows on x86-64 and ARM64. The crate compiles for every 64-bit host.
 //!
 //! # Where the routines come from
-//! *In a driver* (Windows target, feature `hosted` off) every routine is imported from `ntoskrnl.exe` by name with
-//! raw-dylib: no import library and no WDK takes part. An image imports only what it calls. A routine that the running system does not export
-//! stops the whole driver from loading, so the docs of each routine that is younger than Windows 7 name its first Windows.
+//! *In a driver* (Windows target, feature `hosted` off) every routine is imported by name with raw-dylib: no import library and no
+//! WDK takes part. They come from `ntoskrnl.exe`, but for two that all Windows have in `hal.dll`. An image imports
+//! only what it calls. A routine that the running system does not export stops the whole driver from loading, so the docs say so
+//! of each routine that Windows 7 lacks.
 //!
 //! *Hosted* (any other target, or feature `hosted`) every routine is an undefined symbol of the same name, which `ksim`, the hosted
 //! kernel, defines. `ksim` turns the feature on; a driver never does.
 //!
-//! For each routine there is also a type of the same name, its function pointer type. It pins signatures:
-//! ```ignore
+//! A few routines are inlines in the WDK's headers and have to be in a driver, but are exports of `ksim`: `KeGetCurrentIrql` (on
+//! x86-64), `KeQueryInterruptTime`, `KeQuerySystemTime` and `KeQueryTickCount`.
+//!
+//! For each routine there is also a type of the same name, its function pointer type, which pins signatures. Links in documentation need
+//! `fn@KeClearEvent` to tell the two apart.
+//! ```
+//! unsafe extern "system-unwind" fn my_ke_clear_event(Event: *mut ksync_sys::KEVENT) {
+//!     # let _ = Event;
+//!     // ...
+//! }
+//! # #[cfg(any(not(windows), feature = "hosted"))]
 //! const _: ksync_sys::KeClearEvent = my_ke_clear_event;
 //! ```
+//!
+//! # Calling conventions
+//! Routines are `extern "system"` in a driver, where nothing unwinds, and `extern "system-unwind"` hosted, where a driver's panic passes
+//! through them. Callback types are `extern "system-unwind"` in both, so that one source serves both. On 64-bit Windows the two
+//! names mean the same calls.
+//!
+//! # Layouts
+//! Sizes and offsets are asserted here at compile time, and compared with the mingw-w64 DDK headers and with `windows-sys` in tests.
+//! Bit fields and unions of C are one field of their underlying type here.
 //!
 //! # Safety
 //! Every routine is an `unsafe` foreign function, and so is every inline. What is asked of the caller is the same

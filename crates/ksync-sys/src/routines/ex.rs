@@ -111,7 +111,7 @@ routines! {
     /// Turns the caller's exclusive ownership into a shared one and lets shared waiters in.
     ///
     /// # IRQL
-    /// `<= DISPATCH_LEVEL`.
+    /// `<= APC_LEVEL`.
     ///
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exconvertexclusivetosharedlite)
     fn ExConvertExclusiveToSharedLite(Resource: *mut ERESOURCE);
@@ -362,7 +362,7 @@ routines! {
 
     /// Acquires exclusively if that needs no wait.
     ///
-    /// Since Windows 8.
+    /// Not exported by Windows 7.
     ///
     /// # IRQL
     /// `>= DISPATCH_LEVEL`.
@@ -372,7 +372,7 @@ routines! {
 
     /// Acquires shared if that needs no wait.
     ///
-    /// Since Windows 8.
+    /// Not exported by Windows 7.
     ///
     /// # IRQL
     /// `>= DISPATCH_LEVEL`.
@@ -728,7 +728,7 @@ routines! {
 
     /// Writes the longest, the shortest and the present clock tick in 100 ns.
     ///
-    /// Since Windows 8.
+    /// Since Windows 8.1.
     ///
     /// # IRQL
     /// Any level.

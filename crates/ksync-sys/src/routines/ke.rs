@@ -677,7 +677,7 @@ routines! {
     /// Sets the thread's base priority relative to its process and returns the increment before.
     ///
     /// # IRQL
-    /// `<= DISPATCH_LEVEL`.
+    /// `PASSIVE_LEVEL`.
     ///
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntddk/nf-ntddk-kesetbaseprioritythread)
     fn KeSetBasePriorityThread(Thread: *mut KTHREAD, Increment: LONG) -> LONG;

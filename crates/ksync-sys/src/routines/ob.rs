@@ -27,7 +27,7 @@ routines! {
     /// `ObReferenceObject` in C.
     ///
     /// # IRQL
-    /// Any level.
+    /// `<= DISPATCH_LEVEL`.
     ///
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-obfreferenceobject)
     fn ObfReferenceObject(Object: PVOID) -> LONG_PTR;
@@ -37,7 +37,7 @@ routines! {
     /// Not exported by Windows 7.
     ///
     /// # IRQL
-    /// Any level.
+    /// `<= DISPATCH_LEVEL`.
     ///
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-obreferenceobjectsafe)
     fn ObReferenceObjectSafe(Object: PVOID) -> BOOLEAN;
