@@ -15,17 +15,11 @@ use ksync_sys as sys;
 /// What an operation of this library returns.
 pub type Result<T = (), E = NtError> = core::result::Result<T, E>;
 
-const _: () = assert!(
-    size_of::<Result>() == 4,
-    "a Result<()> must be as small as an NTSTATUS"
-);
+const _: () = assert!(size_of::<Result>() == 4, "a Result<()> must be as small as an NTSTATUS");
 
 /// The codes that errors are named by.
 mod codes {
-    #![expect(
-        clippy::wildcard_imports,
-        reason = "the names of the ABI crate, and two that it lacks"
-    )]
+    #![expect(clippy::wildcard_imports, reason = "the names of the ABI crate, and two that it lacks")]
     pub(super) use ksync_sys::*;
 
     /// `ntstatus.h`: "The parameter specified in the request is not valid", for levels.

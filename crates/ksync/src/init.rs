@@ -36,6 +36,6 @@
 //! The items are those of the Rust-for-Linux project. This module is the only place that names their crate.
 
 pub use pinned_init::{
-    InPlaceWrite, Init, PinInit, PinnedDrop, init, init_from_closure, pin_data, pin_init,
-    pin_init_from_closure, pinned_drop, stack_pin_init, stack_try_pin_init, try_init, try_pin_init,
+    InPlaceWrite, Init, PinInit, PinnedDrop, init, init_from_closure, pin_data, pin_init, pin_init_from_closure, pinned_drop,
+    stack_pin_init, stack_try_pin_init, try_init, try_pin_init,
 };

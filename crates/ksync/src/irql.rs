@@ -104,11 +104,7 @@ pub fn current() -> Irql {
 /// [`NtError::IRQL_TOO_HIGH`] if it is above.
 #[inline]
 pub(crate) fn require_at_most(highest: Irql) -> Result {
-    if current() <= highest {
-        Ok(())
-    } else {
-        Err(NtError::IRQL_TOO_HIGH)
-    }
+    if current() <= highest { Ok(()) } else { Err(NtError::IRQL_TOO_HIGH) }
 }
 
 /// Raises the current processor's level until the guard is dropped.
@@ -144,11 +140,7 @@ pub fn raise(level: Irql) -> Result<RaisedIrql> {
     require_at_most(level)?;
     // SAFETY: the new level is not below the present one, as was checked.
     let old = unsafe { sys::KfRaiseIrql(level.0) };
-    Ok(RaisedIrql {
-        level,
-        old: Irql(old),
-        _not_send: PhantomData,
-    })
+    Ok(RaisedIrql { level, old: Irql(old), _not_send: PhantomData })
 }
 
 /// Runs a closure at a raised level and returns to the level before.
@@ -218,4 +210,20 @@ pub(crate) fn restore(level: Irql, old: Irql) {
         // alive, or the present level would be its own.
         unsafe { sys::KeLowerIrql(old.0) };
     }
+}
+
+/// Makes sure that the level is at least the one given until the guard is dropped.
+///
+/// For releases, whose level a guard that was dropped out of order may have taken away.
+#[inline]
+pub(crate) fn raise_again(level: Irql) -> Option<RaisedIrql> {
+    (current() < level).then(|| raise_below(level))
+}
+
+/// Raises the level from one below.
+#[cold]
+fn raise_below(level: Irql) -> RaisedIrql {
+    // SAFETY: the caller found the present level to be below.
+    let old = unsafe { sys::KfRaiseIrql(level.0) };
+    RaisedIrql { level, old: Irql(old), _not_send: PhantomData }
 }

@@ -77,9 +77,7 @@ pub struct NotAllocated<T> {
 
 impl<T> fmt::Debug for NotAllocated<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NotAllocated")
-            .field("error", &self.error)
-            .finish_non_exhaustive()
+        f.debug_struct("NotAllocated").field("error", &self.error).finish_non_exhaustive()
     }
 }
 
@@ -178,9 +176,7 @@ impl<T> KBox<T> {
     where
         NtError: From<E>,
     {
-        Self::new_uninit()?
-            .write_pin_init(init)
-            .map_err(NtError::from)
+        Self::new_uninit()?.write_pin_init(init).map_err(NtError::from)
     }
 
     /// Makes a value in nonpaged pool without moving it there.
@@ -383,10 +379,7 @@ pub(crate) fn allocate(layout: Layout) -> Result<NonNull<u8>> {
     }
     // Pool of a page or more is aligned to pages, which is no help for less, so every such block is cut to measure: at least
     // `NATURAL_ALIGN` bytes lie between the block's beginning and the aligned address, and the beginning is written there.
-    let size = layout
-        .size()
-        .checked_add(layout.align())
-        .ok_or(NtError::INSUFFICIENT_RESOURCES)?;
+    let size = layout.size().checked_add(layout.align()).ok_or(NtError::INSUFFICIENT_RESOURCES)?;
     let block = allocate_pool(size, level)?;
     let offset = layout.align() - (block.addr().get() & (layout.align() - 1));
     // SAFETY: the offset is at most the alignment, by which the block is larger than the layout's size.
@@ -447,28 +440,24 @@ fn modern_allocator(level: Irql) -> Option<sys::ExAllocatePool2> {
     /// In [`FOUND`]: the system does not have it.
     const ABSENT: usize = 1;
     /// The routine's address, or one of the two above.
-    static FOUND: AtomicUsize = AtomicUsize::new(UNASKED);
-    /// An image in a kernel runs on one kernel. A hosted process runs many, which need not be of one version nor make the same calls
-    /// one after another, so there every allocation asks.
-    const REMEMBER: bool = cfg!(windows);
+    // SAFETY: the value is an integer that owns nothing and that may be used from everywhere.
+    static FOUND: sys::ImageLocal<AtomicUsize> = unsafe { sys::ImageLocal::new(AtomicUsize::new(UNASKED)) };
 
-    let mut address = FOUND.load(Ordering::Relaxed);
+    // SAFETY: the variable is there as long as the image whose code this is.
+    let found = unsafe { &*FOUND.get() };
+    let mut address = found.load(Ordering::Relaxed);
     if address == UNASKED {
         if level > Irql::PASSIVE {
             return None;
         }
         address = find_modern_allocator().unwrap_or(ABSENT);
-        if REMEMBER {
-            FOUND.store(address, Ordering::Relaxed);
-        }
+        found.store(address, Ordering::Relaxed);
     }
     if address == ABSENT {
         return None;
     }
     // SAFETY: the address is that of the exported routine `ExAllocatePool2`, which has this signature. Exports are not unmapped.
-    Some(unsafe {
-        mem::transmute::<*const (), sys::ExAllocatePool2>(ptr::with_exposed_provenance(address))
-    })
+    Some(unsafe { mem::transmute::<*const (), sys::ExAllocatePool2>(ptr::with_exposed_provenance(address)) })
 }
 
 /// Asks the system for the address of `ExAllocatePool2`.
@@ -483,11 +472,7 @@ fn find_modern_allocator() -> Option<usize> {
         name
     };
     const LENGTH: u16 = size_of_val(&NAME) as u16;
-    let name = sys::UNICODE_STRING {
-        Length: LENGTH,
-        MaximumLength: LENGTH,
-        Buffer: NAME.as_ptr().cast_mut(),
-    };
+    let name = sys::UNICODE_STRING { Length: LENGTH, MaximumLength: LENGTH, Buffer: NAME.as_ptr().cast_mut() };
     // SAFETY: the string is valid for the call, which only reads it. IRQL: the caller checked for PASSIVE_LEVEL.
     let address = unsafe { sys::MmGetSystemRoutineAddress(&raw const name) };
     (!address.is_null()).then(|| address.expose_provenance())

@@ -53,9 +53,7 @@ impl CriticalRegion {
         irql::require_at_most(Irql::APC)?;
         // SAFETY: the level was checked; dropping the value leaves the region, on this thread because it is not `Send`.
         unsafe { sys::KeEnterCriticalRegion() };
-        Ok(Self {
-            _not_send: PhantomData,
-        })
+        Ok(Self { _not_send: PhantomData })
     }
 }
 
@@ -110,9 +108,7 @@ impl GuardedRegion {
         irql::require_at_most(Irql::APC)?;
         // SAFETY: the level was checked; dropping the value leaves the region, on this thread because it is not `Send`.
         unsafe { sys::KeEnterGuardedRegion() };
-        Ok(Self {
-            _not_send: PhantomData,
-        })
+        Ok(Self { _not_send: PhantomData })
     }
 }
 
@@ -139,8 +135,7 @@ impl Drop for GuardedRegion {
 pub fn apcs_disabled() -> bool {
     // Above DISPATCH_LEVEL the routine may not be asked, and there is no APC there either.
     // SAFETY: the routine reads a counter of the current thread. IRQL: checked first.
-    irql::require_at_most(Irql::DISPATCH).is_err()
-        || unsafe { sys::KeAreApcsDisabled() } != sys::FALSE
+    irql::require_at_most(Irql::DISPATCH).is_err() || unsafe { sys::KeAreApcsDisabled() } != sys::FALSE
 }
 
 /// Tells whether all APCs are held back, by a guarded region or by the level.
@@ -153,6 +148,5 @@ pub fn apcs_disabled() -> bool {
 #[must_use]
 pub fn all_apcs_disabled() -> bool {
     // SAFETY: the routine reads a counter of the current thread and the level. IRQL: checked first.
-    irql::require_at_most(Irql::DISPATCH).is_err()
-        || unsafe { sys::KeAreAllApcsDisabled() } != sys::FALSE
+    irql::require_at_most(Irql::DISPATCH).is_err() || unsafe { sys::KeAreAllApcsDisabled() } != sys::FALSE
 }

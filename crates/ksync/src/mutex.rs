@@ -1,0 +1,49 @@
+//! Data behind locks.
+//!
+//! A lock here owns the data that it guards: [`lock`](PinnedLocked::lock) returns a guard through which the data is reached, and dropping the guard releases the lock. There
+//! is one type, [`Locked<T, L>`](Locked), over all of NT's locks `L`, under the names that the table below gives.
+//!
+//! # Which lock
+//! | type | over | waits by | level to acquire | level while held | APCs held back | in a static |
+//! |---|---|---|---|---|---|---|
+//! | [`FastLocked`] | `FAST_MUTEX` | sleeping | `<= APC_LEVEL` | the caller's | all | no |
+//! | [`GuardLocked`] | `KGUARDED_MUTEX` | sleeping | `<= APC_LEVEL` | the caller's | all | no |
+//! | [`SpinLocked`] | `KSPIN_LOCK` | spinning | `<= DISPATCH_LEVEL` | `DISPATCH_LEVEL` | all | yes |
+//! | [`KMutex`] | `KMUTEX` | sleeping, with timeout, alertable | `<= APC_LEVEL` | the caller's | normal | no |
+//!
+//! In short: [`FastLocked`] among threads, [`SpinLocked`] where a DPC takes part.
+//!
+//! # Three places
+//! [`Locked`] can be moved; what the kernel links to is then in a box of its own. [`PinnedLocked`] lies in place, as a field of a larger structure. A lock that is
+//! a word can be made at compile time, as a static. See [the crate](crate#where-an-object-lives).
+//!
+//! # Errors instead of hangs and bug checks
+//! A lock that is asked for at too high a level returns [`NtError::IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH), and one that is asked for by its holder returns
+//! [`NtError::WOULD_DEADLOCK`](crate::NtError::WOULD_DEADLOCK). Nothing has happened then. A guard that is dropped at a level at which its lock cannot be released leaves
+//! the lock held, for ever, and says so through `DbgPrint`. Forgetting a guard does the same silently.
+//!
+//! There is no poisoning: a driver that panics stops the system.
+
+mod backend;
+mod fast;
+mod guard;
+mod guarded;
+mod kmutex;
+mod locked;
+pub mod placement;
+mod report;
+mod spin;
+
+pub use backend::{Backend, Blocking, ConstInit, Exclusive, SendAndSync, SendOnly, Shared, Sharing};
+pub use fast::{Fast, FastLocked, FastLockedGuard, PinnedFastLocked};
+pub use guard::{LockedGuard, MappedLockedGuard, MappedSharedGuard, SharedGuard};
+pub use guarded::{GuardLocked, GuardLockedGuard, Guarded, PinnedGuardLocked};
+pub use kmutex::{KMutex, KMutexGuard, Mutex, PinnedKMutex};
+pub use locked::{Locked, PinnedLocked};
+pub use spin::{PinnedSpinLocked, Spin, SpinLocked, SpinLockedGuard};
+
+/// The bug check for a lock in place that is dropped while the kernel still links to it: its holder forgot a guard, or the level forbids taking it out of the
+/// kernel's lists. The first parameter is the lock's address, the second a status. The digits spell `ksyn`.
+///
+/// Locks that are boxed are leaked instead.
+pub const DROPPED_WHILE_HELD: u32 = 0x6B73_796E;
