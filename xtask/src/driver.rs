@@ -1,7 +1,8 @@
 //! `cargo xtask driver`: a native `.sys` without Windows and without the WDK.
 //!
 //! The driver's library is built as a `cdylib` for `x86_64-pc-windows-gnu`, linked by mingw-w64's GCC with the native
-//! subsystem and `DriverEntry` as its entry point, and the image is then [checked](crate::image).
+//! subsystem and `DriverEntry` as its entry point, and the image is then [checked](crate::image). The same source and
+//! tools give the same bytes. The linker's map is put beside the image, as `<name>.map`.
 //!
 //! `core` and `alloc` for that target come from the first of these that is there:
 //!
@@ -84,7 +85,8 @@ pub(crate) fn build(workspace: &Workspace, name: &str) -> Result<Driver> {
     let folder = workspace.target().join("driver");
     let runtime = folder.join("runtime");
     tools.make_runtime(&runtime).context("cannot make the libraries that the driver links with")?;
-    let built = compile(workspace, name, &tools, &standard_library, &runtime, &folder.join("build"))?;
+    let map = folder.join(format!("{name}.map"));
+    let built = compile(workspace, name, &tools, &standard_library, &runtime, &map, &folder.join("build"))?;
 
     let path = folder.join(format!("{name}.sys"));
     let mut bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
@@ -110,13 +112,15 @@ fn compile(
     tools: &MingwTools,
     standard_library: &StandardLibrary,
     runtime: &Path,
+    map: &Path,
     target_dir: &Path,
 ) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
     // Flags of the person's own machine (`-C target-cpu=native`, say) are for programs, not for a kernel.
-    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
+    for variable in ["RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
         cargo.env_remove(variable);
     }
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", remapped_paths(workspace, standard_library).join("\u{1f}"));
     cargo
         .env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", &tools.gcc)
         .args(["rustc", "--package", name, "--lib", "--crate-type", "cdylib"])
@@ -135,12 +139,28 @@ fn compile(
     for argument in LINK_ARGUMENTS {
         cargo.arg(format!("-Clink-arg={argument}"));
     }
+    // The symbols hold paths of the machine and of the moment, so they stay out; the linker's map has the names.
+    cargo.arg("-Cstrip=symbols").arg(format!("-Clink-arg=-Wl,-Map,{}", map.display()));
     cargo.arg(format!("-Clink-arg=-L{}", runtime.display()));
 
     let library = target_dir.join(TARGET).join("driver").join(format!("{}.dll", name.replace('-', "_")));
     process::run(&mut cargo).context("the driver does not build")?;
     ensure!(library.is_file(), "cargo made no {}", library.display());
     Ok(library)
+}
+
+/// Flags that keep this machine's paths out of the image, where a panic's location would name them.
+fn remapped_paths(workspace: &Workspace, standard_library: &StandardLibrary) -> Vec<String> {
+    let home = env::home_dir().map(|home| home.join(".cargo"));
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or(home);
+    let sysroot = match standard_library {
+        StandardLibrary::Source { sysroot, .. } => Some(sysroot.join("lib/rustlib/src/rust")),
+        StandardLibrary::Compiled { .. } => None,
+    };
+    [(cargo_home, "/cargo"), (sysroot, "/rust"), (Some(workspace.root().to_path_buf()), "/ksync")]
+        .into_iter()
+        .filter_map(|(from, to)| Some(format!("--remap-path-prefix={}={to}", from?.display())))
+        .collect()
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {
@@ -219,7 +239,7 @@ enum StandardLibrary {
     /// Compiled, in the toolchain in use.
     Compiled { version: String },
     /// From source, by this compiler.
-    Source { rustc: PathBuf, version: String },
+    Source { rustc: PathBuf, sysroot: PathBuf, version: String },
 }
 
 impl StandardLibrary {
@@ -230,7 +250,7 @@ impl StandardLibrary {
                 return Some(Self::Compiled { version: compiler.version });
             }
             if compiler.has_source() {
-                return Some(Self::Source { rustc: compiler.path, version: compiler.version });
+                return Some(compiler.into_source());
             }
         }
         let candidates = process::on_path("rustc").chain([PathBuf::from("/usr/bin/rustc")]).chain(debian_rustc());
@@ -239,13 +259,13 @@ impl StandardLibrary {
             .filter(|path| seen.insert(path.clone()))
             .filter_map(|path| Compiler::probe(&path))
             .find(|compiler| compiler.is_new_enough() && compiler.has_source())
-            .map(|compiler| Self::Source { rustc: compiler.path, version: compiler.version })
+            .map(Compiler::into_source)
     }
 
     fn describe(&self) -> String {
         match self {
             Self::Compiled { version } => format!("{version} and its {TARGET} target"),
-            Self::Source { rustc, version } => format!("{version} ({}), core and alloc from source", rustc.display()),
+            Self::Source { rustc, version, .. } => format!("{version} ({}), core and alloc from source", rustc.display()),
         }
     }
 }
@@ -273,6 +293,10 @@ impl Compiler {
             version: version.split_whitespace().take(2).collect::<Vec<_>>().join(" "),
             sysroot: PathBuf::from(sysroot.trim()),
         })
+    }
+
+    fn into_source(self) -> StandardLibrary {
+        StandardLibrary::Source { rustc: self.path, sysroot: self.sysroot, version: self.version }
     }
 
     fn has_target(&self) -> bool {

@@ -25,6 +25,11 @@ impl Workspace {
         Ok(Self { root, target })
     }
 
+    /// The folder that holds everything.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where build output goes: `target`, or what `CARGO_TARGET_DIR` says.
     pub(crate) fn target(&self) -> &Path {
         &self.target
