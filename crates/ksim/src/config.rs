@@ -61,6 +61,7 @@ pub(crate) struct Config {
     pub(crate) step_limit: u64,
     pub(crate) trace: bool,
     pub(crate) echo: bool,
+    pub(crate) threaded_dpcs: bool,
 }
 
 impl Default for Config {
@@ -77,6 +78,7 @@ impl Default for Config {
             step_limit: 20_000_000,
             trace: true,
             echo: false,
+            threaded_dpcs: true,
         }
     }
 }

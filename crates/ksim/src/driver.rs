@@ -32,9 +32,13 @@ pub struct LoadedDriver {
 /// use ksim::Machine;
 /// use ksync_sys::{DRIVER_OBJECT, NTSTATUS, STATUS_SUCCESS, UNICODE_STRING};
 ///
-/// unsafe extern "system-unwind" fn entry(_driver: *mut DRIVER_OBJECT, _path: *mut UNICODE_STRING) -> NTSTATUS {
+/// unsafe extern "system-unwind" fn entry(driver: *mut DRIVER_OBJECT, _path: *mut UNICODE_STRING) -> NTSTATUS {
+///     // The system passes the driver's own object.
+///     unsafe { (*driver).DriverUnload = Some(unload) };
 ///     STATUS_SUCCESS
 /// }
+///
+/// unsafe extern "system-unwind" fn unload(_driver: *mut DRIVER_OBJECT) {}
 ///
 /// let outcome = Machine::new().run(|| {
 ///     let driver = ksim::load_driver("sample", entry).expect("the entry succeeds");
@@ -45,7 +49,7 @@ pub struct LoadedDriver {
 pub fn load_driver(name: &str, entry: DRIVER_INITIALIZE) -> Result<LoadedDriver, NTSTATUS> {
     let call = Call { cell: current("load_driver"), export: None };
     let path: Vec<u16> = format!("\\Registry\\Machine\\System\\CurrentControlSet\\Services\\{name}").encode_utf16().collect();
-    let bytes = u16::try_from(path.len() * 2).unwrap_or(u16::MAX & !1);
+    let bytes = u16::try_from(path.len() * 2).unwrap_or(u16::MAX - 1);
     let mut path_string = UNICODE_STRING { Length: bytes, MaximumLength: bytes, Buffer: path.as_ptr().cast_mut() };
     let mut object = Box::new(layout::driver_object());
     let (index, before) = call.operate(|kernel| {

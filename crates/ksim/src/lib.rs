@@ -10,7 +10,7 @@
 //! let outcome = Machine::new().processors(2).run(|| {
 //!     let mut event = std::mem::MaybeUninit::<KEVENT>::uninit();
 //!     let event = event.as_mut_ptr();
-//!     // SAFETY: the event outlives its uses and does not move.
+//!     // The event outlives its uses and does not move.
 //!     unsafe {
 //!         KeInitializeEvent(event, NotificationEvent, 0);
 //!         KeSetEvent(event, 0, 0);

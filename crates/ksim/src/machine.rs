@@ -2,11 +2,12 @@
 
 use crate::config::{ClockMode, Config, OsProfile};
 use crate::engine::context::{Context, ContextHandle, Resumed};
+use crate::engine::dpc::RunningDpc;
 use crate::engine::kernel::Executing;
 use crate::engine::thread::State;
 use crate::engine::{Check, Cpu, Fault, Kernel, Stop};
 use crate::exports::Export;
-use crate::report::bug_check::codes;
+use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
 use crate::report::{BugCheck, CallSite, DriverPanic, End, Left, Outcome, PoolLeft, Statistics, WaitGraph};
 use crate::schedule::Policy;
@@ -119,6 +120,13 @@ impl Machine {
         self
     }
 
+    /// Whether threaded DPCs run in threads at PASSIVE_LEVEL, as they do by default, or like ordinary ones at DISPATCH_LEVEL, as they do
+    /// where an administrator has disabled them. A driver must be right under both (rule 47).
+    pub fn threaded_dpcs(mut self, enabled: bool) -> Self {
+        self.config.threaded_dpcs = enabled;
+        self
+    }
+
     /// Whether `DbgPrint` also goes to standard output.
     pub fn echo(mut self, echo: bool) -> Self {
         self.config.echo = echo;
@@ -181,61 +189,93 @@ impl MachineCell {
     /// Everything that `body` borrows outlives the machine's run.
     pub(crate) unsafe fn thread_context(&self, body: impl FnOnce(&MachineCell)) -> std::io::Result<Context> {
         let cell: *const MachineCell = self;
-        // SAFETY: by this function's contract; the cell itself outlives all contexts, which `run_to_end` discards.
-        unsafe {
-            Context::new(move |handle| {
-                // SAFETY: the cell outlives all contexts.
-                let cell = &*cell;
-                cell.handle.set(handle);
-                cell.settle();
-                cell.guard(|| body(cell));
-                if !cell.dying.get() {
-                    cell.call().operate(|kernel| kernel.terminate_thread(0));
-                }
-            })
-        }
+        let start = move |handle| {
+            // SAFETY: the cell outlives all contexts, which `run_to_end` discards.
+            let cell = unsafe { &*cell };
+            cell.handle.set(handle);
+            cell.settle();
+            cell.guard(|| body(cell));
+            if !cell.dying.get() {
+                cell.call().operate(|kernel| kernel.terminate_thread(0));
+            }
+        };
+        // SAFETY: by this function's contract.
+        unsafe { Context::new(start) }
     }
 
     /// The context of a processor's DPC queue: it drains the queue, suspends, and drains it again when resumed.
     fn dpc_context(&self) -> std::io::Result<Context> {
         let cell: *const MachineCell = self;
-        // SAFETY: the closure borrows only the cell, which outlives all contexts.
-        unsafe {
-            Context::new(move |handle| {
-                // SAFETY: the cell outlives all contexts.
-                let cell = &*cell;
-                cell.handle.set(handle);
-                loop {
-                    cell.drain_dpcs();
-                    cell.suspend();
+        let start = move |handle| {
+            // SAFETY: the cell outlives all contexts, which `run_to_end` discards.
+            let cell = unsafe { &*cell };
+            cell.handle.set(handle);
+            loop {
+                cell.drain_dpcs();
+                cell.suspend();
+            }
+        };
+        // SAFETY: the closure borrows nothing but the cell.
+        unsafe { Context::new(start) }
+    }
+
+    /// The context of the thread that runs a processor's threaded DPCs (rule 47).
+    fn threaded_dpc_context(&self, cpu: Cpu) -> std::io::Result<Context> {
+        let body = move |cell: &MachineCell| {
+            let call = cell.call();
+            loop {
+                match call.operate(|kernel| kernel.next_threaded_dpc(cpu)) {
+                    Some(dpc) => cell.run_dpc(dpc),
+                    // Woken for more, or for a kernel APC.
+                    None => continue,
                 }
-            })
+            }
+        };
+        // SAFETY: the body borrows nothing.
+        unsafe { self.thread_context(body) }
+    }
+
+    /// Creates the threads for threaded DPCs that the engine has asked for.
+    fn create_dpc_threads(&self) {
+        loop {
+            let Some(cpu) = self.kernel.borrow_mut().wanted_dpc_threads.pop() else { return };
+            match self.threaded_dpc_context(cpu) {
+                Ok(context) => self.kernel.borrow_mut().create_dpc_thread(cpu, context),
+                Err(error) => panic!("ksim: no stack for threaded DPCs: {error}"),
+            }
         }
+    }
+
+    /// Runs one DPC routine, and checks what it leaves.
+    fn run_dpc(&self, dpc: RunningDpc) {
+        self.guard(|| {
+            if let Some(routine) = dpc.routine {
+                // SAFETY: the driver vouched for the routine and its context when it initialised the DPC.
+                unsafe { routine(dpc.dpc, dpc.context, dpc.arguments[0], dpc.arguments[1]) };
+            }
+        });
+        self.call().operate(|kernel| kernel.finish_dpc(dpc));
     }
 
     /// A call into the engine that is not of an export.
     pub(crate) fn call(&self) -> Call {
+        let cell: *const MachineCell = self;
         // SAFETY: the reference is used within the call only, and the machine outlives everything that runs on it.
-        Call { cell: unsafe { &*(&raw const *self) }, export: None }
+        Call { cell: unsafe { &*cell }, export: None }
     }
 
     fn drain_dpcs(&self) {
-        let call = self.call();
         loop {
             let next = self.kernel.borrow_mut().next_dpc();
-            let Some(dpc) = next else { break };
-            self.guard(|| {
-                if let Some(routine) = dpc.routine {
-                    // SAFETY: the driver vouched for the routine and its context when it initialised the DPC.
-                    unsafe { routine(dpc.dpc, dpc.context, dpc.arguments[0], dpc.arguments[1]) };
-                }
-            });
-            call.operate(|kernel| kernel.finish_dpc(dpc));
+            match next {
+                Some(dpc) => self.run_dpc(dpc),
+                None => break,
+            }
         }
         // `operate` would look at whether this context may go on; it suspends next in any case.
         let left = self.kernel.borrow_mut().leave_dpcs();
         if let Err(fault) = left {
-            self.stop_with(fault, None);
+            self.stop_with(*fault, None);
         }
     }
 
@@ -269,7 +309,7 @@ impl MachineCell {
     }
 
     /// Records why the machine stops. The context that runs is not resumed after its next suspension.
-    fn stop_with(&self, fault: Fault, export: Option<&'static Export>) {
+    fn stop_with(&self, fault: Violation, export: Option<&'static Export>) {
         let frames = backtrace::Backtrace::new_unresolved();
         let mut kernel = self.kernel.borrow_mut();
         if kernel.stop.is_some() {
@@ -294,7 +334,7 @@ impl MachineCell {
 
     /// A fault in what the running context called: the machine stops, and the call does not return.
     #[cold]
-    fn halt(&self, fault: Fault, export: Option<&'static Export>) -> ! {
+    fn halt(&self, fault: Violation, export: Option<&'static Export>) -> ! {
         self.stop_with(fault, export);
         loop {
             self.suspend();
@@ -356,6 +396,11 @@ impl MachineCell {
         let mut kernel = self.kernel.borrow_mut();
         if kernel.stop.is_some() {
             return None;
+        }
+        if !kernel.wanted_dpc_threads.is_empty() {
+            drop(kernel);
+            self.create_dpc_threads();
+            kernel = self.kernel.borrow_mut();
         }
         let Some(cpu) = kernel.pick_processor() else {
             drop(kernel);
@@ -432,7 +477,7 @@ impl MachineCell {
                 let expired = kernel.expire();
                 drop(kernel);
                 if let Err(fault) = expired {
-                    self.stop_with(fault, None);
+                    self.stop_with(*fault, None);
                 }
             }
             _ => {
@@ -558,7 +603,7 @@ impl Call {
         let irql = kernel.irql();
         if !export.irql.contains(irql) {
             drop(kernel);
-            cell.halt(export.irql.violation(export.name, irql), Some(export));
+            cell.halt(*export.irql.violation(export.name, irql), Some(export));
         }
         let suspend = export.visible && kernel.scheduling_point();
         drop(kernel);
@@ -589,7 +634,7 @@ impl Call {
                 }
                 value
             }
-            Err(fault) => self.cell.halt(fault, self.export),
+            Err(fault) => self.cell.halt(*fault, self.export),
         }
     }
 
@@ -601,7 +646,7 @@ impl Call {
 
     /// Stops the machine.
     pub(crate) fn fail(self, fault: Fault) -> ! {
-        self.cell.halt(fault, self.export)
+        self.cell.halt(*fault, self.export)
     }
 
     /// Ends the running thread. Its stack is given back without unwinding.

@@ -96,7 +96,7 @@ impl Kernel {
         let position = self.deliverable_apc(tid)?;
         let apc = self.threads[tid as usize].apc.kernel.remove(position)?;
         // SAFETY: a queued APC's memory is valid until it is delivered, by the contract of KeInsertQueueApc.
-        unsafe { (&raw mut (*apc).Inserted).write(0) };
+        unsafe { (*apc).Inserted = 0 };
         let number = self.thread_number(tid);
         self.record(Operation::DeliverApc, number, 0);
         Some(apc)
@@ -111,7 +111,7 @@ impl Kernel {
             return Ok(false);
         }
         // SAFETY: as above.
-        unsafe { (&raw mut (*apc).Inserted).write(1) };
+        unsafe { (*apc).Inserted = 1 };
         let number = self.thread_number(tid);
         self.record(Operation::InsertApc, number, 0);
         let user = value.ApcMode != 0 && value.NormalRoutine.is_some();
@@ -163,7 +163,7 @@ impl Kernel {
         thread.apc.kernel.retain(|&queued| queued != apc);
         thread.apc.user.retain(|&queued| queued != apc);
         // SAFETY: as above.
-        unsafe { (&raw mut (*apc).Inserted).write(0) };
+        unsafe { (*apc).Inserted = 0 };
         Ok(true)
     }
 
@@ -202,6 +202,6 @@ impl Kernel {
 /// A special kernel APC has no normal routine.
 fn is_special(apc: *mut KAPC) -> bool {
     // SAFETY: a queued APC's memory is valid until it is delivered, by the contract of KeInsertQueueApc.
-    let normal: PKNORMAL_ROUTINE = unsafe { (&raw const (*apc).NormalRoutine).read() };
+    let normal: PKNORMAL_ROUTINE = unsafe { (*apc).NormalRoutine };
     normal.is_none()
 }

@@ -1,11 +1,12 @@
 //! DPCs and their queues (rules 41 to 46, 48, 49).
 
-use super::kernel::{Check, Kernel};
+use super::context::Context;
+use super::kernel::{Check, Executing, Kernel};
 use super::layout;
-use super::object::{Kind, ObjId};
+use super::object::{Kind, ObjId, SYSTEM};
 use super::processor::Cpu;
-use super::thread::{State, Tid};
-use crate::irql::DISPATCH_LEVEL;
+use super::thread::Tid;
+use crate::irql::{DISPATCH_LEVEL, PASSIVE_LEVEL};
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
 use ksync_sys::{HighImportance, KDPC, LowImportance, MediumHighImportance, MediumImportance, PKDEFERRED_ROUTINE};
@@ -129,10 +130,14 @@ impl Kernel {
         let importance = state.importance;
         self.dpcs.inserted = order;
         // SAFETY: a registered DPC's memory is valid.
-        unsafe { (&raw mut (*memory).SystemArgument1).write(argument1) };
+        unsafe { (*memory).SystemArgument1 = argument1 };
         // SAFETY: as above.
-        unsafe { (&raw mut (*memory).SystemArgument2).write(argument2) };
+        unsafe { (*memory).SystemArgument2 = argument2 };
         self.record(Operation::InsertDpc, number, u64::from(cpu));
+        if self.dpc_state(id).threaded && self.config.threaded_dpcs {
+            self.insert_threaded(id, cpu, importance);
+            return Ok(true);
+        }
         let here = self.cpu == cpu;
         let processor = &mut self.processors[cpu as usize];
         if importance == HighImportance {
@@ -154,7 +159,7 @@ impl Kernel {
         self.dpc_state(id).importance = importance;
         let memory = self.objects[id].address as *mut KDPC;
         // SAFETY: a registered DPC's memory is valid.
-        unsafe { (&raw mut (*memory).Importance).write(importance as u8) };
+        unsafe { (*memory).Importance = importance as u8 };
     }
 
     /// Sets the processor that a DPC's next insertion goes to.
@@ -162,7 +167,7 @@ impl Kernel {
         self.dpc_state(id).target = Some(cpu);
         let memory = self.objects[id].address as *mut KDPC;
         // SAFETY: a registered DPC's memory is valid.
-        unsafe { (&raw mut (*memory).Number).write(u16::from(cpu) + 0x800) };
+        unsafe { (*memory).Number = u16::from(cpu) + 0x800 };
     }
 
     /// Takes a DPC off its queue. True when it had not started (rule 45).
@@ -172,6 +177,7 @@ impl Kernel {
         self.record(Operation::RemoveDpc, number, u64::from(queued.is_some()));
         let Some(cpu) = queued else { return false };
         self.processors[cpu as usize].dpcs.retain(|&queued| queued != id);
+        self.processors[cpu as usize].threaded_dpcs.retain(|&queued| queued != id);
         self.update_runnable(cpu);
         self.wake_flushers();
         true
@@ -189,36 +195,89 @@ impl Kernel {
     pub(crate) fn next_dpc(&mut self) -> Option<RunningDpc> {
         let cpu = self.cpu;
         let id = self.processor().dpcs.pop_front()?;
-        let state = self.dpc_state(id);
-        state.queued_on = None;
-        let (driver, order) = (state.driver, state.order);
-        let (memory, number) = (self.objects[id].address as *mut KDPC, self.objects[id].number);
+        let (driver, order, mut dpc) = self.start_dpc(id);
         let interrupted = self.processors[cpu as usize].current;
-        let counters = interrupted.map(|tid| {
+        dpc.counters = interrupted.map(|tid| {
             let apc = &self.threads[tid as usize].apc;
             (tid, apc.kernel_disable, apc.special_disable)
         });
         let processor = self.processor();
         processor.running_dpc = Some((id, order));
         processor.running_driver = driver;
+        Some(dpc)
+    }
+
+    /// What is common to both kinds: the DPC leaves its queue, and its structure is read.
+    fn start_dpc(&mut self, id: ObjId) -> (Option<u16>, u64, RunningDpc) {
+        let state = self.dpc_state(id);
+        state.queued_on = None;
+        let (driver, order) = (state.driver, state.order);
+        let (memory, number) = (self.objects[id].address as *mut KDPC, self.objects[id].number);
         self.dpcs_run += 1;
         self.record(Operation::RunDpc, number, 0);
         // SAFETY: a registered DPC's memory is valid.
         let value = unsafe { memory.read() };
-        Some(RunningDpc {
+        let dpc = RunningDpc {
             routine: value.DeferredRoutine,
             dpc: memory,
             context: value.DeferredContext,
             arguments: [value.SystemArgument1, value.SystemArgument2],
-            counters,
-        })
+            counters: None,
+        };
+        (driver, order, dpc)
+    }
+
+    /// Queues a threaded DPC for its processor's thread, which is created when first needed.
+    fn insert_threaded(&mut self, id: ObjId, cpu: Cpu, importance: i32) {
+        let processor = &mut self.processors[cpu as usize];
+        if importance == HighImportance {
+            processor.threaded_dpcs.push_front(id);
+        } else {
+            processor.threaded_dpcs.push_back(id);
+        }
+        match processor.dpc_thread {
+            Some(tid) => self.unpark(tid, SYSTEM),
+            None if self.wanted_dpc_threads.contains(&cpu) => {}
+            None => self.wanted_dpc_threads.push(cpu),
+        }
+        self.attention = true;
+    }
+
+    /// Enters the thread that runs a processor's threaded DPCs: of the highest priority, and the system's own.
+    pub(crate) fn create_dpc_thread(&mut self, cpu: Cpu, context: Context) {
+        let tid = self.create_system_thread(cpu, context);
+        self.processors[cpu as usize].dpc_thread = Some(tid);
+    }
+
+    /// The next threaded DPC of the processor, for its thread. None when it had to wait for one.
+    pub(crate) fn next_threaded_dpc(&mut self, cpu: Cpu) -> Check<Option<RunningDpc>> {
+        let Some(id) = self.processors[cpu as usize].threaded_dpcs.pop_front() else {
+            self.park(SYSTEM, "threaded DPCs")?;
+            return Ok(None);
+        };
+        let (driver, order, mut dpc) = self.start_dpc(id);
+        let tid = self.this_thread();
+        self.processors[cpu as usize].running_threaded = Some((id, order));
+        let thread = self.thread(tid);
+        thread.driver = driver;
+        dpc.counters = Some((tid, thread.apc.kernel_disable, thread.apc.special_disable));
+        Ok(Some(dpc))
     }
 
     /// What is checked when a DPC routine has returned.
     pub(crate) fn finish_dpc(&mut self, dpc: RunningDpc) -> Check<()> {
         let routine = dpc.routine.map_or(0, |routine| routine as usize as u64);
         let irql = self.irql();
-        if let Some(&lock) = self.processor().dpc_spin_locks.first() {
+        let threaded = match self.executing {
+            Executing::Thread(tid) => Some(tid),
+            _ => None,
+        };
+        let expected = if threaded.is_some() { PASSIVE_LEVEL } else { DISPATCH_LEVEL };
+        let held = match threaded {
+            Some(tid) => self.threads[tid as usize].spin_locks.first(),
+            None => self.processors[self.cpu as usize].dpc_spin_locks.first(),
+        };
+        if let Some(&lock) = held {
             let address = self.objects[lock].address as u64;
             return Err(Violation::boxed(
                 codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
@@ -226,10 +285,10 @@ impl Kernel {
                 "a DPC routine returned while it held a spin lock",
             ));
         }
-        if irql != DISPATCH_LEVEL {
+        if irql != expected {
             return Err(Violation::boxed(
                 codes::IRQL_UNEXPECTED_VALUE,
-                [u64::from(irql) << 16 | u64::from(DISPATCH_LEVEL) << 8, routine, 0, 0],
+                [u64::from(irql) << 16 | u64::from(expected) << 8, routine, 0, 0],
                 "a DPC routine returned at another IRQL than it was called at",
             ));
         }
@@ -244,9 +303,20 @@ impl Kernel {
                 ));
             }
         }
-        let processor = self.processor();
-        processor.running_dpc = None;
-        processor.running_driver = None;
+        match threaded {
+            Some(tid) => {
+                self.threads[tid as usize].driver = None;
+                let cpu = self.processors.iter().position(|processor| processor.dpc_thread == Some(tid));
+                if let Some(cpu) = cpu {
+                    self.processors[cpu].running_threaded = None;
+                }
+            }
+            None => {
+                let processor = self.processor();
+                processor.running_dpc = None;
+                processor.running_driver = None;
+            }
+        }
         self.wake_flushers();
         Ok(())
     }
@@ -264,19 +334,26 @@ impl Kernel {
 
     /// The oldest insertion that is still queued or running.
     fn oldest_unfinished_dpc(&self) -> u64 {
-        let queued = self.processors.iter().flat_map(|processor| &processor.dpcs).map(|&id| match &self.objects[id].kind {
-            Kind::Dpc(state) => state.order,
-            _ => u64::MAX,
-        });
-        let running = self.processors.iter().filter_map(|processor| processor.running_dpc.map(|(_, order)| order));
+        let queued =
+            self.processors.iter().flat_map(|processor| processor.dpcs.iter().chain(&processor.threaded_dpcs)).map(|&id| {
+                match &self.objects[id].kind {
+                    Kind::Dpc(state) => state.order,
+                    _ => u64::MAX,
+                }
+            });
+        let running = self
+            .processors
+            .iter()
+            .flat_map(|processor| [processor.running_dpc, processor.running_threaded])
+            .flatten()
+            .map(|(_, order)| order);
         queued.chain(running).min().unwrap_or(u64::MAX)
     }
 
-    /// Begins KeFlushQueuedDpcs for the running thread. True when there is nothing to wait for.
-    pub(crate) fn begin_flush(&mut self) -> bool {
-        let last = self.dpcs.inserted;
+    /// True when all DPCs up to the insertion `last` are done. Otherwise the running thread waits for them.
+    pub(crate) fn flush_dpcs(&mut self, last: u64) -> Check<bool> {
         if self.oldest_unfinished_dpc() > last {
-            return true;
+            return Ok(true);
         }
         for cpu in 0..self.config.processors {
             let processor = &mut self.processors[cpu as usize];
@@ -287,13 +364,8 @@ impl Kernel {
         // A kernel APC may have broken an earlier turn of the same wait.
         self.dpcs.flushing.retain(|(flushing, _)| *flushing != tid);
         self.dpcs.flushing.push((tid, last));
-        let thread = self.thread(tid);
-        thread.state = State::Waiting;
-        thread.wait.objects.clear();
-        thread.wait.request.reason = "KeFlushQueuedDpcs";
-        thread.wait.expiry = None;
-        self.leave_processor();
-        false
+        self.park(SYSTEM, "KeFlushQueuedDpcs")?;
+        Ok(false)
     }
 
     fn wake_flushers(&mut self) {
@@ -306,7 +378,7 @@ impl Kernel {
         self.dpcs.flushing = waiting;
         let done: Vec<(Tid, u64)> = done;
         for (tid, _) in done {
-            self.end_wait(tid, ksync_sys::STATUS_SUCCESS, 0);
+            self.unpark(tid, SYSTEM);
         }
     }
 

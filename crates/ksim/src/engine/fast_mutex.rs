@@ -45,7 +45,9 @@ impl Kernel {
         let event = (pointer as usize).wrapping_add(std::mem::offset_of!(FAST_MUTEX, Event));
         self.object_of_kind(event as *const u8, "fast mutex", |kind| matches!(kind, Kind::Event { notification: false }))?;
         // SAFETY: the event inside is registered, so that the memory around it is a fast mutex's or at least mapped.
-        let (count, owner) = unsafe { ((&raw const (*pointer).Count).read(), (&raw const (*pointer).Owner).read()) };
+        let count = unsafe { (*pointer).Count };
+        // SAFETY: as above.
+        let owner = unsafe { (*pointer).Owner };
         if count != 1 || !owner.is_null() {
             return Err(Violation::boxed(
                 codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
@@ -58,9 +60,9 @@ impl Kernel {
 
     fn write_fast_mutex(&self, pointer: *mut FAST_MUTEX, count: i32, owner: *mut KTHREAD) {
         // SAFETY: the mutex is registered, so that its memory is valid.
-        unsafe { (&raw mut (*pointer).Count).write(count) };
+        unsafe { (*pointer).Count = count };
         // SAFETY: as above.
-        unsafe { (&raw mut (*pointer).Owner).write(owner.cast()) };
+        unsafe { (*pointer).Owner = owner.cast() };
     }
 
     /// One attempt to take a fast mutex, which waits when another thread owns it.
@@ -190,7 +192,7 @@ impl Kernel {
         }
         self.write_fast_mutex(pointer, 1, std::ptr::null_mut());
         // SAFETY: by the caller's contract.
-        unsafe { (&raw mut (*pointer).Contention).write(0) };
+        unsafe { (*pointer).Contention = 0 };
         Ok(())
     }
 

@@ -3,9 +3,9 @@
 use super::dpc::DpcState;
 use super::kernel::{Check, Kernel};
 use super::layout;
-use super::object::Kind;
+use super::object::{Kind, SYSTEM};
 use super::processor::Cpu;
-use super::thread::{State, Tid};
+use super::thread::Tid;
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{HighImportance, KDPC, PKDEFERRED_ROUTINE};
 use std::ffi::c_void;
@@ -26,12 +26,11 @@ struct Words {
 /// The one generic call that may be under way.
 #[derive(Default)]
 pub(crate) struct GenericCall {
+    #[expect(clippy::vec_box, reason = "the DPCs must not move while they are queued")]
     dpcs: Vec<Box<KDPC>>,
     words: Box<Words>,
     /// The thread that called, while it is under way.
     caller: Option<Tid>,
-    /// The caller blocks until the last processor is done.
-    caller_waits: bool,
     /// Threads that wait for their turn to call.
     turns: Vec<Tid>,
     /// Processors that turn at the barrier.
@@ -39,31 +38,14 @@ pub(crate) struct GenericCall {
 }
 
 impl Kernel {
-    /// Blocks the running thread outside any object's wait list.
-    fn block_thread(&mut self, tid: Tid) {
-        let thread = self.thread(tid);
-        thread.state = State::Waiting;
-        thread.wait.objects.clear();
-        thread.wait.expiry = None;
-        thread.wait.request.alertable = false;
-        thread.wait.request.user_mode = false;
-        thread.wait.request.reason = "KeGenericCallDpc";
-        // Not for APCs to interrupt: the level of the wait is what they look at.
-        thread.apc.special_disable -= 1;
-        self.leave_processor();
-    }
-
-    fn unblock_thread(&mut self, tid: Tid) {
-        self.thread(tid).apc.special_disable += 1;
-        self.end_wait(tid, ksync_sys::STATUS_SUCCESS, 0);
-    }
-
     /// Queues the routine on all processors. False when another call is under way; try again when the thread goes on.
     pub(crate) fn begin_generic_call(&mut self, routine: PKDEFERRED_ROUTINE, context: *mut c_void) -> Check<bool> {
         let tid = self.this_thread();
         if self.generic.caller.is_some() {
-            self.generic.turns.push(tid);
-            self.block_thread(tid);
+            if !self.generic.turns.contains(&tid) {
+                self.generic.turns.push(tid);
+            }
+            self.park(SYSTEM, "KeGenericCallDpc")?;
             return Ok(false);
         }
         self.generic.caller = Some(tid);
@@ -86,14 +68,13 @@ impl Kernel {
         Ok(true)
     }
 
-    /// The caller waits until the last processor is done.
-    pub(crate) fn await_generic_call(&mut self) -> Check<()> {
-        if self.generic.words.outstanding > 0 {
-            self.generic.caller_waits = true;
-            let tid = self.this_thread();
-            self.block_thread(tid);
+    /// True when the last processor is done. Otherwise the caller waits.
+    pub(crate) fn generic_call_is_over(&mut self) -> Check<bool> {
+        if self.generic.words.outstanding == 0 {
+            return Ok(true);
         }
-        Ok(())
+        self.park(SYSTEM, "KeGenericCallDpc")?;
+        Ok(false)
     }
 
     /// The call is over: the DPCs go, and the next caller has its turn.
@@ -104,9 +85,8 @@ impl Kernel {
             }
         }
         self.generic.caller = None;
-        self.generic.caller_waits = false;
         for tid in std::mem::take(&mut self.generic.turns) {
-            self.unblock_thread(tid);
+            self.unpark(tid, SYSTEM);
         }
         Ok(())
     }
@@ -128,11 +108,9 @@ impl Kernel {
         let words = &mut self.generic.words;
         words.outstanding = words.outstanding.saturating_sub(1);
         if words.outstanding == 0
-            && self.generic.caller_waits
             && let Some(caller) = self.generic.caller
         {
-            self.generic.caller_waits = false;
-            self.unblock_thread(caller);
+            self.unpark(caller, SYSTEM);
         }
         Ok(())
     }

@@ -63,12 +63,15 @@ pub(crate) struct Kernel {
     pub(crate) chosen: Option<Cpu>,
     /// Set by whatever may keep the current context from simply going on; looked at after every operation.
     pub(crate) attention: bool,
+    #[expect(clippy::vec_box, reason = "the true wait blocks inside must not move")]
     pub(crate) threads: Vec<Box<Thread>>,
     pub(crate) live_threads: usize,
     pub(crate) ready: ReadyQueues,
     pub(crate) objects: ObjectTable,
     pub(crate) timers: TimerQueue,
     pub(crate) dpcs: DpcCounters,
+    /// Processors whose thread for threaded DPCs the machine's loop is to create.
+    pub(crate) wanted_dpc_threads: Vec<Cpu>,
     pub(crate) generic: GenericCall,
     pub(crate) clock: Clock,
     pub(crate) pool: Pool,
@@ -107,6 +110,7 @@ impl Kernel {
             objects: ObjectTable::default(),
             timers: TimerQueue::default(),
             dpcs: DpcCounters::default(),
+            wanted_dpc_threads: Vec::new(),
             generic: GenericCall::default(),
             clock,
             pool,
@@ -259,7 +263,7 @@ impl Kernel {
 
     /// True when the context that just performed an operation may simply go on.
     pub(crate) fn may_continue(&self) -> bool {
-        if self.stop.is_some() {
+        if self.stop.is_some() || !self.wanted_dpc_threads.is_empty() {
             return false;
         }
         let processor = &self.processors[self.cpu as usize];

@@ -91,13 +91,13 @@ pub(crate) fn apc(parts: ApcParts) -> KAPC {
 /// `mutex` points to writable memory of a KMUTANT.
 pub(crate) unsafe fn write_mutant_tail(mutex: *mut KMUTANT, kernel: bool) {
     // SAFETY: by this function's contract.
-    unsafe { (&raw mut (*mutex).MutantListEntry).write(UNLINKED) };
+    unsafe { (*mutex).MutantListEntry = UNLINKED };
     // SAFETY: as above.
-    unsafe { (&raw mut (*mutex).OwnerThread).write(null_mut()) };
+    unsafe { (*mutex).OwnerThread = null_mut() };
     // SAFETY: as above.
-    unsafe { (&raw mut (*mutex).Abandoned).write(0) };
+    unsafe { (*mutex).Abandoned = 0 };
     // SAFETY: as above.
-    unsafe { (&raw mut (*mutex).ApcDisable).write(u8::from(kernel)) };
+    unsafe { (*mutex).ApcDisable = u8::from(kernel) };
 }
 
 /// Writes what a queue has behind its header.
@@ -114,9 +114,9 @@ pub(crate) unsafe fn write_queue_tail(queue: *mut KQUEUE, maximum: u32) {
     // SAFETY: as above.
     unsafe { threads.write(LIST_ENTRY { Flink: threads, Blink: threads }) };
     // SAFETY: as above.
-    unsafe { (&raw mut (*queue).CurrentCount).write(0) };
+    unsafe { (*queue).CurrentCount = 0 };
     // SAFETY: as above.
-    unsafe { (&raw mut (*queue).MaximumCount).write(maximum) };
+    unsafe { (*queue).MaximumCount = maximum };
 }
 
 /// A queue handle of an acquisition.

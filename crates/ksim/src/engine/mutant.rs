@@ -48,13 +48,13 @@ impl Kernel {
     fn write_owner(&self, id: ObjId, owner: *mut ksync_sys::KTHREAD) {
         let memory = self.objects[id].address as *mut KMUTANT;
         // SAFETY: a registered mutex's memory is valid.
-        unsafe { (&raw mut (*memory).OwnerThread).write(owner) };
+        unsafe { (*memory).OwnerThread = owner };
     }
 
     fn write_abandoned(&self, id: ObjId, abandoned: bool) {
         let memory = self.objects[id].address as *mut KMUTANT;
         // SAFETY: a registered mutex's memory is valid.
-        unsafe { (&raw mut (*memory).Abandoned).write(u8::from(abandoned)) };
+        unsafe { (*memory).Abandoned = u8::from(abandoned) };
     }
 
     /// A wait of `tid` takes the mutex, once more if it has it. True when it was abandoned.

@@ -9,8 +9,12 @@ use super::fast_mutex::FastMutexState;
 use super::kernel::{Check, Kernel};
 use super::layout;
 use super::mutant::MutantState;
+use super::push_lock::PushState;
 use super::queue::QueueState;
+use super::resource::ResourceState;
+use super::rundown::RundownState;
 use super::spin::SpinState;
+use super::spin_rw::SpinRwState;
 use super::thread::Tid;
 use super::timer::TimerState;
 use crate::report::bug_check::{Violation, codes};
@@ -20,6 +24,9 @@ use std::collections::VecDeque;
 
 /// The index of an object in the side table.
 pub(crate) type ObjId = u32;
+
+/// Stands for the system itself where an object would be: what threads in KeFlushQueuedDpcs and KeGenericCallDpc are parked on.
+pub(crate) const SYSTEM: ObjId = ObjId::MAX;
 
 /// One entry of an object's wait list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +59,16 @@ pub(crate) enum Kind {
     SpinLock(Box<SpinState>),
     /// FAST_MUTEX, KGUARDED_MUTEX.
     FastMutex(FastMutexState),
+    /// ERESOURCE.
+    Resource(Box<ResourceState>),
+    /// EX_PUSH_LOCK.
+    PushLock(Box<PushState>),
+    /// EX_SPIN_LOCK.
+    SpinRw(Box<SpinRwState>),
+    /// EX_RUNDOWN_REF.
+    Rundown(Box<RundownState>),
+    /// A lookaside list, of either kind.
+    Lookaside,
     /// A slot whose object is gone.
     Free,
 }
@@ -70,6 +87,11 @@ impl Kind {
             Self::Dpc(_) => "DPC",
             Self::SpinLock(_) => "spin lock",
             Self::FastMutex(_) => "fast mutex",
+            Self::Resource(_) => "resource",
+            Self::PushLock(_) => "push lock",
+            Self::SpinRw(_) => "reader-writer spin lock",
+            Self::Rundown(_) => "rundown protection",
+            Self::Lookaside => "lookaside list",
             Self::Free => "freed object",
         }
     }
@@ -111,14 +133,14 @@ impl Object {
     pub(crate) fn signal_state(&self) -> i32 {
         // SAFETY: dispatcher objects are registered by their initialisation with a pointer that its caller vouched for,
         // and leave the table when their memory is freed.
-        unsafe { (&raw const (*self.header()).SignalState).read() }
+        unsafe { (*self.header()).SignalState }
     }
 
     /// Writes the signal state.
     #[inline]
     pub(crate) fn set_signal_state(&self, state: i32) {
         // SAFETY: as in `signal_state`.
-        unsafe { (&raw mut (*self.header()).SignalState).write(state) }
+        unsafe { (*self.header()).SignalState = state }
     }
 
     /// The head of the wait list in the true structure.
@@ -300,6 +322,35 @@ impl Kernel {
         Err(self.wrong_kind(id, expected))
     }
 
+    /// The object whose state is a word that is 0 when it is free and initialised: the first use enters it into the table, where
+    /// any other object that stood there is gone, or the word would not be 0.
+    pub(crate) fn word_object<W: Word>(
+        &mut self,
+        pointer: *const W,
+        expected: &str,
+        is: impl Fn(&Kind) -> bool,
+        make: impl FnOnce() -> Kind,
+    ) -> Check<ObjId> {
+        if let Some(id) = self.objects.find(pointer as usize)
+            && is(&self.objects[id].kind)
+        {
+            return Ok(id);
+        }
+        if (pointer as usize) < 0x1_0000 || self.pool.describe_freed(pointer as usize).is_some() {
+            return Err(self.unknown_object(pointer as usize));
+        }
+        // SAFETY: the caller of the export vouches for the pointer.
+        let word = unsafe { pointer.read() }.bits();
+        if word != 0 {
+            return Err(Violation::boxed_owned(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::UNINITIALIZED_OBJECT, pointer as u64, word, 0],
+                format!("a {expected} was used whose word is not 0 and that nobody holds: it was never initialised"),
+            ));
+        }
+        Ok(self.objects.register(pointer as usize, make()))
+    }
+
     #[cold]
     fn wrong_kind(&self, id: ObjId, expected: &str) -> super::Fault {
         let object = &self.objects[id];
@@ -348,6 +399,10 @@ impl Kernel {
                 Kind::FastMutex(state) if state.owner.is_some() => Some("a thread owns it"),
                 Kind::SpinLock(state) if state.owner.is_some() => Some("it is held"),
                 Kind::Dpc(state) if state.queued_on.is_some() => Some("it is queued"),
+                Kind::Resource(state) if state.is_in_use() => Some("it is owned or waited for"),
+                Kind::PushLock(state) if state.is_in_use() => Some("it is in use"),
+                Kind::SpinRw(state) if state.is_held() => Some("it is held"),
+                Kind::Lookaside => Some("it has not been deleted"),
                 Kind::Thread(_) | Kind::Process(_) => Some("it belongs to the system"),
                 _ => None,
             }
@@ -360,5 +415,23 @@ impl Kernel {
                 format!("{} #{} was initialised again while {problem}", object.kind.name(), object.number),
             )),
         }
+    }
+}
+
+/// The word of a lock.
+pub(crate) trait Word: Copy {
+    /// Its bits.
+    fn bits(self) -> u64;
+}
+
+impl Word for usize {
+    fn bits(self) -> u64 {
+        self as u64
+    }
+}
+
+impl Word for i32 {
+    fn bits(self) -> u64 {
+        u64::from(self as u32)
     }
 }

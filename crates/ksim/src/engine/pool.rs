@@ -88,7 +88,9 @@ impl Pool {
             return memory;
         }
         // SAFETY: the guard lies within the allocation.
-        unsafe { memory.add(size).write_bytes(GUARD_BYTE, GUARD) };
+        let guard = unsafe { memory.add(size) };
+        // SAFETY: as above.
+        unsafe { guard.write_bytes(GUARD_BYTE, GUARD) };
         self.freed.remove(&(memory as usize));
         self.in_use += size;
         self.blocks.insert(memory as usize, block);
@@ -99,7 +101,7 @@ impl Pool {
     fn overrun(&self, address: usize, block: &PoolBlock) -> Option<usize> {
         (block.size..block.size + GUARD).find(|&offset| {
             // SAFETY: the guard lies within the allocation.
-            let byte = unsafe { (address as *const u8).add(offset).read() };
+            let byte = unsafe { *(address as *const u8).wrapping_add(offset) };
             byte != GUARD_BYTE
         })
     }
@@ -292,6 +294,18 @@ impl Kernel {
             }
             Kind::Mutant(mutex) if mutex.owner.is_some() => {
                 (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "is owned")
+            }
+            Kind::Resource(_) => {
+                (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::FREED_ACTIVE_RESOURCE, "has not been deleted")
+            }
+            Kind::Lookaside => {
+                (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::FREED_ACTIVE_LOOKASIDE, "has not been deleted")
+            }
+            Kind::PushLock(lock) if lock.is_in_use() => {
+                (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "is in use")
+            }
+            Kind::SpinRw(lock) if lock.is_held() => {
+                (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "is held")
             }
             _ if !object.waiters.is_empty() => {
                 (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "has waiters")

@@ -23,6 +23,11 @@ pub(crate) struct Processor {
     pub(crate) spinning: bool,
     /// The DPC queue, head first.
     pub(crate) dpcs: VecDeque<ObjId>,
+    /// Threaded DPCs that wait for their thread, and that thread.
+    pub(crate) threaded_dpcs: VecDeque<ObjId>,
+    pub(crate) dpc_thread: Option<Tid>,
+    /// The threaded DPC that runs, with its place among all insertions.
+    pub(crate) running_threaded: Option<(ObjId, u64)>,
     /// Something in the queue asks for a DPC interrupt now, rather than at the next occasion.
     pub(crate) dpc_requested: bool,
     /// The coroutine that runs the queue, between two of its activations or suspended within one.

@@ -106,7 +106,7 @@ impl Kernel {
         thread.wait.entry = entry as *mut LIST_ENTRY;
         let entry = entry as *mut LIST_ENTRY;
         // SAFETY: an entry stays valid while it is in the queue, by the contract of KeInsertQueue.
-        unsafe { (&raw mut (*entry).Flink).write(std::ptr::null_mut()) };
+        unsafe { (*entry).Flink = std::ptr::null_mut() };
     }
 
     /// The thread is no longer active for the queue that it served: it came back, blocked elsewhere or ended.

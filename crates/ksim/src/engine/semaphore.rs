@@ -20,7 +20,7 @@ impl Kernel {
         let number = object.number;
         let memory = object.address as *const KSEMAPHORE;
         // SAFETY: a registered semaphore's memory is valid.
-        let limit = unsafe { (&raw const (*memory).Limit).read() };
+        let limit = unsafe { (*memory).Limit };
         match previous.checked_add(adjustment) {
             Some(count) if count <= limit && count >= previous => object.set_signal_state(count),
             _ => {

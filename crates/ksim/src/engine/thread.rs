@@ -17,6 +17,8 @@ pub(crate) type Tid = u32;
 
 /// The priority of system threads (NT: 8).
 pub(crate) const NORMAL_PRIORITY: u8 = 8;
+/// The highest priority.
+pub(crate) const HIGH_PRIORITY: u8 = 31;
 /// The lowest priority that is never boosted or decayed.
 pub(crate) const LOW_REALTIME_PRIORITY: u8 = 16;
 
@@ -67,11 +69,15 @@ pub(crate) struct Thread {
     pub(crate) mutants: Vec<ObjId>,
     /// Fast and guarded mutexes that it owns.
     pub(crate) fast_mutexes: Vec<ObjId>,
+    /// Push locks that it holds, once for each time.
+    pub(crate) push_locks: Vec<ObjId>,
     /// Spin locks that it holds.
     pub(crate) spin_locks: Vec<ObjId>,
     /// The queue that it serves, from its removing an entry until it comes back (rule 20).
     pub(crate) queue: Option<ObjId>,
     pub(crate) exit_status: NTSTATUS,
+    /// It runs threaded DPCs: it belongs to the system, and its machine does not wait for it.
+    pub(crate) runs_dpcs: bool,
     /// Someone wants it to end: user-mode waits end early (rule 17).
     pub(crate) terminating: bool,
     /// For the clock's protection against loops that only look at the time: how often it did, and the machine's count of
@@ -92,6 +98,12 @@ impl Thread {
 impl Kernel {
     /// Creates a thread and makes it ready. `context` will run it.
     pub(crate) fn create_thread(&mut self, process: u32, context: Context) -> Tid {
+        let tid = self.new_thread(process, context);
+        self.make_ready(tid);
+        tid
+    }
+
+    fn new_thread(&mut self, process: u32, context: Context) -> Tid {
         let tid = self.threads.len() as Tid;
         let mut memory = Box::new(ThreadObject { header: layout::header(0, 0, 0, std::ptr::null_mut()), opaque: [0; 13] });
         let header = &raw mut memory.header;
@@ -122,9 +134,11 @@ impl Kernel {
             apc: ApcState::default(),
             mutants: Vec::new(),
             fast_mutexes: Vec::new(),
+            push_locks: Vec::new(),
             spin_locks: Vec::new(),
             queue: None,
             exit_status: 0,
+            runs_dpcs: false,
             terminating: false,
             idle_clock_reads: 0,
             last_operation: 0,
@@ -133,6 +147,20 @@ impl Kernel {
         self.threads.push(Box::new(thread));
         self.live_threads += 1;
         self.record(Operation::CreateThread, self.objects[object].number, 0);
+        tid
+    }
+
+    /// Creates a thread of the system's own, of the highest priority and bound to a processor. The machine does not wait for its end.
+    pub(crate) fn create_system_thread(&mut self, cpu: Cpu, context: Context) -> Tid {
+        let tid = self.new_thread(Self::SYSTEM_PROCESS, context);
+        self.live_threads -= 1;
+        let thread = self.thread(tid);
+        thread.runs_dpcs = true;
+        thread.driver = None;
+        thread.affinity = 1 << cpu;
+        thread.last_cpu = cpu;
+        thread.priority = HIGH_PRIORITY;
+        thread.base_priority = HIGH_PRIORITY;
         self.make_ready(tid);
         tid
     }
@@ -182,6 +210,14 @@ impl Kernel {
                 codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
                 [codes::verifier::THREAD_ENDED_OWNING, mutex, address, 0],
                 "a thread ended while it held a fast or guarded mutex",
+            ));
+        }
+        if let Some(&lock) = thread.push_locks.first() {
+            let lock = self.objects[lock].address as u64;
+            return Err(Violation::boxed(
+                codes::KERNEL_LOCK_ENTRY_LEAKED_ON_THREAD_TERMINATION,
+                [address, lock, 0, 0],
+                "a thread ended while it held a push lock",
             ));
         }
         let held = thread.mutants.iter().copied().find(|&mutant| match &self.objects[mutant].kind {

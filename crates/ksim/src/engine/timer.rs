@@ -205,13 +205,13 @@ impl Kernel {
         };
         let timer = self.objects[id].address as *mut KTIMER;
         // SAFETY: a registered timer's memory is valid.
-        unsafe { (&raw mut (*timer).DueTime).write(time) };
+        unsafe { (*timer).DueTime = time };
     }
 
     fn write_inserted(&mut self, id: ObjId, inserted: bool) {
         let header = self.objects[id].header();
         // SAFETY: a registered timer's header is valid.
-        unsafe { (&raw mut (*header).Inserted).write(u8::from(inserted)) };
+        unsafe { (*header).Inserted = u8::from(inserted) };
     }
 
     fn disarm(&mut self, id: ObjId) -> bool {
@@ -241,11 +241,11 @@ impl Kernel {
             self.initialize_dispatcher(timer.cast(), object_type, size_of::<KTIMER>(), 0, Kind::Timer(state))?;
         }
         // SAFETY: the memory is a KTIMER's by the caller's contract.
-        unsafe { (&raw mut (*timer).Dpc).write(std::ptr::null_mut()) };
+        unsafe { (*timer).Dpc = std::ptr::null_mut() };
         // SAFETY: as above.
-        unsafe { (&raw mut (*timer).Period).write(0) };
+        unsafe { (*timer).Period = 0 };
         // SAFETY: as above.
-        unsafe { (&raw mut (*timer).DueTime).write(0) };
+        unsafe { (*timer).DueTime = 0 };
         Ok(())
     }
 
@@ -266,9 +266,9 @@ impl Kernel {
         }
         let memory = self.objects[id].address as *mut KTIMER;
         // SAFETY: a registered timer's memory is valid.
-        unsafe { (&raw mut (*memory).Dpc).write(dpc) };
+        unsafe { (*memory).Dpc = dpc };
         // SAFETY: as above.
-        unsafe { (&raw mut (*memory).Period).write(period) };
+        unsafe { (*memory).Period = period };
         self.objects[id].set_signal_state(0);
         let number = self.objects[id].number;
         self.record(Operation::SetTimer, number, due as u64);

@@ -47,6 +47,8 @@ pub(crate) struct Wait {
     pub(crate) expiry: Option<Expiry>,
     /// The level that a KeSetEvent(Wait = TRUE) or its like wants the coming wait to return to (rule 3).
     pub(crate) next_irql: Option<u8>,
+    /// What the thread waits for, when that is not a dispatcher object.
+    pub(crate) parked_on: Option<ObjId>,
     /// For a wait on a KQUEUE: the entry that ended it.
     pub(crate) entry: *mut LIST_ENTRY,
 }
@@ -67,6 +69,7 @@ impl Default for Wait {
             status: STATUS_SUCCESS,
             expiry: None,
             next_irql: None,
+            parked_on: None,
             entry: std::ptr::null_mut(),
         }
     }
@@ -121,6 +124,32 @@ impl Kernel {
         }
         self.leave_processor();
         Ok(Begun::Blocked)
+    }
+
+    /// Blocks the running thread for something that is not a dispatcher object, and keeps its own list of who waits.
+    /// A kernel APC may end the wait early: whoever parks looks again when it goes on.
+    pub(crate) fn park(&mut self, on: ObjId, reason: &'static str) -> Check<()> {
+        let tid = self.this_thread();
+        let thread = &mut self.threads[tid as usize];
+        thread.wait.objects.clear();
+        thread.wait.parked_on = Some(on);
+        thread.wait.expiry = None;
+        thread.wait.status = STATUS_SUCCESS;
+        thread.wait.request = WaitRequest { reason, ..Wait::default().request };
+        thread.state = State::Waiting;
+        if thread.queue.is_some() {
+            self.deactivate_queue_thread(tid)?;
+        }
+        self.leave_processor();
+        Ok(())
+    }
+
+    /// Lets a thread go on that is parked on `on`. One that runs an APC instead looks again by itself.
+    pub(crate) fn unpark(&mut self, tid: Tid, on: ObjId) {
+        let thread = &self.threads[tid as usize];
+        if thread.state == State::Waiting && thread.wait.parked_on == Some(on) {
+            self.end_wait(tid, STATUS_SUCCESS, 0);
+        }
     }
 
     /// Puts the thread at the tail of the wait list of each object that it waits on.
@@ -185,9 +214,9 @@ impl Kernel {
             entry.write(LIST_ENTRY { Flink: after, Blink: before });
         }
         // SAFETY: as above.
-        unsafe { (&raw mut (*before).Flink).write(entry) };
+        unsafe { (*before).Flink = entry };
         // SAFETY: as above.
-        unsafe { (&raw mut (*after).Blink).write(entry) };
+        unsafe { (*after).Blink = entry };
     }
 
     /// Makes two entries neighbours in the true list.
@@ -195,9 +224,9 @@ impl Kernel {
         let before = self.list_entry(id, previous);
         let after = self.list_entry(id, next);
         // SAFETY: both are entries of live wait blocks or the head in the live object.
-        unsafe { (&raw mut (*before).Flink).write(after) };
+        unsafe { (*before).Flink = after };
         // SAFETY: as above.
-        unsafe { (&raw mut (*after).Blink).write(before) };
+        unsafe { (*after).Blink = before };
     }
 
     /// Takes the waiter at `position` off an object's list.
@@ -289,17 +318,9 @@ impl Kernel {
     fn consume(&mut self, id: ObjId, tid: Tid) -> Check<bool> {
         let object = &mut self.objects[id];
         match &mut object.kind {
-            Kind::Event { notification } => {
-                if !*notification {
-                    object.set_signal_state(0);
-                }
-            }
+            Kind::Event { notification: false } => object.set_signal_state(0),
             Kind::Semaphore => object.set_signal_state(object.signal_state() - 1),
-            Kind::Timer(timer) => {
-                if !timer.notification {
-                    object.set_signal_state(0);
-                }
-            }
+            Kind::Timer(timer) if !timer.notification => object.set_signal_state(0),
             Kind::Mutant(_) => return self.acquire_mutant(id, tid),
             _ => {}
         }
@@ -353,6 +374,7 @@ impl Kernel {
         let thread = &mut self.threads[tid as usize];
         thread.wait.objects = objects;
         thread.wait.status = status;
+        thread.wait.parked_on = None;
         if let Some(expiry) = thread.wait.expiry.take() {
             self.timers.remove(expiry, Target::Wait(tid));
         }

@@ -1,11 +1,27 @@
 //! The executive: `Ex...`.
 
 pub(crate) mod fast_mutex;
+pub(crate) mod lookaside;
 mod pool;
+mod push_lock;
 mod raise;
+mod resource;
+mod rundown;
+mod slist;
+mod spin_rw;
 
 use super::Table;
 
 pub(super) fn tables() -> Vec<&'static Table> {
-    vec![&fast_mutex::TABLE, &pool::TABLE, &raise::TABLE]
+    vec![
+        &fast_mutex::TABLE,
+        &lookaside::TABLE,
+        &pool::TABLE,
+        &push_lock::TABLE,
+        &raise::TABLE,
+        &resource::TABLE,
+        &rundown::TABLE,
+        &slist::TABLE,
+        &spin_rw::TABLE,
+    ]
 }

@@ -52,7 +52,7 @@ exports! {
             return STATUS_INSUFFICIENT_RESOURCES;
         }
         // SAFETY: the caller passes null or valid attributes.
-        let attributes = if ObjectAttributes.is_null() { 0 } else { unsafe { (&raw const (*ObjectAttributes).Attributes).read() } };
+        let attributes = unsafe { ObjectAttributes.as_ref() }.map_or(0, |attributes| attributes.Attributes);
         let body = move |_: &crate::machine::MachineCell| {
             // SAFETY: the caller vouched for the routine and its context.
             unsafe { routine(StartContext) };

@@ -27,7 +27,7 @@ exports! {
         let mut units = 0_u16;
         if !SourceString.is_null() {
             // SAFETY: the caller passes a string that ends in a zero.
-            while unsafe { SourceString.add(usize::from(units)).read() } != 0 && units < u16::MAX / 2 - 1 {
+            while unsafe { *SourceString.wrapping_add(usize::from(units)) } != 0 && units < u16::MAX / 2 - 1 {
                 units += 1;
             }
         }
@@ -41,11 +41,11 @@ exports! {
         let (major, minor, build) = call.read(|kernel| kernel.config.profile).version();
         let information = lpVersionInformation;
         // SAFETY: the caller passes a valid pointer.
-        unsafe { (&raw mut (*information).dwMajorVersion).write(major) };
+        unsafe { (*information).dwMajorVersion = major };
         // SAFETY: as above.
-        unsafe { (&raw mut (*information).dwMinorVersion).write(minor) };
+        unsafe { (*information).dwMinorVersion = minor };
         // SAFETY: as above.
-        unsafe { (&raw mut (*information).dwBuildNumber).write(build) };
+        unsafe { (*information).dwBuildNumber = build };
         STATUS_SUCCESS
     }
 }

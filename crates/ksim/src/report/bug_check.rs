@@ -61,6 +61,14 @@ pub mod codes {
         MANUALLY_INITIATED_CRASH = 0xe2;
         /// Release of a resource that is not owned.
         RESOURCE_NOT_OWNED = 0xe3;
+        /// A push lock routine was called with flags that do not exist.
+        INVALID_PUSH_LOCK_FLAGS = 0x152;
+        /// A thread ended while it held a push lock.
+        KERNEL_LOCK_ENTRY_LEAKED_ON_THREAD_TERMINATION = 0x153;
+        /// A lock was released by a thread that does not hold it.
+        KERNEL_AUTO_BOOST_INVALID_LOCK_RELEASE = 0x162;
+        /// A resource was released for a thread that does not own it.
+        ERESOURCE_INVALID_RELEASE = 0x16e;
         /// A thread ended while it held a KMUTEX.
         THREAD_TERMINATE_HELD_MUTEX = 0x4000_008a;
     }
@@ -87,6 +95,20 @@ pub mod codes {
         pub const POOL_OVERRUN: u64 = 0x51;
         /// A driver was unloaded without freeing its pool.
         pub const POOL_LEFT_AT_UNLOAD: u64 = 0x62;
+        /// A resource was initialised again.
+        pub const RESOURCE_REINITIALIZED: u64 = 0xd0;
+        /// A resource was used or deleted that is not initialised.
+        pub const RESOURCE_UNINITIALIZED: u64 = 0xd1;
+        /// Freed pool holds a resource that was not deleted.
+        pub const FREED_ACTIVE_RESOURCE: u64 = 0xd2;
+        /// A lookaside list was initialised again.
+        pub const LOOKASIDE_REINITIALIZED: u64 = 0xca;
+        /// A lookaside list was deleted that is not initialised.
+        pub const LOOKASIDE_UNINITIALIZED: u64 = 0xcb;
+        /// Freed pool holds a lookaside list that was not deleted.
+        pub const FREED_ACTIVE_LOOKASIDE: u64 = 0xcc;
+        /// A lookaside list was initialised with a block size that is too small.
+        pub const LOOKASIDE_BLOCK_TOO_SMALL: u64 = 0xcd;
         /// A null handle was referenced.
         pub const NULL_HANDLE: u64 = 0xf5;
         /// A user handle was referenced in kernel mode.

@@ -1,5 +1,6 @@
 //! Who waits for whom, when nobody can go on.
 
+use crate::engine::object::SYSTEM;
 use crate::engine::thread::State;
 use crate::engine::{Kernel, Kind};
 use std::fmt;
@@ -31,20 +32,24 @@ pub struct WaitGraph {
 impl WaitGraph {
     pub(crate) fn of(kernel: &Kernel) -> Self {
         let mut threads = Vec::new();
-        for thread in kernel.threads.iter().filter(|thread| thread.state != State::Terminated) {
+        for thread in kernel.threads.iter().filter(|thread| thread.state != State::Terminated && !thread.runs_dpcs) {
             let number = kernel.objects[thread.object].number;
+            let is = |tid: Option<u32>| tid.is_some_and(|tid| kernel.threads[tid as usize].object == thread.object);
             let turning = kernel
                 .objects
                 .iter()
                 .filter(|(_, object)| match &object.kind {
-                    Kind::SpinLock(lock) => lock
-                        .turning
-                        .iter()
-                        .any(|turning| turning.thread.is_some_and(|tid| kernel.threads[tid as usize].object == thread.object)),
+                    Kind::SpinLock(lock) => lock.turning.iter().any(|turning| is(turning.thread)),
+                    Kind::SpinRw(lock) => lock.turning.iter().any(|(turning, _)| is(turning.thread)),
                     _ => false,
                 })
                 .map(|(id, _)| id);
-            let waited: Vec<_> = if thread.state == State::Waiting { thread.wait.objects.clone() } else { turning.collect() };
+            let waited: Vec<_> = if thread.state == State::Waiting {
+                let parked = thread.wait.parked_on.filter(|&id| id != SYSTEM);
+                thread.wait.objects.iter().copied().chain(parked).collect()
+            } else {
+                turning.collect()
+            };
             let reason = match thread.state {
                 State::Waiting => thread.wait.request.reason.to_owned(),
                 State::Running if !waited.is_empty() => "spin lock".to_owned(),
@@ -57,15 +62,23 @@ impl WaitGraph {
             for id in waited {
                 let object = &kernel.objects[id];
                 objects.push(format!("{} #{}", object.kind.name(), object.number));
-                let owner = match &object.kind {
-                    Kind::Mutant(state) => state.owner,
-                    Kind::Thread(tid) => Some(*tid),
-                    Kind::SpinLock(state) => state.owner.and_then(|owner| owner.thread),
-                    Kind::Event { .. } => kernel.owner_of_event(id),
-                    _ => None,
-                };
-                owners.extend(owner.map(|tid| kernel.thread_number(tid)));
+                match &object.kind {
+                    Kind::Mutant(state) => owners.extend(state.owner),
+                    Kind::Thread(tid) => owners.push(*tid),
+                    Kind::SpinLock(state) => owners.extend(state.owner.and_then(|owner| owner.thread)),
+                    Kind::SpinRw(state) => {
+                        owners.extend(state.exclusive.iter().chain(&state.shared).filter_map(|owner| owner.thread));
+                    }
+                    Kind::Event { .. } => owners.extend(kernel.owner_of_event(id)),
+                    Kind::PushLock(state) => owners.extend(state.exclusive.iter().chain(&state.shared)),
+                    Kind::Resource(state) => {
+                        let by_address = |key: usize| kernel.threads.iter().position(|thread| thread.address() == key);
+                        owners.extend(state.owner_keys().filter_map(by_address).map(|index| index as u32));
+                    }
+                    _ => {}
+                }
             }
+            let owners = owners.into_iter().map(|tid| kernel.thread_number(tid)).collect();
             threads.push(WaitingThread { thread: number, reason, objects, owners });
         }
         let cycle = find_cycle(&threads);

@@ -250,7 +250,7 @@ unsafe fn string(pointer: u64, wide: bool, limit: Option<usize>) -> String {
         let mut units = Vec::new();
         while units.len() < limit {
             // SAFETY: by this function's contract, up to the zero.
-            let unit = unsafe { (pointer as *const u16).add(units.len()).read() };
+            let unit = unsafe { *(pointer as *const u16).wrapping_add(units.len()) };
             if unit == 0 {
                 break;
             }
@@ -261,7 +261,7 @@ unsafe fn string(pointer: u64, wide: bool, limit: Option<usize>) -> String {
     let mut bytes = Vec::new();
     while bytes.len() < limit {
         // SAFETY: by this function's contract, up to the zero.
-        let byte = unsafe { (pointer as *const u8).add(bytes.len()).read() };
+        let byte = unsafe { *(pointer as *const u8).wrapping_add(bytes.len()) };
         if byte == 0 {
             break;
         }

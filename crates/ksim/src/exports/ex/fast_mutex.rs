@@ -23,7 +23,7 @@ pub(crate) fn acquire_raising(call: Call, mutex: *mut FAST_MUTEX) {
     let old = raise_to_apc(call);
     acquire_unsafe(call, mutex);
     // SAFETY: the mutex is the caller's now.
-    unsafe { (&raw mut (*mutex).OldIrql).write(old.into()) };
+    unsafe { (*mutex).OldIrql = old.into() };
 }
 
 /// Takes the mutex at APC_LEVEL if nobody has it.
@@ -31,7 +31,7 @@ pub(crate) fn try_raising(call: Call, mutex: *mut FAST_MUTEX) -> bool {
     let old = raise_to_apc(call);
     if call.operate(|kernel| kernel.fast_try(mutex)) {
         // SAFETY: the mutex is the caller's now.
-        unsafe { (&raw mut (*mutex).OldIrql).write(old.into()) };
+        unsafe { (*mutex).OldIrql = old.into() };
         return true;
     }
     call.operate(|kernel| kernel.set_irql(old));
@@ -56,7 +56,7 @@ pub(crate) fn release_restoring(call: Call, mutex: *mut FAST_MUTEX) {
         }
         kernel.check_fast_owner(mutex)?;
         // SAFETY: the running thread owns the mutex, so that it is a valid one.
-        let old = unsafe { (&raw const (*mutex).OldIrql).read() };
+        let old = unsafe { (*mutex).OldIrql };
         kernel.fast_release(mutex)?;
         kernel.set_irql(old as u8)
     });

@@ -72,11 +72,11 @@ exports! {
         call; Apc: *mut KAPC, SystemArgument1: PVOID, SystemArgument2: PVOID, Increment: KPRIORITY
     ) -> BOOLEAN {
         // SAFETY: the caller passes an initialised APC, which is not queued: a queued one keeps its arguments.
-        if unsafe { (&raw const (*Apc).Inserted).read() } == 0 {
+        if unsafe { (*Apc).Inserted } == 0 {
             // SAFETY: as above.
-            unsafe { (&raw mut (*Apc).SystemArgument1).write(SystemArgument1) };
+            unsafe { (*Apc).SystemArgument1 = SystemArgument1 };
             // SAFETY: as above.
-            unsafe { (&raw mut (*Apc).SystemArgument2).write(SystemArgument2) };
+            unsafe { (*Apc).SystemArgument2 = SystemArgument2 };
         }
         BOOLEAN::from(call.operate(|kernel| kernel.insert_apc(Apc, Increment)))
     }

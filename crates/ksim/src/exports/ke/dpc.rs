@@ -39,7 +39,8 @@ exports! {
 
     [PASSIVE] visible fn KeFlushQueuedDpcs(call) {
         // A kernel APC may end a turn of the wait early.
-        while !call.is_dying() && !call.operate(|kernel| Ok(kernel.begin_flush())) {}
+        let last = call.read(|kernel| kernel.dpcs.inserted);
+        while !call.is_dying() && !call.operate(|kernel| kernel.flush_dpcs(last)) {}
     }
 
     [ANY] silent fn KeSetImportanceDpc(call; Dpc: *mut KDPC, Importance: KDPC_IMPORTANCE) {

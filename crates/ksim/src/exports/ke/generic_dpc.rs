@@ -11,7 +11,7 @@ exports! {
         }
         // One call at a time: the system has one set of DPCs for it.
         while !call.operate(|kernel| kernel.begin_generic_call(Routine, Context)) {}
-        call.operate(|kernel| kernel.await_generic_call());
+        while !call.operate(|kernel| kernel.generic_call_is_over()) {}
         call.operate(|kernel| kernel.end_generic_call());
     }
 

@@ -17,7 +17,7 @@ fn acquire_queued(call: Call, lock: *mut KSPIN_LOCK, handle: *mut KLOCK_QUEUE_HA
 /// The lock that a handle was used for.
 fn lock_of(call: Call, handle: *mut KLOCK_QUEUE_HANDLE) -> *mut KSPIN_LOCK {
     // SAFETY: the caller passes the handle of its acquisition.
-    let lock = unsafe { (&raw const (*handle).LockQueue.Lock).read() };
+    let lock = unsafe { (*handle).LockQueue.Lock };
     if lock.is_null() {
         call.fail(Violation::boxed(
             codes::SPIN_LOCK_NOT_OWNED,
@@ -31,7 +31,7 @@ fn lock_of(call: Call, handle: *mut KLOCK_QUEUE_HANDLE) -> *mut KSPIN_LOCK {
 fn release_queued(call: Call, handle: *mut KLOCK_QUEUE_HANDLE, restore: bool) {
     let lock = lock_of(call, handle);
     // SAFETY: the caller passes the handle of its acquisition.
-    let old = unsafe { (&raw const (*handle).OldIrql).read() };
+    let old = unsafe { (*handle).OldIrql };
     call.operate(|kernel| kernel.spin_release(lock, restore.then_some(old), handle as usize));
 }
 

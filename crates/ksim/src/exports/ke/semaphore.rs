@@ -28,7 +28,7 @@ exports! {
                 )?;
             }
             // SAFETY: as above.
-            unsafe { (&raw mut (*Semaphore).Limit).write(Limit) };
+            unsafe { (*Semaphore).Limit = Limit };
             Ok(())
         });
     }

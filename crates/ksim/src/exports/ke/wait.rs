@@ -30,7 +30,15 @@ pub(crate) fn read_timeout(call: Call, timeout: *const LARGE_INTEGER) -> Timeout
 fn check_wait_level(kernel: &mut Kernel, object: u64, timeout: Timeout) -> Check<()> {
     let irql = kernel.irql();
     if irql < DISPATCH_LEVEL {
-        return Ok(());
+        let threaded = kernel.current_thread().filter(|&tid| kernel.threads[tid as usize].runs_dpcs);
+        return match threaded {
+            Some(tid) if timeout != Timeout::Poll => Err(Violation::boxed(
+                codes::ATTEMPTED_SWITCH_FROM_DPC,
+                [kernel.threads[tid as usize].address() as u64, object, 0, 0],
+                "a threaded DPC routine waited: it may run at DISPATCH_LEVEL on another machine",
+            )),
+            _ => Ok(()),
+        };
     }
     if timeout == Timeout::Poll && irql == DISPATCH_LEVEL {
         return Ok(());
@@ -168,7 +176,7 @@ exports! {
             let mut objects = Vec::with_capacity(Count as usize);
             for index in 0..Count as usize {
                 // SAFETY: the caller passes an array of `Count` pointers.
-                let object = unsafe { Object.add(index).read() };
+                let object = unsafe { *Object.wrapping_add(index) };
                 let id = kernel.object_of_kind(object.cast_const(), "dispatcher object", |kind| kind.is_waitable())?;
                 let number = kernel.objects[id].number;
                 kernel.record(Operation::BeginWait, number, u64::from(Count));

@@ -1,0 +1,128 @@
+//! EX_RUNDOWN_REF: rundown protection (rule 31).
+
+use super::kernel::{Check, Kernel};
+use super::object::{Kind, ObjId};
+use super::thread::Tid;
+use crate::report::bug_check::{Violation, codes};
+use crate::report::trace::Operation;
+use ksync_sys::EX_RUNDOWN_REF;
+
+/// A rundown reference's state beside its word, which holds twice the count, or 1 once rundown is over.
+#[derive(Debug, Default)]
+pub(crate) struct RundownState {
+    references: u64,
+    /// A wait has begun: nothing is acquired any more.
+    begun: bool,
+    waiting: Vec<Tid>,
+}
+
+impl Kernel {
+    fn rundown_at(&mut self, pointer: *mut EX_RUNDOWN_REF) -> Check<ObjId> {
+        let word: *const usize = pointer.cast_const().cast();
+        self.word_object(word, "rundown reference", |kind| matches!(kind, Kind::Rundown(_)), || Kind::Rundown(Box::default()))
+    }
+
+    fn rundown_state(&mut self, id: ObjId) -> &mut RundownState {
+        match &mut self.objects[id].kind {
+            Kind::Rundown(state) => state,
+            _ => unreachable!("the caller found a rundown reference here"),
+        }
+    }
+
+    fn write_rundown_word(&mut self, id: ObjId) {
+        let pointer = self.objects[id].address as *mut usize;
+        let state = self.rundown_state(id);
+        let word = (state.references as usize) << 1 | usize::from(state.begun);
+        // SAFETY: the reference is registered, so that its memory is valid.
+        unsafe { pointer.write(word) };
+    }
+
+    /// ExInitializeRundownProtection.
+    pub(crate) fn initialize_rundown(&mut self, pointer: *mut EX_RUNDOWN_REF) -> Check<()> {
+        if let Some(id) = self.objects.find(pointer as usize) {
+            let used = matches!(&self.objects[id].kind, Kind::Rundown(state) if state.references > 0 && !state.begun);
+            if used {
+                return Err(Violation::boxed(
+                    codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                    [codes::verifier::REINITIALIZED_OBJECT, pointer as u64, 0, 0],
+                    "rundown protection was initialised again while it was held",
+                ));
+            }
+            self.objects.remove(id);
+        }
+        // SAFETY: the caller of the export passes memory for a rundown reference.
+        unsafe { pointer.cast::<usize>().write(0) };
+        self.rundown_at(pointer).map(drop)
+    }
+
+    /// Acquires protection `count` times. False once the wait has begun.
+    pub(crate) fn acquire_rundown(&mut self, pointer: *mut EX_RUNDOWN_REF, count: u32) -> Check<bool> {
+        let id = self.rundown_at(pointer)?;
+        let number = self.objects[id].number;
+        let state = self.rundown_state(id);
+        let granted = !state.begun;
+        if granted {
+            state.references += u64::from(count);
+            self.write_rundown_word(id);
+        }
+        self.record(Operation::AcquireRundown, number, u64::from(granted));
+        Ok(granted)
+    }
+
+    /// Releases protection `count` times. The last release ends the wait.
+    pub(crate) fn release_rundown(&mut self, pointer: *mut EX_RUNDOWN_REF, count: u32) -> Check<()> {
+        let id = self.rundown_at(pointer)?;
+        let number = self.objects[id].number;
+        let state = self.rundown_state(id);
+        let Some(left) = state.references.checked_sub(u64::from(count)) else {
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::NOT_ACQUIRED, pointer as u64, u64::from(count), 0],
+                "rundown protection was released more often than it was acquired",
+            ));
+        };
+        state.references = left;
+        let waiting = if left == 0 { std::mem::take(&mut state.waiting) } else { Vec::new() };
+        self.write_rundown_word(id);
+        self.record(Operation::ReleaseRundown, number, left);
+        for tid in waiting {
+            self.unpark(tid, id);
+        }
+        Ok(())
+    }
+
+    /// True when nobody holds protection. Otherwise the running thread waits. Nothing is acquired any more in either case.
+    pub(crate) fn wait_for_rundown(&mut self, pointer: *mut EX_RUNDOWN_REF) -> Check<bool> {
+        let id = self.rundown_at(pointer)?;
+        let tid = self.this_thread();
+        let number = self.objects[id].number;
+        let state = self.rundown_state(id);
+        state.begun = true;
+        let over = state.references == 0;
+        if !over && !state.waiting.contains(&tid) {
+            state.waiting.push(tid);
+        }
+        self.write_rundown_word(id);
+        self.record(Operation::WaitForRundown, number, u64::from(over));
+        if !over {
+            self.park(id, "rundown protection")?;
+        }
+        Ok(over)
+    }
+
+    /// Makes protection available again after a wait, or marks it as run down.
+    pub(crate) fn set_rundown(&mut self, pointer: *mut EX_RUNDOWN_REF, run_down: bool) -> Check<()> {
+        let id = self.rundown_at(pointer)?;
+        let state = self.rundown_state(id);
+        if !state.begun || state.references > 0 {
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::REINITIALIZED_OBJECT, pointer as u64, 0, 0],
+                "rundown protection was re-initialised or completed without a wait for its release",
+            ));
+        }
+        state.begun = run_down;
+        self.write_rundown_word(id);
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! Lookaside lists, `Ex` and classic (rule 64).
+//!
+//! Allocation and free are header code over the interlocked list; here are initialisation, deletion and flush, and the routines that the
+//! lists call when they are empty or full.
+
+use crate::engine::Kind;
+use crate::engine::kernel::{Check, Kernel};
+use crate::engine::pool::PoolRequest;
+use crate::exports::{IrqlRange, at_most, exports};
+use crate::irql::DISPATCH_LEVEL;
+use crate::machine::{Call, current};
+use crate::report::bug_check::{Violation, codes};
+use ksync_sys::{
+    EX_LOOKASIDE_LIST_EX_FLAGS_FAIL_NO_RAISE, EX_LOOKASIDE_LIST_EX_FLAGS_RAISE_ON_FAIL, ExpInterlockedFlushSList,
+    GENERAL_LOOKASIDE_POOL, LOOKASIDE_ALLOCATE, LOOKASIDE_FREE, LOOKASIDE_LIST_EX, NPAGED_LOOKASIDE_LIST, NTSTATUS,
+    NonPagedPoolNx, PAGED_LOOKASIDE_LIST, PALLOCATE_FUNCTION, PALLOCATE_FUNCTION_EX, PFREE_FUNCTION, PFREE_FUNCTION_EX,
+    POOL_RAISE_IF_ALLOCATION_FAILURE, POOL_TYPE, PVOID, PagedPool, SIZE_T, SLIST_ENTRY, STATUS_INSUFFICIENT_RESOURCES,
+    STATUS_INVALID_PARAMETER_4, STATUS_INVALID_PARAMETER_5, STATUS_SUCCESS, ULONG, USHORT,
+};
+
+const LISTS: IrqlRange = at_most(DISPATCH_LEVEL);
+/// How many entries a fresh list keeps, and the most that NT's balance set manager lets one grow to.
+const DEPTH: USHORT = 4;
+const MAXIMUM_DEPTH: USHORT = 256;
+/// A free entry holds a pointer to the next one.
+const SMALLEST: SIZE_T = 8;
+const PAGED_BIT: POOL_TYPE = 1;
+
+/// What an allocation for an empty list does unless the driver has a routine for it.
+unsafe extern "system-unwind" fn allocate_ex(pool: POOL_TYPE, size: SIZE_T, tag: ULONG, _: *mut LOOKASIDE_LIST_EX) -> PVOID {
+    allocate(pool, size, tag)
+}
+
+unsafe extern "system-unwind" fn allocate_classic(pool: POOL_TYPE, size: SIZE_T, tag: ULONG) -> PVOID {
+    allocate(pool, size, tag)
+}
+
+fn allocate(pool: POOL_TYPE, size: SIZE_T, tag: ULONG) -> PVOID {
+    let call = Call { cell: current("a lookaside list"), export: None };
+    let request = PoolRequest { size, tag, paged: pool & PAGED_BIT != 0, zeroed: false };
+    call.operate(|kernel| {
+        let memory = kernel.allocate_pool(request)?;
+        if memory.is_null() && pool & POOL_RAISE_IF_ALLOCATION_FAILURE != 0 {
+            return Err(Violation::raised(
+                STATUS_INSUFFICIENT_RESOURCES,
+                "a lookaside list that raises at failure found no pool".to_owned(),
+            ));
+        }
+        Ok(memory.cast())
+    })
+}
+
+unsafe extern "system-unwind" fn free_ex(entry: PVOID, _: *mut LOOKASIDE_LIST_EX) {
+    free(entry);
+}
+
+unsafe extern "system-unwind" fn free_classic(entry: PVOID) {
+    free(entry);
+}
+
+fn free(entry: PVOID) {
+    let call = Call { cell: current("a lookaside list"), export: None };
+    call.operate(|kernel| kernel.free_pool(entry as usize, 0));
+}
+
+/// Enters a list into the table. One that stands there must have been deleted.
+fn register(kernel: &mut Kernel, list: usize) -> Check<()> {
+    if !list.is_multiple_of(16) {
+        return Err(Violation::boxed(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [codes::verifier::LOOKASIDE_UNINITIALIZED, list as u64, 0, 0],
+            "a lookaside list is not aligned to 16 bytes",
+        ));
+    }
+    if let Some(id) = kernel.objects.find(list)
+        && matches!(kernel.objects[id].kind, Kind::Lookaside)
+    {
+        return Err(Violation::boxed(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [codes::verifier::LOOKASIDE_REINITIALIZED, list as u64, 0, 0],
+            "a lookaside list was initialised again that has not been deleted",
+        ));
+    }
+    kernel.objects.register(list, Kind::Lookaside);
+    Ok(())
+}
+
+fn check_registered(kernel: &mut Kernel, list: usize) -> Check<u32> {
+    match kernel.objects.find(list) {
+        Some(id) if matches!(kernel.objects[id].kind, Kind::Lookaside) => Ok(id),
+        _ => Err(Violation::boxed(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [codes::verifier::LOOKASIDE_UNINITIALIZED, list as u64, 0, 0],
+            "a lookaside list was deleted or flushed that is not initialised",
+        )),
+    }
+}
+
+/// What differs from list to list.
+struct Parts {
+    pool: POOL_TYPE,
+    size: SIZE_T,
+    tag: ULONG,
+    allocate: LOOKASIDE_ALLOCATE,
+    free: LOOKASIDE_FREE,
+}
+
+/// Writes a list's structure.
+///
+/// # Safety
+/// `list` points to writable memory of one.
+unsafe fn fill(list: *mut GENERAL_LOOKASIDE_POOL, parts: Parts) {
+    // SAFETY: by this function's contract; zero is valid for all of it.
+    unsafe { list.write_bytes(0, 1) };
+    // SAFETY: as above, for the rest of the function.
+    let list = unsafe { &mut *list };
+    list.Depth = DEPTH;
+    list.MaximumDepth = MAXIMUM_DEPTH;
+    list.Type = parts.pool;
+    list.Tag = parts.tag;
+    list.Size = u32::try_from(parts.size).unwrap_or(u32::MAX);
+    list.Allocate = parts.allocate;
+    list.Free = parts.free;
+}
+
+/// Empties a list, and gives each entry to `free`.
+fn flush(list: *mut GENERAL_LOOKASIDE_POOL, mut free: impl FnMut(PVOID)) {
+    // SAFETY: the caller passes an initialised list.
+    let head = unsafe { &raw mut (*list).ListHead };
+    // SAFETY: as above.
+    let mut entry = unsafe { ExpInterlockedFlushSList(head) };
+    while !entry.is_null() {
+        // SAFETY: an entry is valid until it is freed.
+        let next: *mut SLIST_ENTRY = unsafe { (*entry).Next };
+        free(entry.cast());
+        entry = next;
+    }
+}
+
+/// Empties an `Ex` list through its own routine.
+fn flush_ex(list: *mut LOOKASIDE_LIST_EX) {
+    // SAFETY: the caller passes an initialised list.
+    let routine = unsafe { (*list).L.Free };
+    // SAFETY: a list of this kind has the routine of this kind.
+    let routine = unsafe { routine.FreeEx };
+    // SAFETY: a field address.
+    let general = unsafe { &raw mut (*list).L };
+    flush(general, |entry| {
+        if let Some(routine) = routine {
+            // SAFETY: the entry came from this list.
+            unsafe { routine(entry, list) };
+        }
+    });
+}
+
+fn initialize_classic(
+    call: Call,
+    list: *mut GENERAL_LOOKASIDE_POOL,
+    pool: POOL_TYPE,
+    size: SIZE_T,
+    tag: ULONG,
+    routines: (PALLOCATE_FUNCTION, PFREE_FUNCTION),
+) {
+    call.operate(|kernel| {
+        if size < SMALLEST {
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::LOOKASIDE_BLOCK_TOO_SMALL, list as u64, size as u64, SMALLEST as u64],
+                "a lookaside list's entries are too small to be linked",
+            ));
+        }
+        register(kernel, list as usize)
+    });
+    let allocate = LOOKASIDE_ALLOCATE { Allocate: routines.0.or(Some(allocate_classic)) };
+    let free = LOOKASIDE_FREE { Free: routines.1.or(Some(free_classic)) };
+    // SAFETY: the caller of the export passes memory for a list.
+    unsafe { fill(list, Parts { pool, size, tag, allocate, free }) };
+}
+
+fn delete_classic(call: Call, list: *mut GENERAL_LOOKASIDE_POOL) {
+    let id = call.operate(|kernel| check_registered(kernel, list as usize));
+    // SAFETY: the caller passes an initialised list.
+    let routine = unsafe { (*list).Free };
+    // SAFETY: a list of this kind has the routine of this kind.
+    let routine = unsafe { routine.Free };
+    flush(list, |entry| {
+        if let Some(routine) = routine {
+            // SAFETY: the entry came from this list.
+            unsafe { routine(entry) };
+        }
+    });
+    call.read(|kernel| kernel.objects.remove(id));
+}
+
+exports! {
+    [LISTS] silent fn ExInitializeLookasideListEx(
+        call; Lookaside: *mut LOOKASIDE_LIST_EX, Allocate: PALLOCATE_FUNCTION_EX, Free: PFREE_FUNCTION_EX, PoolType: POOL_TYPE,
+        Flags: ULONG, Size: SIZE_T, Tag: ULONG, _Depth: USHORT
+    ) -> NTSTATUS {
+        const KNOWN: ULONG = EX_LOOKASIDE_LIST_EX_FLAGS_RAISE_ON_FAIL | EX_LOOKASIDE_LIST_EX_FLAGS_FAIL_NO_RAISE;
+        if !(0..0x400).contains(&PoolType) {
+            return STATUS_INVALID_PARAMETER_4;
+        }
+        if Flags & !KNOWN != 0 || Flags == KNOWN {
+            return STATUS_INVALID_PARAMETER_5;
+        }
+        call.operate(|kernel| register(kernel, Lookaside as usize));
+        let raise = if Flags & EX_LOOKASIDE_LIST_EX_FLAGS_RAISE_ON_FAIL != 0 { POOL_RAISE_IF_ALLOCATION_FAILURE } else { 0 };
+        let parts = Parts {
+            pool: PoolType | raise,
+            size: Size.max(SMALLEST),
+            tag: Tag,
+            allocate: LOOKASIDE_ALLOCATE { AllocateEx: Allocate.or(Some(allocate_ex)) },
+            free: LOOKASIDE_FREE { FreeEx: Free.or(Some(free_ex)) },
+        };
+        // SAFETY: the caller passes memory for a list.
+        let list = unsafe { &raw mut (*Lookaside).L };
+        // SAFETY: as above.
+        unsafe { fill(list, parts) };
+        STATUS_SUCCESS
+    }
+
+    [LISTS] visible fn ExDeleteLookasideListEx(call; Lookaside: *mut LOOKASIDE_LIST_EX) {
+        let id = call.operate(|kernel| check_registered(kernel, Lookaside as usize));
+        flush_ex(Lookaside);
+        call.read(|kernel| kernel.objects.remove(id));
+    }
+
+    [LISTS] visible fn ExFlushLookasideListEx(call; Lookaside: *mut LOOKASIDE_LIST_EX) {
+        call.operate(|kernel| check_registered(kernel, Lookaside as usize));
+        flush_ex(Lookaside);
+    }
+
+    [LISTS] silent fn ExInitializeNPagedLookasideList(
+        call; Lookaside: *mut NPAGED_LOOKASIDE_LIST, Allocate: PALLOCATE_FUNCTION, Free: PFREE_FUNCTION, Flags: ULONG, Size: SIZE_T,
+        Tag: ULONG, _Depth: USHORT
+    ) {
+        // SAFETY: a field address.
+        let list = unsafe { &raw mut (*Lookaside).L.P };
+        initialize_classic(call, list, NonPagedPoolNx | Flags as POOL_TYPE, Size, Tag, (Allocate, Free));
+    }
+
+    [LISTS] visible fn ExDeleteNPagedLookasideList(call; Lookaside: *mut NPAGED_LOOKASIDE_LIST) {
+        // SAFETY: a field address.
+        delete_classic(call, unsafe { &raw mut (*Lookaside).L.P });
+    }
+
+    [LISTS] silent fn ExInitializePagedLookasideList(
+        call; Lookaside: *mut PAGED_LOOKASIDE_LIST, Allocate: PALLOCATE_FUNCTION, Free: PFREE_FUNCTION, Flags: ULONG, Size: SIZE_T,
+        Tag: ULONG, _Depth: USHORT
+    ) {
+        // SAFETY: a field address.
+        let list = unsafe { &raw mut (*Lookaside).L.P };
+        initialize_classic(call, list, PagedPool | Flags as POOL_TYPE, Size, Tag, (Allocate, Free));
+    }
+
+    [LISTS] visible fn ExDeletePagedLookasideList(call; Lookaside: *mut PAGED_LOOKASIDE_LIST) {
+        // SAFETY: a field address.
+        delete_classic(call, unsafe { &raw mut (*Lookaside).L.P });
+    }
+}

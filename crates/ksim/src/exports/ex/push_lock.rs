@@ -1,0 +1,59 @@
+//! EX_PUSH_LOCK (rule 30).
+
+use crate::exports::{IrqlRange, at_most, exports};
+use crate::irql::APC_LEVEL;
+use crate::machine::Call;
+use ksync_sys::{BOOLEAN, EX_PUSH_LOCK, ULONG};
+
+const PUSH: IrqlRange = at_most(APC_LEVEL);
+/// Verifier's sub-codes for a critical region that is missing.
+const ACQUIRED_WITH_APCS: u64 = 0xea;
+const RELEASED_WITH_APCS: u64 = 0xeb;
+
+fn acquire(call: Call, lock: *mut EX_PUSH_LOCK, flags: ULONG, exclusive: bool) {
+    if call.is_dying() {
+        return;
+    }
+    call.operate(|kernel| kernel.check_push_use(lock, flags, ACQUIRED_WITH_APCS));
+    while !call.operate(|kernel| kernel.push_acquire(lock, exclusive, true)) {}
+}
+
+fn try_acquire(call: Call, lock: *mut EX_PUSH_LOCK, flags: ULONG, exclusive: bool) -> BOOLEAN {
+    call.operate(|kernel| kernel.check_push_use(lock, flags, ACQUIRED_WITH_APCS));
+    BOOLEAN::from(call.operate(|kernel| kernel.push_acquire(lock, exclusive, false)))
+}
+
+fn release(call: Call, lock: *mut EX_PUSH_LOCK, flags: ULONG, exclusive: bool) {
+    call.operate(|kernel| kernel.check_push_use(lock, flags, RELEASED_WITH_APCS));
+    call.operate(|kernel| kernel.push_release(lock, exclusive));
+}
+
+exports! {
+    [PUSH] silent fn ExInitializePushLock(call; PushLock: *mut EX_PUSH_LOCK) {
+        call.operate(|kernel| kernel.initialize_push_lock(PushLock));
+    }
+
+    [PUSH] visible fn ExAcquirePushLockExclusiveEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
+        acquire(call, PushLock, Flags, true);
+    }
+
+    [PUSH] visible fn ExAcquirePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
+        acquire(call, PushLock, Flags, false);
+    }
+
+    [PUSH] visible fn ExReleasePushLockExclusiveEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
+        release(call, PushLock, Flags, true);
+    }
+
+    [PUSH] visible fn ExReleasePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
+        release(call, PushLock, Flags, false);
+    }
+
+    [PUSH] visible fn ExTryAcquirePushLockExclusiveEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) -> BOOLEAN {
+        try_acquire(call, PushLock, Flags, true)
+    }
+
+    [PUSH] visible fn ExTryAcquirePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) -> BOOLEAN {
+        try_acquire(call, PushLock, Flags, false)
+    }
+}

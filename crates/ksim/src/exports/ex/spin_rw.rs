@@ -1,0 +1,76 @@
+//! EX_SPIN_LOCK (rule 37).
+
+use crate::engine::spin::Attempt;
+use crate::exports::{IrqlRange, at_least, at_most, exports};
+use crate::irql::{DISPATCH_LEVEL, HIGH_LEVEL};
+use crate::machine::Call;
+use crate::report::bug_check::codes::verifier;
+use ksync_sys::{EX_SPIN_LOCK, KIRQL, LOGICAL};
+
+const RAISING: IrqlRange = at_most(DISPATCH_LEVEL).rule(0x2_0011);
+const AT_DPC_LEVEL: IrqlRange = at_least(DISPATCH_LEVEL).rule(verifier::AT_DPC_LEVEL_TOO_LOW);
+const RELEASING: IrqlRange = at_most(HIGH_LEVEL);
+
+fn acquire(call: Call, lock: *mut EX_SPIN_LOCK, exclusive: bool, old_irql: Option<u8>) {
+    while call.operate(|kernel| kernel.spin_rw_acquire(lock, exclusive, old_irql, true)) == Some(Attempt::Turning) {
+        if call.is_dying() {
+            return;
+        }
+    }
+}
+
+fn acquire_raising(call: Call, lock: *mut EX_SPIN_LOCK, exclusive: bool) -> KIRQL {
+    let old = call.operate(|kernel| Ok(std::mem::replace(&mut kernel.processor().irql, DISPATCH_LEVEL)));
+    acquire(call, lock, exclusive, Some(old));
+    old
+}
+
+fn try_acquire(call: Call, lock: *mut EX_SPIN_LOCK, exclusive: bool) -> LOGICAL {
+    LOGICAL::from(call.operate(|kernel| kernel.spin_rw_acquire(lock, exclusive, None, false)).is_some())
+}
+
+exports! {
+    [RAISING] visible fn ExAcquireSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK) -> KIRQL {
+        acquire_raising(call, SpinLock, true)
+    }
+
+    [RAISING] visible fn ExAcquireSpinLockShared(call; SpinLock: *mut EX_SPIN_LOCK) -> KIRQL {
+        acquire_raising(call, SpinLock, false)
+    }
+
+    [RELEASING] visible fn ExReleaseSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK, OldIrql: KIRQL) {
+        call.operate(|kernel| kernel.spin_rw_release(SpinLock, true, Some(OldIrql)));
+    }
+
+    [RELEASING] visible fn ExReleaseSpinLockShared(call; SpinLock: *mut EX_SPIN_LOCK, OldIrql: KIRQL) {
+        call.operate(|kernel| kernel.spin_rw_release(SpinLock, false, Some(OldIrql)));
+    }
+
+    [AT_DPC_LEVEL] visible fn ExAcquireSpinLockExclusiveAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
+        acquire(call, SpinLock, true, None);
+    }
+
+    [AT_DPC_LEVEL] visible fn ExAcquireSpinLockSharedAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
+        acquire(call, SpinLock, false, None);
+    }
+
+    [RELEASING] visible fn ExReleaseSpinLockExclusiveFromDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
+        call.operate(|kernel| kernel.spin_rw_release(SpinLock, true, None));
+    }
+
+    [RELEASING] visible fn ExReleaseSpinLockSharedFromDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
+        call.operate(|kernel| kernel.spin_rw_release(SpinLock, false, None));
+    }
+
+    [AT_DPC_LEVEL] visible fn ExTryConvertSharedSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK) -> LOGICAL {
+        LOGICAL::from(call.operate(|kernel| kernel.spin_rw_convert(SpinLock)))
+    }
+
+    [AT_DPC_LEVEL] visible fn ExTryAcquireSpinLockExclusiveAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) -> LOGICAL {
+        try_acquire(call, SpinLock, true)
+    }
+
+    [AT_DPC_LEVEL] visible fn ExTryAcquireSpinLockSharedAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) -> LOGICAL {
+        try_acquire(call, SpinLock, false)
+    }
+}
