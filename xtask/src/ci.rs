@@ -87,9 +87,7 @@ impl fmt::Display for Phase {
 /// Runs the benches so that they only just measure. Figures to rely on come from `cargo bench` by itself.
 fn bench(workspace: &Workspace) -> Result<()> {
     let mut bench = workspace.cargo();
-    bench.args(["bench", "--package", "ksim"]);
-    // A bench of our own reads the first; divan reads the others.
-    bench.env("KSYNC_BENCH_QUICK", "1").env("DIVAN_MAX_TIME", "0.1").env("DIVAN_SAMPLE_COUNT", "10");
+    bench.args(["bench", "--package", "ksim", "--", "--quick"]);
     let text = process::tee(&mut bench, BENCH_LIMIT)?;
     let figures = text.lines().filter(|line| line.starts_with("RESULT ")).count();
     ensure!(figures != 0, "the benches printed no `RESULT name value unit` line");

@@ -16,6 +16,9 @@
 //!   compared.
 //! - An empty line ends the step. What follows, up to the next step, belongs to no step and is not compared; nor is
 //!   what comes before the first one.
+//!
+//! A line is printed by one call, and is short enough for one `DbgPrint`: Wine shows each print as a line of its own, so that
+//! pieces of a line cannot be put together again.
 
 use std::fmt;
 

@@ -262,54 +262,24 @@ impl Drop for Prefix {
 }
 
 /// The lines that drivers printed, out of Wine's log.
+///
+/// Wine makes a line of each print, whether or not it ends with a line's end, and a line of each line in it. Every one has
+/// the mark, and the component and level after it: `00000000:00000001: text`.
 fn debug_prints(log: &str) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    // Whether the line before was a driver's, so that one without Wine's mark goes on with its text.
-    let mut open = false;
-    for line in log.lines() {
-        let mut parts = line.split(DEBUG_PRINT);
-        let before = parts.next().unwrap_or_default();
-        let texts: Vec<&str> = parts.collect();
-        if !texts.is_empty() {
-            // Several texts in one line were printed without a line's end between them. Each but the last has the next
-            // one's thread number at its end.
-            let last = texts.len() - 1;
-            let text: String = texts
-                .iter()
-                .enumerate()
-                .map(|(index, text)| without_level(if index == last { text } else { without_thread(text) }))
-                .collect();
-            lines.push(text);
-            open = true;
-        } else if is_wines_own(before) {
-            open = false;
-        } else if open {
-            lines.push(before.to_owned());
-        }
-    }
-    lines
+    let prints = log.lines().filter_map(|line| line.split_once(DEBUG_PRINT));
+    let texts = prints.filter(|(thread, _)| is_hexadecimal(thread)).map(|(_, text)| without_level(text));
+    texts.map(str::to_owned).collect()
 }
 
-/// A text without the component and level that Wine puts before it (`00000000:00000001: `).
 fn without_level(text: &str) -> &str {
-    match text.split_once(": ") {
-        Some((mark, rest)) if mark.chars().all(|c| c.is_ascii_hexdigit() || c == ':') => rest,
-        _ => text.strip_suffix(':').filter(|mark| mark.len() == 17).map_or(text, |_| ""),
+    match text.split_at_checked("00000000:00000001:".len()) {
+        Some((level, rest)) if level.split_terminator(':').all(is_hexadecimal) => rest.strip_prefix(' ').unwrap_or(rest),
+        _ => text,
     }
 }
 
-/// A text without the thread number at its end, which has at least four hexadecimal digits.
-fn without_thread(text: &str) -> &str {
-    text.get(..text.len().saturating_sub(4)).unwrap_or(text)
-}
-
-/// Whether a line of the log is a message of Wine's: `0024:fixme:channel:function text`, or `wine: text`.
-fn is_wines_own(line: &str) -> bool {
-    let class = |part: &str| matches!(part, "err" | "warn" | "fixme" | "trace");
-    let mut parts = line.splitn(3, ':');
-    let thread = parts.next().unwrap_or_default();
-    let hexadecimal = thread.len() >= 4 && thread.chars().all(|c| c.is_ascii_hexdigit());
-    line.starts_with("wine: ") || hexadecimal && parts.next().is_some_and(class)
+fn is_hexadecimal(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -321,21 +291,15 @@ mod tests {
     #[test]
     fn prints_are_found_among_the_noise() {
         let log = format!(
-            "0044:err:systray:initialize_systray no tray\n{P}[step] event\n012c:fixme:ntoskrnl:Ke stub\nwine: noise\nThe \
-             service was started.\n{P}done: 1\n"
+            "0044:err:systray:initialize_systray no tray\n{P}[step] event\n012c:fixme:ntoskrnl:Ke stub\nwine: noise\n\
+             012c:warn:debugstr:OutputDebugStringA \"user mode\"\n{P}done: 1\n"
         );
         assert_eq!(debug_prints(&log), ["[step] event", "done: 1"]);
     }
 
     #[test]
-    fn one_print_of_several_lines_and_several_of_one() {
-        assert_eq!(debug_prints(&format!("{P}one\ntwo\n{P}three\n")), ["one", "two", "three"]);
-        assert_eq!(debug_prints(&format!("{P}one, {P}two, {P}three\n")), ["one, two, three"]);
-        assert_eq!(debug_prints(&format!("{P}\n{P}x\n")), ["", "x"]);
-    }
-
-    #[test]
     fn text_that_looks_like_a_mark_stays() {
-        assert_eq!(debug_prints(&format!("{P}count: 400\n{P}ab:cd: e\n")), ["count: 400", "ab:cd: e"]);
+        let text = "00000000:00000001: e";
+        assert_eq!(debug_prints(&format!("{P}count: 400\n{P}\n{P}{text}\n")), ["count: 400", "", text]);
     }
 }
