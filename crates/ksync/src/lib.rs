@@ -22,7 +22,7 @@
 //!                 }
 //!             })?;
 //!         }
-//!         Ok(())
+//!         Result::<()>::Ok(())
 //!     })?;
 //!     Ok(counter.into_inner())
 //! }
@@ -64,18 +64,18 @@ pub mod init;
 pub mod pool;
 pub mod region;
 
-// pub mod mutex;
+pub mod mutex;
 
 pub mod time;
 pub mod wait;
 pub mod event;
 pub mod semaphore;
-// pub mod object;
-// pub mod handle;
-// pub mod thread;
-// pub mod dpc;
-// pub mod timer;
-// pub mod driver;
+pub mod object;
+pub mod handle;
+pub mod thread;
+pub mod dpc;
+pub mod timer;
+pub mod driver;
 #[doc(hidden)]
 pub mod print;
 

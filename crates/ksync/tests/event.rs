@@ -48,7 +48,7 @@ fn states_before_are_told() {
 fn pinned_on_the_stack() {
     on_machine(|| {
         stack_try_pin_init!(let event = PinnedEvent::pin_init(EventProperty::Synchronization, true));
-        let event = event?;
+        let event = event?.into_ref().get_ref();
         assert!(event.wait().success());
         assert!(!event.set()?);
         Ok(())

@@ -1,0 +1,136 @@
+//! What is outstanding of the driver's image: threads, timers and DPCs whose code lies in it.
+//!
+//! An image must not be unloaded while anything can still run in it, forgotten handles included. So every thread and timer is in a list here from its
+//! beginning to its end, and [`drain`] goes through them.
+
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use ksync_sys as sys;
+
+use crate::driver::list::{List, Node};
+use crate::error::{NtError, Result};
+use crate::irql::{self, Irql};
+use crate::{dpc, thread, timer};
+
+/// The state of the image that this code is linked into.
+#[derive(Debug)]
+pub(crate) struct Image {
+    /// The threads that are not a scope's.
+    pub(crate) threads: List,
+    /// The timers, those being freed included.
+    pub(crate) timers: List,
+    /// The routines of threaded DPCs that run, by their thread.
+    pub(crate) threaded: List,
+    /// No DPC is queued and no timer set any more: the image is about to go.
+    closing: AtomicBool,
+    /// What the driver's entry returned.
+    pub(crate) state: AtomicPtr<()>,
+}
+
+// SAFETY: lists that are empty, a flag and a null pointer own nothing, so that a copy of them is as good. Each of them may be used from everywhere. Nothing of it
+// is aligned to more than 8.
+static IMAGE: sys::ImageLocal<Image> = unsafe {
+    sys::ImageLocal::new(Image {
+        threads: List::new(),
+        timers: List::new(),
+        threaded: List::new(),
+        closing: AtomicBool::new(false),
+        state: AtomicPtr::new(core::ptr::null_mut()),
+    })
+};
+
+impl Image {
+    /// This image's state.
+    pub(crate) fn this() -> &'static Self {
+        // SAFETY: the pointer is valid for as long as the image is loaded, which is as long as anything runs that could use the reference. All fields may be shared.
+        unsafe { &*IMAGE.get() }
+    }
+
+    /// Checks that DPCs may still be queued and timers set.
+    pub(crate) fn check_open(&self) -> Result {
+        if self.closing.load(Ordering::SeqCst) { Err(NtError::DELETE_PENDING) } else { Ok(()) }
+    }
+
+    /// Tells whether the current thread runs the routine of a threaded DPC, where it must not wait.
+    pub(crate) fn in_threaded_dpc(&self) -> bool {
+        let Some(list) = self.threaded.lock() else { return true };
+        // SAFETY: the routine may be called anywhere.
+        let current = unsafe { sys::KeGetCurrentThread() };
+        list.nodes().any(|node| {
+            // SAFETY: the nodes of this list are the first fields of `Running`s, which are valid while they are in it.
+            let running = unsafe { &*node.cast::<Running>() };
+            running.thread == current
+        })
+    }
+}
+
+/// A threaded DPC's routine that runs. It lies on the routine's stack.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Running {
+    node: Node,
+    thread: *mut sys::KTHREAD,
+}
+
+impl Running {
+    /// Runs `code` as the routine of a threaded DPC.
+    pub(crate) fn run(image: &'static Image, code: impl FnOnce()) {
+        /// Takes the routine off the list, also when it unwinds.
+        struct Off<'a>(&'a Running, &'static Image);
+        impl Drop for Off<'_> {
+            fn drop(&mut self) {
+                if let Some(mut list) = self.1.threaded.lock() {
+                    // SAFETY: the node was put into this list below, and is taken out once, here.
+                    unsafe { list.remove((&raw const self.0.node).cast_mut()) };
+                }
+            }
+        }
+        // SAFETY: the routine may be called anywhere.
+        let thread = unsafe { sys::KeGetCurrentThread() };
+        let running = Self { node: Node::new(), thread };
+        let Some(mut list) = image.threaded.lock() else { return };
+        // SAFETY: the node is new, and stays in its place until it is taken out below.
+        unsafe { list.insert((&raw const running.node).cast_mut()) };
+        drop(list);
+        let off = Off(&running, image);
+        code();
+        drop(off);
+    }
+}
+
+/// Waits until nothing of this image runs, is queued or is armed any more.
+///
+/// A driver whose entry is [`driver_entry!`](crate::driver_entry) need not call this: its unload routine does. Any other driver calls it as the last thing in its own
+/// unload routine, and where its entry fails.
+///
+/// In this order: it waits for all threads that [`thread::spawn`](crate::thread::spawn) started, detached and forgotten ones included; refuses DPCs and timers from then on; cancels all
+/// timers; and waits until the DPCs that are queued or running are done. Then it admits DPCs and timers again, for the case that the image stays.
+///
+/// # IRQL
+/// `PASSIVE_LEVEL`.
+///
+/// # Errors
+/// [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`; nothing was done.
+///
+/// # Examples
+/// ```
+/// use core::time::Duration;
+/// use ksync::thread::{self, this_thread};
+///
+/// # ksim::Machine::new().run(|| {
+/// let thread = thread::spawn(|| this_thread::sleep(Duration::from_secs(1)).unwrap()).unwrap();
+/// thread.detach();
+/// ksync::driver::drain().unwrap(); // one second later
+/// # }).expect_clean();
+/// ```
+pub fn drain() -> Result {
+    irql::require_at_most(Irql::PASSIVE)?;
+    let image = Image::this();
+    thread::drain(image);
+    image.closing.store(true, Ordering::SeqCst);
+    // A routine that runs now may have found the image open, and may be about to queue a DPC or to set a timer. After this it has done so.
+    dpc::flush_all();
+    timer::drain(image);
+    image.closing.store(false, Ordering::SeqCst);
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! Handles to kernel objects.
+//!
+//! An [`ObjectHandle`] is an open *kernel* handle: it is good in every process, no user can use or close it, and it is closed exactly once, when the value is
+//! dropped. Handles that come from elsewhere, a user's for instance, are not this library's to close; turn them into
+//! [objects](crate::object) at once.
+
+use core::fmt;
+use core::mem::ManuallyDrop;
+
+use ksync_sys as sys;
+
+use crate::error::{Result, check};
+use crate::irql::{self, Irql};
+use crate::object::{KernelObject, ObjectType, ProcessObject, ThreadObject};
+
+/// An open kernel handle, which is closed when this is dropped.
+///
+/// # Invariants
+/// The handle is open, a kernel handle, and nobody else closes it.
+///
+/// # IRQL
+/// Dropped at `PASSIVE_LEVEL`. Above it a handle cannot be closed: it is leaked, and a line to the debugger says so.
+///
+/// # Examples
+/// ```
+/// use ksync::handle::ObjectHandle;
+/// use ksync::object::ProcessObject;
+/// use ksync::sys::GENERIC_ALL;
+///
+/// # ksim::Machine::new().run(|| {
+/// let process = ProcessObject::current();
+/// if let Ok(handle) = ObjectHandle::from_process(process, GENERIC_ALL) {
+///     // ... do something with `handle.as_raw()`
+///     assert_eq!(handle.to_process().unwrap().id(), 4);
+/// } // the handle is closed here
+/// # }).expect_clean();
+/// ```
+#[doc(alias = "HANDLE")]
+pub struct ObjectHandle(sys::HANDLE);
+
+// SAFETY: a kernel handle is a number that means the same in every thread.
+unsafe impl Send for ObjectHandle {}
+// SAFETY: as above; shared, it is only read.
+unsafe impl Sync for ObjectHandle {}
+
+impl ObjectHandle {
+    /// Takes a raw handle over.
+    ///
+    /// # Safety
+    /// The handle is open, a kernel handle, and the caller gives up the right to close it.
+    #[must_use]
+    pub const unsafe fn from_raw(handle: sys::HANDLE) -> Self {
+        // INVARIANT: the caller vouches for it.
+        Self(handle)
+    }
+
+    /// Gives the handle up; whoever gets it closes it.
+    #[must_use = "the handle is leaked unless somebody closes it"]
+    pub fn into_raw(self) -> sys::HANDLE {
+        ManuallyDrop::new(self).0
+    }
+
+    /// The raw handle, for routines that this library does not wrap. It stays this value's to close.
+    #[must_use]
+    pub const fn as_raw(&self) -> sys::HANDLE {
+        self.0
+    }
+
+    /// Opens a kernel handle to an object.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// Those of [`KernelObject::open`].
+    ///
+    /// Wraps [`ObOpenObjectByPointer`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-obopenobjectbypointer).
+    #[doc(alias = "ObOpenObjectByPointer")]
+    pub fn from_object<T: ObjectType>(
+        object: impl core::borrow::Borrow<KernelObject<T>>,
+        access: sys::ACCESS_MASK,
+    ) -> Result<Self> {
+        object.borrow().open(access)
+    }
+
+    /// Opens a kernel handle to a process, given by value or by reference.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// Those of [`KernelObject::open`].
+    ///
+    /// Wraps [`ObOpenObjectByPointer`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-obopenobjectbypointer).
+    #[doc(alias = "ObOpenObjectByPointer")]
+    pub fn from_process(process: impl core::borrow::Borrow<ProcessObject>, access: sys::ACCESS_MASK) -> Result<Self> {
+        process.borrow().open(access)
+    }
+
+    /// Opens a kernel handle to a thread, given by value or by reference.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// Those of [`KernelObject::open`].
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::handle::ObjectHandle;
+    /// use ksync::object::ThreadObject;
+    /// use ksync::sys::THREAD_ALL_ACCESS;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let thread = ThreadObject::current();
+    /// let handle = ObjectHandle::from_thread(&thread, THREAD_ALL_ACCESS).unwrap();
+    /// assert_eq!(handle.to_thread().unwrap(), thread);
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`ObOpenObjectByPointer`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-obopenobjectbypointer).
+    #[doc(alias = "ObOpenObjectByPointer")]
+    pub fn from_thread(thread: impl core::borrow::Borrow<ThreadObject>, access: sys::ACCESS_MASK) -> Result<Self> {
+        thread.borrow().open(access)
+    }
+
+    /// The object that the handle stands for.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// - [`OBJECT_TYPE_MISMATCH`](crate::NtError::OBJECT_TYPE_MISMATCH) if the object is not of type `T`.
+    /// - [`IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `PASSIVE_LEVEL`.
+    ///
+    /// Wraps [`ObReferenceObjectByHandle`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-obreferenceobjectbyhandle).
+    #[doc(alias = "ObReferenceObjectByHandle")]
+    pub fn to_object<T: ObjectType>(&self) -> Result<KernelObject<T>> {
+        KernelObject::from_handle(self.0, 0)
+    }
+
+    /// The process that the handle stands for.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// Those of [`to_object`](Self::to_object).
+    pub fn to_process(&self) -> Result<ProcessObject> {
+        self.to_object()
+    }
+
+    /// The thread that the handle stands for.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// Those of [`to_object`](Self::to_object).
+    pub fn to_thread(&self) -> Result<ThreadObject> {
+        self.to_object()
+    }
+
+    /// Closes the handle now.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// - [`IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `PASSIVE_LEVEL`; the handle is then leaked.
+    /// - Those of `ZwClose`.
+    ///
+    /// Wraps [`ZwClose`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-ntclose).
+    #[doc(alias = "ZwClose")]
+    pub fn close(self) -> Result {
+        let handle = self.into_raw();
+        irql::require_at_most(Irql::PASSIVE)?;
+        // SAFETY: by the type's invariant the handle is open and ours to close. That is done once, because `into_raw` consumed the value. The level was checked.
+        check(unsafe { sys::ZwClose(handle) }).map(drop)
+    }
+}
+
+impl<T: ObjectType> TryFrom<&KernelObject<T>> for ObjectHandle {
+    type Error = crate::NtError;
+
+    /// Opens a handle with `GENERIC_ALL`. See [`KernelObject::open`].
+    fn try_from(object: &KernelObject<T>) -> Result<Self> {
+        object.open(sys::GENERIC_ALL)
+    }
+}
+
+impl<T: ObjectType> TryFrom<&ObjectHandle> for KernelObject<T> {
+    type Error = crate::NtError;
+
+    /// See [`ObjectHandle::to_object`].
+    fn try_from(handle: &ObjectHandle) -> Result<Self> {
+        handle.to_object()
+    }
+}
+
+impl fmt::Debug for ObjectHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ObjectHandle").field(&self.0).finish()
+    }
+}
+
+impl Drop for ObjectHandle {
+    fn drop(&mut self) {
+        if irql::current() > Irql::PASSIVE {
+            crate::println!("ksync: a handle was dropped above PASSIVE_LEVEL and is leaked");
+            return;
+        }
+        // SAFETY: by the type's invariant the handle is open and ours to close, and it is closed once, here. The level was checked.
+        let _ = unsafe { sys::ZwClose(self.0) };
+    }
+}

@@ -1,0 +1,148 @@
+//! What a thread asks or does about itself.
+
+use core::time::Duration;
+
+use ksync_sys as sys;
+
+use crate::error::Result;
+use crate::time::{SystemTime, Timeout};
+use crate::wait;
+
+/// Suspends the thread for an interval at least.
+///
+/// The clock ticks every 15.6 ms or less, and an interval ends with a tick. [`Duration::ZERO`] gives the processor to other threads, as [`pause`] does;
+/// [`Duration::MAX`] is as good as for ever.
+///
+/// # IRQL
+/// `<= APC_LEVEL`.
+///
+/// # Errors
+/// [`NtError::IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `APC_LEVEL`; the thread did not sleep.
+///
+/// # Examples
+/// ```
+/// use core::time::Duration;
+/// use ksync::thread::this_thread;
+///
+/// # ksim::Machine::new().run(|| {
+/// this_thread::sleep(Duration::from_secs(3600)).unwrap();
+/// # }).expect_clean();
+/// ```
+///
+/// Wraps [`KeDelayExecutionThread`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kedelayexecutionthread).
+#[doc(alias = "KeDelayExecutionThread")]
+pub fn sleep(interval: Duration) -> Result {
+    // An interval is never `NEVER`, whose raw form is none.
+    wait::delay(Timeout::after(interval).to_raw().unwrap_or(0))
+}
+
+/// Suspends the thread until a date. If the system time is changed, the moment changes with it.
+///
+/// # IRQL
+/// `<= APC_LEVEL`.
+///
+/// # Errors
+/// [`NtError::IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `APC_LEVEL`; the thread did not sleep.
+///
+/// # Examples
+/// ```
+/// use core::time::Duration;
+/// use ksync::thread::this_thread;
+/// use ksync::time::SystemTime;
+///
+/// # ksim::Machine::new().run(|| {
+/// this_thread::sleep_until(SystemTime::now().saturating_add(Duration::from_secs(1))).unwrap();
+/// # }).expect_clean();
+/// ```
+///
+/// Wraps [`KeDelayExecutionThread`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kedelayexecutionthread).
+#[doc(alias = "KeDelayExecutionThread")]
+pub fn sleep_until(date: SystemTime) -> Result {
+    wait::delay(date.ticks())
+}
+
+/// Gives the processor to another thread that is ready, if there is one.
+///
+/// # IRQL
+/// `<= APC_LEVEL`.
+///
+/// # Errors
+/// [`NtError::IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `APC_LEVEL`.
+///
+/// # Examples
+/// ```
+/// # ksim::Machine::new().run(|| {
+/// ksync::thread::this_thread::pause().unwrap();
+/// # }).expect_clean();
+/// ```
+///
+/// Wraps [`KeDelayExecutionThread`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kedelayexecutionthread) with an interval of zero, which every Windows
+/// exports; `ZwYieldExecution` is newer.
+#[doc(alias = "KeDelayExecutionThread")]
+#[doc(alias = "ZwYieldExecution")]
+#[doc(alias = "yield_now")]
+pub fn pause() -> Result {
+    wait::delay(0)
+}
+
+/// Keeps the processor busy for an interval at least. Keep it below 50 us: nothing else of the same level runs on this processor meanwhile.
+///
+/// An interval is rounded up to whole microseconds.
+///
+/// # IRQL
+/// Any level.
+///
+/// # Examples
+/// ```
+/// use core::time::Duration;
+///
+/// # ksim::Machine::new().run(|| {
+/// ksync::thread::this_thread::stall(Duration::from_micros(10));
+/// # }).expect_clean();
+/// ```
+///
+/// Wraps [`KeStallExecutionProcessor`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-kestallexecutionprocessor).
+#[doc(alias = "KeStallExecutionProcessor")]
+pub fn stall(interval: Duration) {
+    let mut left = interval.as_nanos().div_ceil(1000);
+    while left > 0 {
+        // CAST: at most a million.
+        let microseconds = left.min(1_000_000) as u32;
+        // SAFETY: the routine may be called anywhere.
+        unsafe { sys::KeStallExecutionProcessor(microseconds) };
+        left -= u128::from(microseconds);
+    }
+}
+
+/// The thread's identifier.
+///
+/// # IRQL
+/// Any level.
+///
+/// # Examples
+/// ```
+/// use ksync::thread::{self, this_thread};
+///
+/// # ksim::Machine::new().run(|| {
+/// let other = thread::spawn(this_thread::id).unwrap().join().unwrap();
+/// assert_ne!(other, this_thread::id());
+/// # }).expect_clean();
+/// ```
+///
+/// Wraps [`PsGetCurrentThreadId`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntddk/nf-ntddk-psgetcurrentthreadid).
+#[doc(alias = "PsGetCurrentThreadId")]
+#[must_use]
+pub fn id() -> usize {
+    // SAFETY: the routine may be called anywhere.
+    unsafe { sys::PsGetCurrentThreadId() }.addr()
+}
+
+/// A reference to the thread: [`ThreadObject::current`](crate::object::ThreadObject::current).
+///
+/// # IRQL
+/// `<= DISPATCH_LEVEL`.
+#[doc(alias = "KeGetCurrentThread")]
+#[must_use]
+pub fn current() -> crate::object::ThreadObject {
+    crate::object::ThreadObject::current()
+}
