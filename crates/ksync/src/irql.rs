@@ -227,3 +227,16 @@ fn raise_below(level: Irql) -> RaisedIrql {
     let old = unsafe { sys::KfRaiseIrql(level.0) };
     RaisedIrql { level, old: Irql(old), _not_send: PhantomData }
 }
+
+/// Checks that the current level is `DISPATCH_LEVEL`.
+///
+/// # Errors
+/// [`NtError::IRQL_TOO_LOW`] if it is below, [`NtError::IRQL_TOO_HIGH`] if it is above.
+#[inline]
+pub(crate) fn require_dispatch() -> Result {
+    match current() {
+        Irql::DISPATCH => Ok(()),
+        level if level < Irql::DISPATCH => Err(NtError::IRQL_TOO_LOW),
+        _ => Err(NtError::IRQL_TOO_HIGH),
+    }
+}

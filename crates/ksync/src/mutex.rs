@@ -9,9 +9,14 @@
 //! | [`FastLocked`] | `FAST_MUTEX` | sleeping | `<= APC_LEVEL` | the caller's | all | no |
 //! | [`GuardLocked`] | `KGUARDED_MUTEX` | sleeping | `<= APC_LEVEL` | the caller's | all | no |
 //! | [`SpinLocked`] | `KSPIN_LOCK` | spinning | `<= DISPATCH_LEVEL` | `DISPATCH_LEVEL` | all | yes |
+//! | [`InStackQueueLocked`] | `KLOCK_QUEUE_HANDLE` | spinning in a queue | `<= DISPATCH_LEVEL` | `DISPATCH_LEVEL` | all | yes |
 //! | [`KMutex`] | `KMUTEX` | sleeping, with timeout, alertable | `<= APC_LEVEL` | the caller's | normal | no |
+//! | [`ReentrantKMutex`] | `KMUTEX` | as [`KMutex`]; the owner gets in again | `<= APC_LEVEL` | the caller's | normal | no |
 //!
 //! In short: [`FastLocked`] among threads, [`SpinLocked`] where a DPC takes part.
+//!
+//! Beside the locks: [`Condvar`] waits for a change of what a lock that sleeps guards, [`Barrier`] waits for a number of threads, and [`LockedBy`] is data whose lock is
+//! kept elsewhere.
 //!
 //! # Three places
 //! [`Locked`] can be moved; what the kernel links to is then in a box of its own. [`PinnedLocked`] lies in place, as a field of a larger structure. A lock that is
@@ -25,21 +30,36 @@
 //! There is no poisoning: a driver that panics stops the system.
 
 mod backend;
+mod barrier;
+mod condvar;
 mod fast;
 mod guard;
 mod guarded;
 mod kmutex;
 mod locked;
+mod locked_by;
 pub mod placement;
+mod queued;
+mod reentrant;
 mod report;
 mod spin;
+mod wait_queue;
 
 pub use backend::{Backend, Blocking, ConstInit, Exclusive, SendAndSync, SendOnly, Shared, Sharing};
+pub use barrier::{Barrier, BarrierWaitResult};
+pub use condvar::Condvar;
 pub use fast::{Fast, FastLocked, FastLockedGuard, PinnedFastLocked};
 pub use guard::{LockedGuard, MappedLockedGuard, MappedSharedGuard, SharedGuard};
 pub use guarded::{GuardLocked, GuardLockedGuard, Guarded, PinnedGuardLocked};
 pub use kmutex::{KMutex, KMutexGuard, Mutex, PinnedKMutex};
 pub use locked::{Locked, PinnedLocked};
+pub use locked_by::LockedBy;
+#[expect(deprecated, reason = "the old name is offered on purpose")]
+pub use queued::LockedQuueHandle;
+pub use queued::{
+    InStackQueue, InStackQueueLocked, InStackQueueLockedGuard, LockedQueueHandle, PinnedInStackQueueLocked,
+};
+pub use reentrant::{PinnedReentrantKMutex, ReentrantGuard, ReentrantKMutex, ReentrantMutex};
 pub use spin::{PinnedSpinLocked, Spin, SpinLocked, SpinLockedGuard};
 
 /// The bug check for a lock in place that is dropped while the kernel still links to it: its holder forgot a guard, or the level forbids taking it out of the

@@ -6,8 +6,9 @@ use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
-use super::backend::{Backend, Shared};
+use super::backend::{Backend, Blocking, Shared};
 use super::locked::PinnedLocked;
+use crate::irql::{self, Irql};
 
 /// Exclusive access to locked data. The lock is released when this is dropped.
 ///
@@ -37,29 +38,10 @@ impl<'a, T: ?Sized, L: Backend> LockedGuard<'a, T, L> {
         Self { lock, state, _not_send: PhantomData }
     }
 
-    /// The lock.
-    #[inline]
-    pub(super) fn lock_of(guard: &Self) -> &'a PinnedLocked<T, L> {
-        guard.lock
-    }
-
     /// What the acquisition left for the release.
     #[inline]
     pub(super) fn state_of(guard: &Self) -> L::GuardState {
         guard.state
-    }
-
-    /// Replaces what the acquisition left, after the lock was released and acquired again.
-    #[inline]
-    pub(super) fn set_state(guard: &mut Self, state: L::GuardState) {
-        guard.state = state;
-    }
-
-    /// Gives the guard up without a release.
-    #[inline]
-    pub(super) fn into_parts(guard: Self) -> (&'a PinnedLocked<T, L>, L::GuardState) {
-        let guard = ManuallyDrop::new(guard);
-        (guard.lock, guard.state)
     }
 
     /// Narrows the guard to a part of the data.
@@ -101,6 +83,66 @@ impl<'a, T: ?Sized, L: Backend> LockedGuard<'a, T, L> {
                 _borrow: PhantomData,
             }),
             None => Err(guard),
+        }
+    }
+}
+
+impl<'a, T: ?Sized, L: Blocking> LockedGuard<'a, T, L> {
+    /// Releases the lock until what this returns is dropped. The caller is at `<= APC_LEVEL`.
+    pub(super) fn unlock<'b>(guard: &'b mut Self) -> Unlocked<'b, 'a, T, L> {
+        // SAFETY: by the type's invariant the lock is held by this acquisition. `Unlocked` borrows the guard, so that it is not used, and acquires
+        // the lock again before the borrow ends, which makes the invariant true again.
+        unsafe { L::unlock(guard.lock.state(), guard.state) };
+        Unlocked(guard)
+    }
+
+    /// Runs a closure without the lock, and acquires it again.
+    ///
+    /// Others can change the data meanwhile. This is an associated function, called `LockedGuard::unlocked(&mut guard, ..)`.
+    ///
+    /// A closure that leaves the level higher than it was, or that forgets a guard of this very lock, is a deadlock.
+    ///
+    /// # IRQL
+    /// `<= APC_LEVEL`.
+    ///
+    /// # Errors
+    /// [`NtError::IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) at a higher level. The closure has not run then.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::mutex::{FastLocked, LockedGuard};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let lock = FastLocked::new(1).unwrap();
+    /// let mut guard = lock.lock().unwrap();
+    /// LockedGuard::unlocked(&mut guard, || *lock.lock().unwrap() = 2).unwrap();
+    /// assert_eq!(*guard, 2);
+    /// # drop(guard); }).expect_clean();
+    /// ```
+    pub fn unlocked<R>(guard: &mut Self, run: impl FnOnce() -> R) -> crate::error::Result<R> {
+        irql::require_at_most(Irql::APC)?;
+        let _unlocked = Self::unlock(guard);
+        Ok(run())
+    }
+}
+
+/// A guard whose lock is released for now. Dropping this acquires the lock again.
+///
+/// Forgetting this would leave a guard without a lock, so it is for this crate only.
+pub(super) struct Unlocked<'b, 'a, T: ?Sized, L: Blocking>(&'b mut LockedGuard<'a, T, L>);
+
+impl<T: ?Sized, L: Blocking> Drop for Unlocked<'_, '_, T, L> {
+    fn drop(&mut self) {
+        loop {
+            // The lock was acquired at this level before, so the first attempt succeeds. One that does not leaves no choice but to go on: without the lock there
+            // is nothing to return to.
+            // SAFETY: the state is valid as long as the lock is, which the guard borrows.
+            if let Ok(state) = unsafe { L::lock(self.0.lock.state()) } {
+                // INVARIANT: the lock is held by the acquisition that this state is of.
+                self.0.state = state;
+                return;
+            }
+            core::hint::spin_loop();
         }
     }
 }
@@ -233,13 +275,6 @@ impl<'a, T: ?Sized, L: Shared> SharedGuard<'a, T, L> {
     pub(super) unsafe fn new(lock: &'a PinnedLocked<T, L>, state: L::SharedState) -> Self {
         // INVARIANT: as the caller promises.
         Self { lock, state, _not_send: PhantomData }
-    }
-
-    /// Gives the guard up without a release.
-    #[inline]
-    pub(super) fn into_parts(guard: Self) -> (&'a PinnedLocked<T, L>, L::SharedState) {
-        let guard = ManuallyDrop::new(guard);
-        (guard.lock, guard.state)
     }
 
     /// Narrows the guard to a part of the data. See [`LockedGuard::map`].

@@ -135,6 +135,23 @@ impl MutexState {
         unsafe { sys::KeReleaseMutex(self.mutex.get(), sys::FALSE) };
     }
 
+    /// Releases the mutex once, and notes so if that was the last time.
+    ///
+    /// # Safety
+    /// The current thread owns it. The level is at most `APC_LEVEL`.
+    pub(super) unsafe fn release_once(&self) {
+        if self.owner_count() == 1 {
+            self.clear_owner();
+        }
+        // SAFETY: the current thread owns the mutex, and said so if this is the last release. IRQL: the caller's.
+        unsafe { self.release() };
+    }
+
+    /// Tells whether the current thread, which owns the mutex, owns it so often that NT would raise an exception at the next time.
+    pub(super) fn is_at_limit(&self) -> bool {
+        self.owner_count() >= i32::MAX.unsigned_abs()
+    }
+
     /// Makes sure that no thread's list of mutexes points here.
     ///
     /// # Errors
@@ -145,21 +162,18 @@ impl MutexState {
                 return Err(NtError::INVALID_DEVICE_STATE);
             }
             irql::require_at_most(Irql::APC)?;
-            if self.owner_count() == 1 {
-                self.clear_owner();
-            }
-            // SAFETY: the current thread owns the mutex, and said so if this is the last release. IRQL: checked.
-            unsafe { self.release() };
+            // SAFETY: the current thread owns the mutex. IRQL: checked.
+            unsafe { self.release_once() };
         }
         Ok(())
     }
 
-    /// How often its owner has the mutex, which nobody else uses.
+    /// How often its owner, who asks, has the mutex; or anyone, if nobody uses it.
     fn owner_count(&self) -> u32 {
         let mutex = self.mutex.get();
         // SAFETY: the mutex is initialised.
         let state = unsafe { &raw const (*mutex).Header.SignalState };
-        // SAFETY: as above; nobody else uses it, so nobody writes the field.
+        // SAFETY: as above; while a thread owns it nobody else writes the field, and nobody does while nobody uses it.
         let state = unsafe { state.read() };
         // The state is 1 when free, 0 when owned once, -1 when owned twice.
         1_i32.saturating_sub(state).unsigned_abs()

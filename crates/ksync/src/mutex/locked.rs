@@ -92,7 +92,7 @@ impl<T: ?Sized, L: Backend> PinnedLocked<T, L> {
 
     /// The data, for a guard.
     #[inline]
-    pub(super) fn data_ptr(&self) -> *mut T {
+    pub(super) const fn data_ptr(&self) -> *mut T {
         self.data.get()
     }
 

@@ -182,3 +182,42 @@ unsafe impl Exclusive for Spin {
 unsafe impl ConstInit for Spin {
     const FREE: SpinState = SpinState { lock: UnsafeCell::new(0), owner: Owner::NOBODY };
 }
+
+impl<T: ?Sized> PinnedLocked<T, Spin> {
+    /// Acquires the lock in a DPC, where the level is `DISPATCH_LEVEL` already.
+    ///
+    /// # IRQL
+    /// `DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock), and [`NtError::IRQL_TOO_LOW`] at a lower level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::error::NtError;
+    /// use ksync::irql::{self, Irql};
+    /// use ksync::mutex::SpinLocked;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let lock = SpinLocked::const_new(1);
+    /// assert_eq!(lock.lock_at_dpc_level().unwrap_err(), NtError::IRQL_TOO_LOW);
+    /// irql::with_raised(Irql::DISPATCH, || *lock.lock_at_dpc_level().unwrap() += 1).unwrap();
+    /// assert_eq!(lock.into_inner(), 2);
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`KeAcquireSpinLockAtDpcLevel`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keacquirespinlockatdpclevel).
+    #[doc(alias = "KeAcquireSpinLockAtDpcLevel")]
+    #[inline]
+    pub fn lock_at_dpc_level(&self) -> Result<LockedGuard<'_, T, Spin>> {
+        irql::require_dispatch()?;
+        // SAFETY: the state is valid as long as the lock is, and all of its fields can be shared.
+        let state = unsafe { &*self.state() };
+        let thread = state.owner.refuse_recursion()?;
+        // SAFETY: the lock is initialised and not held by this processor. IRQL: checked.
+        unsafe { sys::KeAcquireSpinLockAtDpcLevel(state.lock.get()) };
+        state.owner.set(thread);
+        // SAFETY: the lock was acquired without a change of level.
+        Ok(unsafe { LockedGuard::new(self, Raised::Not) })
+    }
+}

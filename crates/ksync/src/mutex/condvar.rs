@@ -1,0 +1,185 @@
+//! Condition variables.
+//!
+//! A [`Condvar`] lets the holder of a lock wait until someone else has changed the data: it releases the lock, sleeps, and acquires the lock again. NT has no such object in the kernel; this one is
+//! a list of events under a spin lock, works with any lock that waits, and allocates nothing.
+
+use core::fmt;
+
+use super::backend::Blocking;
+use super::guard::LockedGuard;
+use super::wait_queue::WaitQueue;
+use crate::error::{NtError, Result};
+use crate::irql::{self, Irql};
+use crate::time::Timeout;
+
+/// A condition variable: waiting for a change of locked data.
+///
+/// Waiters are woken in the order in which they came. A wait ends only when it is notified or its time runs out, never by itself; but another thread may have changed the data
+/// again before the waiter has the lock, so [`wait_while`](Self::wait_while) is the form to prefer.
+///
+/// A notification wakes only those who wait: nothing is remembered for those who come later.
+///
+/// It can be a static, and may be used with any number of locks, though one is usual.
+///
+/// # Examples
+/// ```
+/// use ksync::mutex::{Condvar, FastLocked};
+/// use ksync::thread;
+///
+/// # ksim::Machine::new().processors(2).run(|| {
+/// let (ready, changed) = (FastLocked::new(false).unwrap(), Condvar::new());
+/// thread::scope(|scope| {
+///     scope.spawn(|| {
+///         *ready.lock().unwrap() = true;
+///         changed.notify_one().unwrap();
+///     }).unwrap();
+///     let mut guard = ready.lock().unwrap();
+///     changed.wait_while(&mut guard, |ready| !*ready).unwrap();
+///     assert!(*guard);
+/// });
+/// # }).expect_clean();
+/// ```
+pub struct Condvar {
+    waiters: WaitQueue<()>,
+}
+
+impl Condvar {
+    /// Makes a condition variable that nobody waits for.
+    ///
+    /// # IRQL
+    /// Any.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { waiters: WaitQueue::new(()) }
+    }
+
+    /// Releases the lock, waits for a notification, and acquires the lock again.
+    ///
+    /// A notification that comes between the release and the wait is not lost.
+    ///
+    /// # IRQL
+    /// `<= APC_LEVEL`.
+    ///
+    /// # Errors
+    /// [`NtError::IRQL_TOO_HIGH`] at a higher level. The lock was not released.
+    ///
+    /// # Examples
+    /// See [the type](Self).
+    pub fn wait<T: ?Sized, L: Blocking>(&self, guard: &mut LockedGuard<'_, T, L>) -> Result {
+        self.wait_for(guard, Timeout::NEVER)
+    }
+
+    /// Releases the lock, waits for a notification for some time at most, and acquires the lock again, which may take longer.
+    ///
+    /// # IRQL
+    /// `<= APC_LEVEL`.
+    ///
+    /// # Errors
+    /// - [`NtError::TIMEOUT`] if none came in time. The lock is held again.
+    /// - [`NtError::IRQL_TOO_HIGH`] at a higher level. The lock was not released.
+    ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::error::NtError;
+    /// use ksync::mutex::{Condvar, FastLocked};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let (lock, never) = (FastLocked::new(()).unwrap(), Condvar::new());
+    /// let mut guard = lock.lock().unwrap();
+    /// assert_eq!(never.wait_for(&mut guard, Duration::from_secs(1)), Err(NtError::TIMEOUT));
+    /// # drop(guard); }).expect_clean();
+    /// ```
+    pub fn wait_for<T: ?Sized, L: Blocking>(&self, guard: &mut LockedGuard<'_, T, L>, timeout: impl Into<Timeout>) -> Result {
+        irql::require_at_most(Irql::APC)?;
+        let mut unlocked = None;
+        let woken = self.waiters.wait(|_| None::<()>, || unlocked = Some(LockedGuard::unlock(guard)), timeout.into());
+        // Acquires the lock again.
+        drop(unlocked);
+        woken.map(|_| ())
+    }
+
+    /// Waits, as [`wait`](Self::wait) does, as long as a condition holds. The condition is asked first, and again after each notification, under the lock.
+    ///
+    /// # IRQL
+    /// `<= APC_LEVEL`.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    ///
+    /// # Examples
+    /// See [the type](Self).
+    pub fn wait_while<T: ?Sized, L: Blocking>(
+        &self,
+        guard: &mut LockedGuard<'_, T, L>,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> Result {
+        while condition(guard) {
+            self.wait(guard)?;
+        }
+        Ok(())
+    }
+
+    /// Waits as long as a condition holds, and for some time at most in each wait between two notifications.
+    ///
+    /// With a [`Timeout::at`] the limit is one for all of them.
+    ///
+    /// # IRQL
+    /// `<= APC_LEVEL`.
+    ///
+    /// # Errors
+    /// As [`wait_for`](Self::wait_for): [`NtError::TIMEOUT`] means that the condition still holds.
+    pub fn wait_while_for<T: ?Sized, L: Blocking>(
+        &self,
+        guard: &mut LockedGuard<'_, T, L>,
+        timeout: impl Into<Timeout>,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> Result {
+        let timeout = timeout.into();
+        while condition(guard) {
+            match self.wait_for(guard, timeout) {
+                Err(NtError::TIMEOUT) if !condition(guard) => return Ok(()),
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Wakes the thread that has waited longest. Returns whether there was one.
+    ///
+    /// The lock need not be held.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`: a DPC may notify.
+    ///
+    /// # Errors
+    /// [`NtError::IRQL_TOO_HIGH`] at a higher level.
+    pub fn notify_one(&self) -> Result<bool> {
+        self.waiters.turn(|turn| turn.wake_one())
+    }
+
+    /// Wakes all threads that wait.
+    ///
+    /// The lock need not be held.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`: a DPC may notify.
+    ///
+    /// # Errors
+    /// [`NtError::IRQL_TOO_HIGH`] at a higher level.
+    pub fn notify_all(&self) -> Result {
+        self.waiters.turn(|turn| turn.wake_all())
+    }
+}
+
+impl Default for Condvar {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Condvar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Condvar").finish_non_exhaustive()
+    }
+}

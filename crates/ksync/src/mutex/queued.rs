@@ -1,0 +1,341 @@
+//! In-stack queued spin locks.
+//!
+//! [`InStackQueueLocked`] is over a spin lock whose waiters stand in a queue: first come, first served, and each turns on a word of its own rather than all on one. Choose
+//! it over [`SpinLocked`](super::SpinLocked) where many processors contend.
+//!
+//! 1. An acquirer brings its place in the queue along, a [`LockedQueueHandle`]. The kernel links it while the lock is held or waited for, so it must not move or go away. It
+//!    is therefore pinned, and one that goes while its guard was forgotten releases the lock first.
+//! 2. [`with`](PinnedLocked::with) does without a handle, and is the way to go where it fits.
+//! 3. A lock is used either so or as a plain spin lock, never both ways. The type sees to that.
+//!
+//! Over [`KLOCK_QUEUE_HANDLE`](ksync_sys::KLOCK_QUEUE_HANDLE), [`wdm.h`](https://learn.microsoft.com/windows-hardware/drivers/kernel/queued-spin-locks). All
+//! versions of Windows have it.
+
+use core::cell::{Cell, UnsafeCell};
+use core::fmt;
+use core::marker::{PhantomData, PhantomPinned};
+use core::mem::MaybeUninit;
+use core::pin::{Pin, pin};
+use core::ptr::NonNull;
+
+use ksync_sys as sys;
+
+use super::backend::{Backend, ConstInit, Owner, SendOnly};
+use super::guard::LockedGuard;
+use super::locked::{Locked, PinnedLocked};
+use super::placement::Inline;
+use crate::error::{NtError, Result};
+use crate::irql::{self, Irql};
+
+/// Data under an in-stack queued spin lock.
+///
+/// The lock is a word beside the data: nothing is allocated, and it can be a static.
+///
+/// # IRQL
+/// `<= DISPATCH_LEVEL`; raises to `DISPATCH_LEVEL` while the lock is held, and returns to the caller's level.
+///
+/// # Examples
+/// ```
+/// use core::pin::pin;
+/// use ksync::mutex::{InStackQueueLocked, LockedQueueHandle};
+///
+/// # ksim::Machine::new().run(|| {
+/// let counter = InStackQueueLocked::new(0u32).unwrap();
+/// for _ in 0..1000 {
+///     let mut handle = pin!(LockedQueueHandle::new());
+///     if let Ok(mut guard) = counter.lock(&mut handle) {
+///         *guard += 1;
+///     }
+/// }
+/// counter.with(|count| *count += 1).unwrap();
+/// assert_eq!(counter.into_inner(), 1001);
+/// # }).expect_clean();
+/// ```
+pub type InStackQueueLocked<T> = Locked<T, InStackQueue>;
+
+/// Data under an in-stack queued spin lock, in place. See [`InStackQueueLocked`].
+pub type PinnedInStackQueueLocked<T> = PinnedLocked<T, InStackQueue>;
+
+/// The guard of [`InStackQueueLocked`].
+pub type InStackQueueLockedGuard<'a, T> = LockedGuard<'a, T, InStackQueue>;
+
+/// The [backend](Backend) of [`InStackQueueLocked`].
+#[derive(Debug)]
+pub enum InStackQueue {}
+
+/// An in-stack queued spin lock and its owner.
+#[derive(Debug)]
+pub struct InStackQueueState {
+    lock: UnsafeCell<sys::KSPIN_LOCK>,
+    owner: Owner,
+}
+
+/// Which pair of routines an acquisition is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pair {
+    /// The one that raises and restores the level.
+    Raising,
+    /// The one that leaves it at `DISPATCH_LEVEL`.
+    AtDpcLevel,
+    /// The one for threaded DPCs, which raises and restores where that is needed.
+    ForDpc,
+}
+
+/// A place in the queue of an [`InStackQueueLocked`], to be pinned on the stack: `pin!(LockedQueueHandle::new())`.
+///
+/// One handle serves one acquisition at a time, of locks that outlive it. It can be used again after the guard is dropped. If the guard was forgotten, dropping
+/// the handle releases the lock.
+///
+/// # Invariants
+/// While `held` names a lock, the kernel's part is linked to that lock by an acquisition of `pair` on this thread.
+pub struct LockedQueueHandle<'lock> {
+    /// The kernel's part, written by an acquisition.
+    place: UnsafeCell<MaybeUninit<sys::KLOCK_QUEUE_HANDLE>>,
+    /// The lock that is held with this handle.
+    held: Cell<Option<NonNull<InStackQueueState>>>,
+    /// How it was acquired.
+    pair: Cell<Pair>,
+    _lock: PhantomData<&'lock InStackQueueState>,
+    _pinned: PhantomPinned,
+    _not_send: PhantomData<*mut ()>,
+}
+
+/// The name under which an earlier library had [`LockedQueueHandle`].
+#[deprecated = "it is spelt `LockedQueueHandle`"]
+pub type LockedQuueHandle<'lock> = LockedQueueHandle<'lock>;
+
+impl LockedQueueHandle<'_> {
+    /// Makes a handle that is in no queue.
+    ///
+    /// # IRQL
+    /// Any.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            place: UnsafeCell::new(MaybeUninit::uninit()),
+            held: Cell::new(None),
+            pair: Cell::new(Pair::Raising),
+            _lock: PhantomData,
+            _pinned: PhantomPinned,
+            _not_send: PhantomData,
+        }
+    }
+
+    /// The kernel's part.
+    #[inline]
+    fn place(&self) -> *mut sys::KLOCK_QUEUE_HANDLE {
+        self.place.get().cast()
+    }
+
+    /// Releases the lock that is held with this handle, if there is one.
+    #[inline]
+    fn release(&self) {
+        let Some(state) = self.held.take() else { return };
+        // SAFETY: by the type's invariant the handle holds this lock, whose memory outlives it (`'lock`).
+        unsafe { state.as_ref() }.owner.clear();
+        match self.pair.get() {
+            // A guard that raised is the only one of its level that did, and nothing lowers the level before it does. So the level is `DISPATCH_LEVEL`.
+            // SAFETY: by the type's invariant the place is linked by the routine that this one undoes.
+            Pair::Raising => unsafe { sys::KeReleaseInStackQueuedSpinLock(self.place()) },
+            Pair::AtDpcLevel => {
+                // The guard that raised the level may have been dropped before this one.
+                let _raised = irql::raise_again(Irql::DISPATCH);
+                // SAFETY: as above. IRQL: `DISPATCH_LEVEL` or above.
+                unsafe { sys::KeReleaseInStackQueuedSpinLockFromDpcLevel(self.place()) };
+            }
+            // SAFETY: as above.
+            Pair::ForDpc => unsafe { sys::KeReleaseInStackQueuedSpinLockForDpc(self.place()) },
+        }
+    }
+}
+
+impl Default for LockedQueueHandle<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for LockedQueueHandle<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockedQueueHandle").field("held", &self.held.get()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for LockedQueueHandle<'_> {
+    /// Releases the lock if its guard was forgotten: the place must not go while the kernel links it.
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+// SAFETY: clause by clause:
+// 1, 2: the spin lock excludes and orders. Recursion is refused by the owner's word.
+// 3, 4: level, owner and handle are checked before anything is done.
+// 5: the level before is in the handle.
+// 6: the lock points to the handle while it is held; a handle that goes releases it first, and being pinned it does go before its memory does.
+// 7: a free lock's word stands for nothing but itself, so it can be moved; a held one is borrowed as long as its handle lives.
+// 8: nothing here unwinds but the kernel's own routines.
+unsafe impl Backend for InStackQueue {
+    type State = InStackQueueState;
+    type GuardState = NonNull<LockedQueueHandle<'static>>;
+    type Placement = Inline;
+    type Sharing = SendOnly;
+
+    const NAME: &'static str = "InStackQueueLocked";
+
+    unsafe fn init(state: *mut InStackQueueState) -> Result {
+        // The constant is what `KeInitializeSpinLock` writes.
+        // SAFETY: the pointer is valid for writes.
+        unsafe { state.write(Self::FREE) };
+        Ok(())
+    }
+
+    #[inline]
+    unsafe fn unlock(_: *mut InStackQueueState, handle: NonNull<LockedQueueHandle<'static>>) {
+        // SAFETY: the handle is borrowed by the guard whose state this is.
+        unsafe { handle.as_ref() }.release();
+    }
+
+    #[inline]
+    unsafe fn is_locked(state: *const InStackQueueState) -> bool {
+        // SAFETY: the state is valid, and all of its fields can be shared.
+        unsafe { &*state }.owner.is_somebody()
+    }
+}
+
+// SAFETY: a spin lock of zero is free.
+unsafe impl ConstInit for InStackQueue {
+    const FREE: InStackQueueState = InStackQueueState { lock: UnsafeCell::new(0), owner: Owner::NOBODY };
+}
+
+impl<T: ?Sized> PinnedLocked<T, InStackQueue> {
+    /// Acquires the lock, spinning in the queue as long as it takes.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`; returns at `DISPATCH_LEVEL`, and dropping the guard returns to the caller's level.
+    ///
+    /// # Errors
+    /// - [`NtError::IRQL_TOO_HIGH`] above `DISPATCH_LEVEL`. Nothing has happened.
+    /// - [`NtError::WOULD_DEADLOCK`] if the caller holds the lock already.
+    /// - [`NtError::INVALID_DEVICE_STATE`] if the handle holds a lock, whose guard was forgotten.
+    ///
+    /// # Examples
+    /// See [`InStackQueueLocked`].
+    ///
+    /// Wraps [`KeAcquireInStackQueuedSpinLock`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keacquireinstackqueuedspinlock).
+    #[doc(alias = "KeAcquireInStackQueuedSpinLock")]
+    #[inline]
+    pub fn lock<'a, 'lock>(
+        &'lock self,
+        handle: &'a mut Pin<&mut LockedQueueHandle<'lock>>,
+    ) -> Result<LockedGuard<'a, T, InStackQueue>> {
+        let level = irql::current();
+        if level > Irql::DISPATCH {
+            return Err(NtError::IRQL_TOO_HIGH);
+        }
+        self.acquire(handle, if level == Irql::DISPATCH { Pair::AtDpcLevel } else { Pair::Raising })
+    }
+
+    /// Acquires the lock in a DPC, where the level is `DISPATCH_LEVEL` already.
+    ///
+    /// # IRQL
+    /// `DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock), and [`NtError::IRQL_TOO_LOW`] at a lower level.
+    ///
+    /// Wraps [`KeAcquireInStackQueuedSpinLockAtDpcLevel`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keacquireinstackqueuedspinlockatdpclevel).
+    #[doc(alias = "KeAcquireInStackQueuedSpinLockAtDpcLevel")]
+    #[inline]
+    pub fn lock_at_dpc_level<'a, 'lock>(
+        &'lock self,
+        handle: &'a mut Pin<&mut LockedQueueHandle<'lock>>,
+    ) -> Result<LockedGuard<'a, T, InStackQueue>> {
+        irql::require_dispatch()?;
+        self.acquire(handle, Pair::AtDpcLevel)
+    }
+
+    /// Acquires the lock in a threaded DPC, which runs at `PASSIVE_LEVEL` or at `DISPATCH_LEVEL`, as the system is set up.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock).
+    ///
+    /// Wraps [`KeAcquireInStackQueuedSpinLockForDpc`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keacquireinstackqueuedspinlockfordpc).
+    #[doc(alias = "KeAcquireInStackQueuedSpinLockForDpc")]
+    #[inline]
+    pub fn lock_for_dpc<'a, 'lock>(
+        &'lock self,
+        handle: &'a mut Pin<&mut LockedQueueHandle<'lock>>,
+    ) -> Result<LockedGuard<'a, T, InStackQueue>> {
+        irql::require_at_most(Irql::DISPATCH)?;
+        self.acquire(handle, Pair::ForDpc)
+    }
+
+    /// Runs a closure with the data, under the lock. The place in the queue is in this call's own frame.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`; the closure runs at `DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock). The closure has not run then.
+    ///
+    /// # Examples
+    /// See [`InStackQueueLocked`].
+    #[inline]
+    pub fn with<R>(&self, run: impl FnOnce(&mut T) -> R) -> Result<R> {
+        let mut handle = pin!(LockedQueueHandle::new());
+        let mut guard = self.lock(&mut handle)?;
+        let result = run(&mut guard);
+        drop(guard);
+        Ok(result)
+    }
+
+    /// Acquires the lock by one pair of routines, whose level the caller has checked.
+    #[inline]
+    fn acquire<'a, 'lock>(
+        &'lock self,
+        handle: &'a mut Pin<&mut LockedQueueHandle<'lock>>,
+        pair: Pair,
+    ) -> Result<LockedGuard<'a, T, InStackQueue>> {
+        let handle: &'a LockedQueueHandle<'lock> = handle;
+        if handle.held.get().is_some() {
+            return Err(NtError::INVALID_DEVICE_STATE);
+        }
+        // SAFETY: the state is valid as long as the lock is, and all of its fields can be shared.
+        let state: &'lock InStackQueueState = unsafe { &*self.state() };
+        let thread = state.owner.refuse_recursion()?;
+        let (lock, place) = (state.lock.get(), handle.place());
+        match pair {
+            // SAFETY: the lock is initialised and not held by this processor; the place is in no queue, is pinned, and leaves the queue before its
+            // memory goes. IRQL: checked by the caller.
+            Pair::Raising => unsafe { sys::KeAcquireInStackQueuedSpinLock(lock, place) },
+            // SAFETY: as above.
+            Pair::AtDpcLevel => unsafe { sys::KeAcquireInStackQueuedSpinLockAtDpcLevel(lock, place) },
+            // SAFETY: as above.
+            Pair::ForDpc => unsafe { sys::KeAcquireInStackQueuedSpinLockForDpc(lock, place) },
+        }
+        state.owner.set(thread);
+        // INVARIANT: the place is linked by this acquisition.
+        handle.pair.set(pair);
+        handle.held.set(Some(NonNull::from(state)));
+        // SAFETY: the lock was acquired, and is released through this handle, which the guard borrows.
+        Ok(unsafe { LockedGuard::new(self, NonNull::from(handle).cast()) })
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for PinnedLocked<T, InStackQueue> {
+    /// Shows the data, or `<locked>` if someone holds the lock just now.
+    ///
+    /// A queue cannot be tried, so someone who comes between the look and the acquisition is waited for.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_locked()
+            && let Ok(result) = self.with(|data| fmt::Debug::fmt(data, f))
+        {
+            return result;
+        }
+        f.write_str("<locked>")
+    }
+}
