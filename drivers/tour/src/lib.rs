@@ -1,2 +1,55 @@
-//! Placeholder.
+//! A tour of ksync: each primitive at work, once, in one driver.
+//!
+//! `DriverEntry` runs the tour and prints what happens; `DriverUnload` drains. The same source runs hosted
+//! (`cargo run --release --example tour`) and as a native `.sys` (`cargo xtask driver tour`).
+//!
+//! The transcript is made to be compared: each step begins with `[step] name`, a step that the running system cannot do prints
+//! `[skip] name: why`, and a line that begins with `# ` differs from run to run.
 #![no_std]
+
+mod hand_off;
+mod locks;
+mod polling;
+mod processors;
+mod references;
+mod system;
+mod timers;
+
+use ksync::driver::{DriverObject, UnicodeStr};
+use ksync::error::Result;
+
+/// One step: its name, the routines that it needs beyond those that every system has, and what it does.
+struct Step {
+    name: &'static str,
+    needs: &'static [&'static str],
+    run: fn() -> Result,
+}
+
+const STEPS: &[&[Step]] = &[locks::STEPS, hand_off::STEPS, timers::STEPS, processors::STEPS, polling::STEPS, references::STEPS];
+
+/// What the driver keeps until it is unloaded: nothing, as each step cleans up behind itself.
+#[derive(Debug)]
+pub struct Tour;
+
+/// Runs the tour.
+///
+/// # Errors
+/// The error of the first step that fails.
+pub fn entry(_driver: &DriverObject, _registry_path: &UnicodeStr<'_>) -> Result<Tour> {
+    for step in STEPS.iter().copied().flatten() {
+        if let Some(missing) = step.needs.iter().find(|routine| !system::exports(routine)) {
+            ksync::println!("[skip] {}: the system does not export {missing}", step.name);
+            continue;
+        }
+        ksync::println!("[step] {}", step.name);
+        if let Err(error) = (step.run)() {
+            ksync::println!("failed: {error}");
+            return Err(error);
+        }
+    }
+    ksync::println!("[step] end");
+    ksync::println!("the tour is over");
+    Ok(Tour)
+}
+
+ksync::driver_entry!(entry);
