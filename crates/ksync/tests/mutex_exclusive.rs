@@ -99,7 +99,7 @@ where
                     for _ in 0..100 {
                         let mut count = counter.lock().unwrap();
                         let seen = *count;
-                        let _ = region::apcs_disabled();
+                        mutex_support::scheduling_point();
                         *count = seen + 1;
                     }
                 });
@@ -124,7 +124,7 @@ fn tries_exclude_too<L: Kind>() {
                         match lock.try_lock() {
                             Ok(mut pair) => {
                                 pair.0 += 1;
-                                let _ = region::apcs_disabled();
+                                mutex_support::scheduling_point();
                                 pair.1 += 1;
                                 granted.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
                             }

@@ -54,3 +54,11 @@ pub(crate) fn sleep(milliseconds: i64) {
     // SAFETY: the interval is valid for the call; the callers are at PASSIVE_LEVEL.
     unsafe { sys::KeDelayExecutionThread(sys::KernelMode, 0, &raw const interval) };
 }
+
+/// Lets the kernel run another thread here, if the schedule wants so, at any level.
+#[allow(dead_code, reason = "not every test file has a use for it")]
+pub(crate) fn scheduling_point() {
+    let word = 0;
+    // SAFETY: the word is a spin lock that is free.
+    unsafe { sys::KeTestSpinLock(&raw const word) };
+}
