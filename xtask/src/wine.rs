@@ -7,7 +7,7 @@
 //! A kernel that hangs is expected here: every command has a limit, and the prefix's server is killed at the end, whatever
 //! the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ const WINE_LIMIT: Duration = Duration::from_secs(180);
 const HOSTED_LIMIT: Duration = Duration::from_secs(120);
 
 /// How many lines of each log are shown when something fails.
-const LOG_LINES_SHOWN: usize = 40;
+const LOG_LINES_SHOWN: usize = 80;
 
 /// What precedes the text of a `DbgPrint` in Wine's log, after the thread's number.
 const DEBUG_PRINT: &str = ":warn:debugstr:vDbgPrintExWithPrefix ";
@@ -168,8 +168,7 @@ impl Prefix {
     /// Shows the end of what a step wrote.
     fn show_logs(&self, step: &str) {
         for file in [format!("{step}.out"), format!("{step}.log")] {
-            let text = self.written(&file);
-            let lines: Vec<_> = text.lines().collect();
+            let lines = without_repetition(&self.written(&file));
             if !lines.is_empty() {
                 let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
                 println!("\nthe end of {}:\n{}", self.folder.join(file).display(), shown.join("\n"));
@@ -261,6 +260,24 @@ impl Drop for Prefix {
     }
 }
 
+/// The lines of a log, each but once, where it was first. Wine repeats itself: a routine that is a stub says so at each call.
+fn without_repetition(log: &str) -> Vec<String> {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    let mut lines = Vec::new();
+    for line in log.lines() {
+        let count = counts.entry(line).or_default();
+        *count += 1;
+        if *count == 1 {
+            lines.push(line);
+        }
+    }
+    let with_count = |line: &str| match counts[line] {
+        1 => line.to_owned(),
+        count => format!("{line}  ({count} times)"),
+    };
+    lines.into_iter().map(with_count).collect()
+}
+
 /// The lines that drivers printed, out of Wine's log.
 ///
 /// Wine makes a line of each print, whether or not it ends with a line's end, and a line of each line in it. Every one has
@@ -295,6 +312,11 @@ mod tests {
              012c:warn:debugstr:OutputDebugStringA \"user mode\"\n{P}done: 1\n"
         );
         assert_eq!(debug_prints(&log), ["[step] event", "done: 1"]);
+    }
+
+    #[test]
+    fn a_log_is_shown_without_repetition() {
+        assert_eq!(without_repetition("a\nb\na\nc\na\n"), ["a  (3 times)", "b", "c"]);
     }
 
     #[test]
