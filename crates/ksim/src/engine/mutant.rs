@@ -65,7 +65,7 @@ impl Kernel {
         let number = object.number;
         let Kind::Mutant(mutant) = &mut object.kind else { return Ok(false) };
         if mutant.owner == Some(tid) {
-            if state == i32::MIN + 1 {
+            if state == i32::MIN {
                 return Err(Violation::raised(
                     STATUS_MUTANT_LIMIT_EXCEEDED,
                     format!("mutex #{number} was acquired recursively too often"),

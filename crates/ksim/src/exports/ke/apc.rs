@@ -3,7 +3,7 @@
 use crate::engine::layout::{self, ApcParts};
 use crate::exports::{ANY, DISPATCHER, PASSIVE, exports};
 use crate::irql::{APC_LEVEL, PASSIVE_LEVEL};
-use crate::machine::MachineCell;
+use crate::machine::{Call, MachineCell};
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{
     BOOLEAN, KAPC, KAPC_ENVIRONMENT, KPRIORITY, KPROCESSOR_MODE, KTHREAD, PKKERNEL_ROUTINE, PKNORMAL_ROUTINE, PKRUNDOWN_ROUTINE,
@@ -11,8 +11,24 @@ use ksync_sys::{
 };
 
 /// Runs a kernel APC that was taken off the running thread's queue.
+///
+/// The APC may come between the end of a wait and the look at what it came to, and may wait itself: the outer wait's result is kept.
 pub(crate) fn deliver(cell: &MachineCell, apc: *mut KAPC) {
     let call = cell.call();
+    let (status, entry) = call.read(|kernel| {
+        let tid = kernel.this_thread();
+        let wait = &kernel.thread(tid).wait;
+        (wait.status, wait.entry)
+    });
+    run(call, apc);
+    call.read(|kernel| {
+        let tid = kernel.this_thread();
+        let wait = &mut kernel.thread(tid).wait;
+        (wait.status, wait.entry) = (status, entry);
+    });
+}
+
+fn run(call: Call, apc: *mut KAPC) {
     // SAFETY: a queued APC is valid until its kernel routine has been called.
     let value = unsafe { apc.read() };
     let (mut normal, mut context) = (value.NormalRoutine, value.NormalContext);
