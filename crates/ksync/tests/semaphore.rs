@@ -5,6 +5,7 @@ use ksim::Machine;
 use ksync::NtError;
 use ksync::error::Result;
 use ksync::semaphore::Semaphore;
+use ksync::thread;
 use ksync::time::Timeout;
 use ksync::wait::Dispatchable;
 
@@ -51,6 +52,51 @@ fn ksync_28_a_release_over_the_limit_is_an_error_and_not_an_exception() {
         assert_eq!(semaphore.release(0), Err(NtError::INVALID_PARAMETER));
         assert_eq!(semaphore.release(1)?, 1);
         assert_eq!(semaphore.release(1), Err(NtError::SEMAPHORE_LIMIT_EXCEEDED));
+        Ok(())
+    });
+}
+
+#[test]
+fn ksync_28_racing_releases_never_exceed_the_limit() {
+    for seed in 0..50 {
+        Machine::new()
+            .processors(4)
+            .seed(seed)
+            .run(|| {
+                let semaphore = Semaphore::new(0, 3).unwrap();
+                let (released, taken) = thread::scope(|scope| {
+                    let releasers: Vec<_> = (0..3)
+                        .map(|_| scope.spawn(|| (0..5).filter(|_| semaphore.release(1).is_ok()).count()).unwrap())
+                        .collect();
+                    let takers: Vec<_> = (0..2)
+                        .map(|_| {
+                            scope
+                                .spawn(|| {
+                                    (0..4).filter(|_| semaphore.wait_for(Duration::from_millis(1), false).success()).count()
+                                })
+                                .unwrap()
+                        })
+                        .collect();
+                    let sum = |threads: Vec<thread::ScopedJoinHandle<'_, usize>>| {
+                        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+                    };
+                    (sum(releasers), sum(takers))
+                });
+                // Nothing is lost and nothing is refused without need.
+                assert_eq!(semaphore.count().unwrap() as usize, released - taken);
+                assert!(released == 15 || released - taken <= 3);
+            })
+            .expect_clean();
+    }
+}
+
+#[test]
+fn ksync_42_releasing_and_waiting_are_separate() {
+    // There is no "release and wait" on one semaphore here, whose two halves are not atomic in NT either.
+    on_machine(|| {
+        let semaphore = Semaphore::new(0, 1)?;
+        semaphore.release(1)?;
+        assert!(semaphore.wait().success());
         Ok(())
     });
 }

@@ -1,0 +1,258 @@
+//! Entry and unload of drivers, on the hosted kernel. `ksim` checks at the unload that nothing of the driver is left.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
+use ksim::Machine;
+use ksync::NtError;
+use ksync::dpc::Dpc;
+use ksync::driver::{DriverObject, UnicodeStr};
+use ksync::error::Result;
+use ksync::irql::{self, Irql};
+use ksync::thread::{self, JoinHandle, this_thread};
+use ksync::timer::{Timer, TimerKind};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Runs a driver for 2.5 s on several seeds.
+fn run_driver(entry: ksync::sys::DRIVER_INITIALIZE) -> Vec<String> {
+    let mut output = Vec::new();
+    for seed in 0..20 {
+        let outcome = Machine::new().processors(2).seed(seed).run(|| {
+            let driver = ksim::load_driver("sample", entry).unwrap();
+            this_thread::sleep(SECOND * 5 / 2).unwrap();
+            driver.unload();
+        });
+        output = outcome.debug_output().to_vec();
+        outcome.expect_clean();
+    }
+    output
+}
+
+mod state {
+    use super::*;
+
+    struct State {
+        _timer: Timer,
+        _thread: JoinHandle<()>,
+    }
+
+    impl Drop for State {
+        fn drop(&mut self) {
+            ksync::println!("dropped");
+        }
+    }
+
+    fn entry(driver: &DriverObject, path: &UnicodeStr<'_>) -> Result<State> {
+        ksync::println!("{path}");
+        assert!(!driver.as_raw().is_null());
+        let _timer = Timer::new(|| ksync::println!("tick"), false)?;
+        _timer.start(SECOND, SECOND)?;
+        let _thread = thread::spawn(|| this_thread::sleep(4 * SECOND).unwrap())?;
+        Ok(State { _timer, _thread })
+    }
+
+    ksync::driver_entry!(entry);
+}
+
+#[test]
+fn the_state_lives_until_the_unload() {
+    assert_eq!(
+        run_driver(state::DriverEntry),
+        [r"\Registry\Machine\System\CurrentControlSet\Services\sample", "tick", "tick", "dropped"]
+    );
+}
+
+mod without_state {
+    use super::*;
+
+    fn entry(_: &DriverObject, _: &UnicodeStr<'_>) -> Result {
+        thread::spawn(|| this_thread::sleep(10 * SECOND).unwrap())?.detach();
+        Ok(())
+    }
+
+    ksync::driver_entry!(entry);
+}
+
+#[test]
+fn detached_threads_are_waited_for() {
+    run_driver(without_state::DriverEntry);
+}
+
+mod at_dispatch_level {
+    use super::*;
+
+    /// What is dropped where nothing can wait.
+    fn entry(_: &DriverObject, _: &UnicodeStr<'_>) -> Result {
+        let timer = Timer::new(|| (), false)?;
+        timer.start(Duration::ZERO, Duration::from_millis(1))?;
+        let threaded = Timer::new(|| (), true)?;
+        threaded.start(Duration::ZERO, Duration::from_millis(1))?;
+        let dpc = Dpc::new(|| ())?;
+        let thread = thread::spawn(|| this_thread::sleep(10 * SECOND).unwrap())?;
+        irql::with_raised(Irql::DISPATCH, || {
+            dpc.enqueue().unwrap();
+            drop((timer, threaded, dpc, thread));
+        })
+    }
+
+    ksync::driver_entry!(entry);
+}
+
+#[test]
+fn what_was_dropped_at_dispatch_level_is_gone_after_the_unload() {
+    run_driver(at_dispatch_level::DriverEntry);
+}
+
+mod forgetful {
+    use super::*;
+
+    fn entry(_: &DriverObject, _: &UnicodeStr<'_>) -> Result {
+        let timer = Timer::new(|| (), false)?;
+        timer.start(SECOND, SECOND)?;
+        std::mem::forget(timer);
+        std::mem::forget(thread::spawn(|| this_thread::sleep(10 * SECOND).unwrap())?);
+        Ok(())
+    }
+
+    ksync::driver_entry!(entry);
+}
+
+#[test]
+fn forgotten_timers_and_threads_are_stopped_before_the_image_goes() {
+    let outcome = Machine::new().processors(2).run(|| {
+        let driver = ksim::load_driver("forgetful", forgetful::DriverEntry).unwrap();
+        driver.unload();
+    });
+    // Their memory is lost, which is what forgetting means, and is all that is wrong.
+    let bug_check = outcome.bug_check().expect("pool is left");
+    assert_eq!(bug_check.parameters[0], 0x62, "{bug_check}");
+    assert!(bug_check.to_string().contains("2 pool blocks"), "{bug_check}");
+}
+
+mod rearming {
+    use super::*;
+
+    /// A timer that its own closure arms again, and that nobody drops: the closure owns a reference to it.
+    fn entry(_: &DriverObject, _: &UnicodeStr<'_>) -> Result {
+        use std::sync::{Arc, OnceLock};
+        let slot: Arc<OnceLock<Timer>> = Arc::default();
+        let own = slot.clone();
+        let timer = Timer::new(
+            move || {
+                if let Some(timer) = own.get() {
+                    let _ = timer.start(Duration::from_millis(1), Duration::ZERO);
+                }
+            },
+            false,
+        )?;
+        timer.start(Duration::ZERO, Duration::ZERO)?;
+        slot.set(timer).unwrap();
+        Ok(())
+    }
+
+    ksync::driver_entry!(entry);
+}
+
+#[test]
+fn a_timer_that_arms_itself_is_refused_during_the_unload() {
+    for seed in 0..20 {
+        let outcome = Machine::new().processors(2).seed(seed).run(|| {
+            let driver = ksim::load_driver("rearming", rearming::DriverEntry).unwrap();
+            this_thread::sleep(Duration::from_millis(10)).unwrap();
+            driver.unload();
+        });
+        assert_eq!(outcome.bug_check().expect("pool is left").parameters[0], 0x62);
+    }
+}
+
+static ENTRIES: AtomicU32 = AtomicU32::new(0);
+
+mod failing {
+    use super::*;
+
+    fn entry(_: &DriverObject, _: &UnicodeStr<'_>) -> Result {
+        ENTRIES.fetch_add(1, Ordering::Relaxed);
+        let timer = Timer::new(|| (), false)?;
+        timer.start(SECOND, SECOND)?;
+        thread::spawn(|| this_thread::sleep(10 * SECOND).unwrap())?.detach();
+        Err(NtError::NOT_FOUND)
+    }
+
+    ksync::driver_entry!(entry);
+}
+
+#[test]
+fn an_entry_that_fails_leaves_nothing_behind() {
+    Machine::new()
+        .run(|| {
+            let error = ksim::load_driver("failing", failing::DriverEntry).unwrap_err();
+            assert_eq!(error, NtError::NOT_FOUND.status().0);
+        })
+        .expect_clean();
+    assert_eq!(ENTRIES.load(Ordering::Relaxed), 1);
+    // No memory for the state: the entry is not even called.
+    Machine::new()
+        .fail_allocation(1)
+        .run(|| {
+            let error = ksim::load_driver("state", state::DriverEntry).unwrap_err();
+            assert_eq!(error, NtError::INSUFFICIENT_RESOURCES.status().0);
+        })
+        .expect_clean();
+}
+
+#[test]
+fn two_drivers_on_one_machine_do_not_wait_for_each_other() {
+    let outcome = Machine::new().processors(2).run(|| {
+        let long = ksim::load_driver("long", without_state::DriverEntry).unwrap();
+        let short = ksim::load_driver("short", state::DriverEntry).unwrap();
+        let before = ksync::time::InterruptTime::now();
+        short.unload();
+        assert!(before.elapsed() < 5 * SECOND);
+        long.unload();
+    });
+    outcome.expect_clean();
+}
+
+#[test]
+fn a_machine_that_stopped_leaves_nothing_to_the_next() {
+    for _ in 0..3 {
+        let outcome = Machine::new().run(|| {
+            std::mem::forget(Timer::new(|| (), false).unwrap());
+            std::mem::forget(thread::spawn(|| this_thread::sleep(SECOND).unwrap()).unwrap());
+            panic!("on purpose");
+        });
+        assert!(!outcome.is_completed());
+        Machine::new()
+            .run(|| {
+                drop(Timer::waitable(TimerKind::Notification).unwrap());
+                thread::spawn(|| ()).unwrap().detach();
+                ksync::driver::drain().unwrap();
+            })
+            .expect_clean();
+    }
+}
+
+#[test]
+fn drain_is_refused_above_passive_level() {
+    Machine::new()
+        .run(|| {
+            let refused = irql::with_raised(Irql::APC, ksync::driver::drain).unwrap();
+            assert_eq!(refused, Err(NtError::IRQL_TOO_HIGH));
+        })
+        .expect_clean();
+}
+
+#[test]
+fn printing_splits_long_lines_and_survives_zeros() {
+    let outcome = Machine::new().run(|| {
+        let long = "é".repeat(300);
+        ksync::println!("{long}");
+        ksync::print!("a{}b", '\0');
+        ksync::println!("%s%n{}", 1);
+        ksync::println!();
+        ksync::println!("two\nlines");
+    });
+    let expected = ["é".repeat(300), "a\u{FFFD}b%s%n1".to_owned(), String::new(), "two".to_owned(), "lines".to_owned()];
+    assert_eq!(outcome.debug_output(), expected);
+    outcome.expect_clean();
+}

@@ -1,0 +1,162 @@
+//! References to objects, and handles, on the hosted kernel.
+
+use core::time::Duration;
+use ksim::Machine;
+use ksync::NtError;
+use ksync::error::Result;
+use ksync::handle::ObjectHandle;
+use ksync::irql::{self, Irql};
+use ksync::object::{ProcessObject, ThreadObject};
+use ksync::sys;
+use ksync::thread::this_thread;
+use ksync::wait::Dispatchable;
+
+fn on_machine(code: impl FnOnce() -> Result) {
+    Machine::new().processors(2).run(|| code().unwrap()).expect_clean();
+}
+
+#[test]
+fn references_are_counted() {
+    // The machine reports references that are left, and a bug check for one too few.
+    on_machine(|| {
+        let process = ProcessObject::from_process_id(4)?;
+        let copies: Vec<_> = (0..5).map(|_| process.clone()).collect();
+        assert!(copies.iter().all(|copy| *copy == process));
+        // SAFETY: the reference is the one that was given up.
+        let back = unsafe { ProcessObject::from_raw(process.into_raw()) };
+        assert_eq!(back, ProcessObject::current());
+        irql::with_raised(Irql::DISPATCH, || {
+            let copy = back.clone();
+            drop(copy);
+            drop(copies);
+        })
+    });
+}
+
+#[test]
+fn ksync_16_a_handle_is_closed_once() {
+    on_machine(|| {
+        let thread = ThreadObject::current();
+        drop(ObjectHandle::from_thread(&thread, sys::GENERIC_ALL)?);
+        ObjectHandle::from_thread(thread, sys::GENERIC_ALL)?.close()?;
+        let handle = ObjectHandle::from_process(ProcessObject::current(), sys::GENERIC_ALL)?;
+        // SAFETY: the handle is the one that was given up.
+        drop(unsafe { ObjectHandle::from_raw(handle.into_raw()) });
+        Ok(())
+    });
+}
+
+#[test]
+fn ksync_19_types_are_checked() {
+    on_machine(|| {
+        let thread = ObjectHandle::from_thread(ThreadObject::current(), sys::THREAD_ALL_ACCESS)?;
+        let process = ObjectHandle::from_process(ProcessObject::current(), sys::PROCESS_ALL_ACCESS)?;
+        let mismatch = NtError::OBJECT_TYPE_MISMATCH;
+        assert_eq!(thread.to_process().unwrap_err(), mismatch);
+        assert_eq!(process.to_thread().unwrap_err(), mismatch);
+        assert_eq!(ProcessObject::from_process_handle(thread.as_raw()).unwrap_err(), mismatch);
+        assert_eq!(ThreadObject::from_thread_handle(process.as_raw()).unwrap_err(), mismatch);
+        assert_eq!(ThreadObject::from_thread_handle(sys::NtCurrentProcess()).unwrap_err(), mismatch);
+        assert_eq!(ThreadObject::from_thread_handle(sys::NtCurrentThread())?, ThreadObject::current());
+        assert_eq!(ThreadObject::try_from(&thread)?, ThreadObject::current());
+        assert_eq!(ObjectHandle::try_from(&ProcessObject::current())?.to_process()?.id(), 4);
+        Ok(())
+    });
+}
+
+#[test]
+fn ksync_41_users_handles_are_referenced_as_the_users_own() {
+    on_machine(|| {
+        let user = ksim::create_process();
+        ksim::in_process(user, || {
+            let thread = ThreadObject::current();
+            let open = |access| {
+                let mut handle = core::ptr::null_mut();
+                // SAFETY: the object is referenced, and the handle is a local variable.
+                let status = unsafe {
+                    sys::ObOpenObjectByPointer(
+                        thread.as_raw().cast(),
+                        0,
+                        core::ptr::null_mut(),
+                        access,
+                        sys::PsThreadType,
+                        sys::KernelMode,
+                        &raw mut handle,
+                    )
+                };
+                assert_eq!(status, 0);
+                handle
+            };
+            let (good, weak) = (open(sys::SYNCHRONIZE), open(sys::THREAD_TERMINATE));
+            assert_eq!(ThreadObject::from_thread_handle(good), Ok(thread.clone()));
+            assert_eq!(ThreadObject::from_thread_handle(weak), Err(NtError::ACCESS_DENIED));
+            assert_eq!(ProcessObject::from_process_handle(good).unwrap_err(), NtError::OBJECT_TYPE_MISMATCH);
+            for handle in [good, weak] {
+                // SAFETY: the handle was opened above and is closed once.
+                assert_eq!(unsafe { sys::ZwClose(handle) }, 0);
+                assert_eq!(ThreadObject::from_thread_handle(handle), Err(NtError::INVALID_HANDLE));
+            }
+        });
+        Ok(())
+    });
+}
+
+#[test]
+fn nothing_is_an_error() {
+    on_machine(|| {
+        let invalid = Err(NtError::INVALID_HANDLE);
+        assert_eq!(ThreadObject::from_thread_handle(core::ptr::null_mut()), invalid);
+        assert_eq!(ThreadObject::from_thread_handle(0x1024 as sys::HANDLE), invalid);
+        assert!(ProcessObject::from_process_id(0x1024).is_err());
+        assert!(ThreadObject::from_thread_id(usize::MAX).is_err());
+        assert!(ProcessObject::from_process_id(0).is_err());
+        Ok(())
+    });
+}
+
+#[test]
+fn levels_are_checked() {
+    on_machine(|| {
+        let thread = ThreadObject::current();
+        let handle = thread.open(sys::GENERIC_ALL)?;
+        irql::with_raised(Irql::APC, || {
+            let too_high = NtError::IRQL_TOO_HIGH;
+            assert_eq!(ThreadObject::from_thread_id(this_thread::id()).unwrap_err(), too_high);
+            assert_eq!(ProcessObject::from_process_id(4).unwrap_err(), too_high);
+            assert_eq!(ThreadObject::from_thread_handle(handle.as_raw()).unwrap_err(), too_high);
+            assert_eq!(handle.to_thread().unwrap_err(), too_high);
+            assert_eq!(thread.open(0).unwrap_err(), too_high);
+            assert_eq!(thread.set_priority(9).unwrap_err(), too_high);
+            assert_eq!(thread.exit_status(), Ok(None));
+        })?;
+        irql::with_raised(Irql::DISPATCH, || {
+            assert_eq!(thread.exit_status(), Err(NtError::IRQL_TOO_HIGH));
+            assert_eq!(thread.is_terminated(), Ok(false));
+            assert!(thread.priority().is_ok());
+            assert!(thread.wait_for(Duration::ZERO, false).timed_out());
+        })
+    });
+}
+
+#[test]
+fn a_handle_dropped_above_passive_level_is_leaked_and_reported() {
+    let outcome = Machine::new().run(|| {
+        let handle = ThreadObject::current().open(sys::GENERIC_ALL).unwrap();
+        irql::with_raised(Irql::APC, || drop(handle)).unwrap();
+    });
+    assert!(outcome.is_completed());
+    assert_eq!(outcome.left().handles, 1);
+    assert!(outcome.debug_output()[0].contains("leaked"));
+}
+
+#[test]
+fn a_priority_out_of_range_is_an_error() {
+    on_machine(|| {
+        let thread = ThreadObject::current();
+        assert_eq!(thread.set_priority(0), Err(NtError::INVALID_PARAMETER));
+        assert_eq!(thread.set_priority(32), Err(NtError::INVALID_PARAMETER));
+        let before = thread.set_priority(31)?;
+        assert_eq!(thread.set_priority(before)?, 31);
+        Ok(())
+    });
+}
