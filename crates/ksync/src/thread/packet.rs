@@ -101,6 +101,9 @@ pub(crate) struct Packet<T> {
 struct Block<F, T> {
     packet: Packet<T>,
     settings: Settings,
+    /// Set when the packet is complete, and the thread may begin: a thread that ended before it was referenced could not be referenced everywhere
+    /// (Wine refuses it).
+    gate: UnsafeCell<MaybeUninit<sys::KEVENT>>,
     /// Taken by the thread at its start.
     closure: UnsafeCell<ManuallyDrop<F>>,
 }
@@ -133,8 +136,13 @@ where
     let block = KBox::into_raw(memory.write(Block {
         packet: Packet { header, result: UnsafeCell::new(None) },
         settings,
+        gate: UnsafeCell::new(MaybeUninit::uninit()),
         closure: UnsafeCell::new(ManuallyDrop::new(closure)),
     }));
+    // SAFETY: the block is valid; the place is only pointed to.
+    let gate: *mut sys::KEVENT = unsafe { &raw mut (*block).gate }.cast();
+    // SAFETY: the place is nonpaged memory for an event, which stays where it is until the packet is freed. The cell and the wrapper have its layout.
+    unsafe { sys::KeInitializeEvent(gate, sys::NotificationEvent, sys::FALSE) };
     let handle = match create(start::<F, T>, block.cast()) {
         Ok(handle) => handle,
         Err(error) => {
@@ -158,6 +166,8 @@ where
         // SAFETY: the node is new, and the packet stays in its place until it is freed, which takes it out first.
         unsafe { list.insert(block.cast()) };
     }
+    // SAFETY: the event was initialised above. The packet is not freed before its handle, which is made of what this returns, is gone.
+    unsafe { sys::KeSetEvent(gate, 0, sys::FALSE) };
     // SAFETY: pointers of boxes are never null.
     Ok(unsafe { NonNull::new_unchecked(block.cast()) })
 }
@@ -226,6 +236,10 @@ unsafe fn run<F, T>(block: *mut Block<F, T>)
 where
     F: FnOnce() -> T,
 {
+    // SAFETY: the block is valid; the place is only pointed to.
+    let gate: *mut sys::KEVENT = unsafe { &raw mut (*block).gate }.cast();
+    // SAFETY: the event was initialised before the thread was created, and is valid until the thread has ended.
+    unsafe { wait::wait_uninterrupted(gate.cast()) };
     // SAFETY: the settings are never written to after the thread was created.
     let settings = unsafe { (*block).settings };
     settings.apply();
