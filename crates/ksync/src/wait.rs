@@ -233,6 +233,10 @@ impl WaitResult {
 /// An object that can be waited on.
 ///
 /// The trait is sealed: what implements it is a dispatcher object of the kernel's.
+/// ```compile_fail,E0277
+/// struct Mine;
+/// unsafe impl ksync::wait::Dispatchable for Mine {}
+/// ```
 ///
 /// # Safety
 /// [`dispatcher_object`](sealed::Sealed::dispatcher_object) returns a pointer to an initialised dispatcher object that stays where it is, and stays an object, for as

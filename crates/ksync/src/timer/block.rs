@@ -59,6 +59,8 @@ pub(super) struct Owner {
 unsafe impl Send for Owner {}
 // SAFETY: a shared handle gives out shared references to the timer, which is `Sync`.
 unsafe impl Sync for Owner {}
+// The timer does not move when its handle does.
+impl Unpin for Owner {}
 
 impl Owner {
     /// Allocates a timer with a closure.
