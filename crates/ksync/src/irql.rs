@@ -137,10 +137,19 @@ pub fn raise(level: Irql) -> Result<RaisedIrql> {
     if level > Irql::DISPATCH {
         return Err(NtError::INVALID_PARAMETER);
     }
-    require_at_most(level)?;
-    // SAFETY: the new level is not below the present one, as was checked.
-    let old = unsafe { sys::KfRaiseIrql(level.0) };
-    Ok(RaisedIrql { level, old: Irql(old), _not_send: PhantomData })
+    let old = current();
+    if old > level {
+        return Err(NtError::IRQL_TOO_HIGH);
+    }
+    if old < level {
+        // SAFETY: the new level is above the present one.
+        unsafe { sys::KfRaiseIrql(level.0) };
+    }
+    Ok(RaisedIrql {
+        level,
+        old,
+        _not_send: PhantomData,
+    })
 }
 
 /// Runs a closure at a raised level and returns to the level before.

@@ -1,7 +1,7 @@
 //! Nonpaged memory.
 //!
 //! What the kernel links to, and what is touched at `DISPATCH_LEVEL`, must lie in nonpaged pool. A [`KBox`] is a box there. All allocations
-//! carry the tag `ksyn`, and none is executable.
+//! carry the tag `ksyn`, and none is executable. For paged pool, other tags, and collections, see [`alloc`](crate::alloc).
 //!
 //! # Which routine allocates
 //! `ExAllocatePool2` where the running system exports it (Windows 10 2004 on), and `ExAllocatePoolWithTag` otherwise. It is looked up by name rather than
@@ -11,23 +11,18 @@
 use core::alloc::Layout;
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem::{self, ManuallyDrop, MaybeUninit};
+use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ops::{Deref, DerefMut};
 use core::pin::Pin;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicUsize, Ordering};
 
-use ksync_sys as sys;
-
+use crate::alloc::{Pool, raw};
 use crate::error::{NtError, Result};
 use crate::init::{InPlaceWrite, Init, PinInit};
 use crate::irql::{self, Irql};
 
 /// The tag of all pool that this library allocates: `ksyn` in a debugger, which shows the bytes in memory order.
 pub const TAG: u32 = u32::from_le_bytes(*b"ksyn");
-
-/// What the pool aligns to by itself on 64-bit Windows.
-const NATURAL_ALIGN: usize = 16;
 
 /// A value in nonpaged pool.
 ///
@@ -367,29 +362,7 @@ impl<T: ?Sized> Drop for KBox<T> {
 /// - [`NtError::INSUFFICIENT_RESOURCES`] if there is none.
 /// - [`NtError::IRQL_TOO_HIGH`] above `DISPATCH_LEVEL`.
 pub(crate) fn allocate(layout: Layout) -> Result<NonNull<u8>> {
-    if layout.size() == 0 {
-        return Ok(layout.dangling_ptr());
-    }
-    let level = irql::current();
-    if level > Irql::DISPATCH {
-        return Err(NtError::IRQL_TOO_HIGH);
-    }
-    if layout.align() <= NATURAL_ALIGN {
-        return allocate_pool(layout.size(), level);
-    }
-    // Pool of a page or more is aligned to pages, which is no help for less, so every such block is cut to measure: at least
-    // `NATURAL_ALIGN` bytes lie between the block's beginning and the aligned address, and the beginning is written there.
-    let size = layout.size().checked_add(layout.align()).ok_or(NtError::INSUFFICIENT_RESOURCES)?;
-    let block = allocate_pool(size, level)?;
-    let offset = layout.align() - (block.addr().get() & (layout.align() - 1));
-    // SAFETY: the offset is at most the alignment, by which the block is larger than the layout's size.
-    let aligned = unsafe { block.add(offset) };
-    let beginning = aligned.cast::<NonNull<u8>>();
-    // SAFETY: the block is aligned to 16, so the offset is at least 16 and the slot before the aligned address lies in the block.
-    let beginning = unsafe { beginning.sub(1) };
-    // SAFETY: the slot lies in the block, and is aligned because the address after it is.
-    unsafe { beginning.write(block) };
-    Ok(aligned)
+    raw::allocate(Pool::NonPaged, TAG, layout, true)
 }
 
 /// Frees what [`allocate`] returned.
@@ -398,82 +371,8 @@ pub(crate) fn allocate(layout: Layout) -> Result<NonNull<u8>> {
 /// `<= DISPATCH_LEVEL`.
 ///
 /// # Safety
-/// The memory came from [`allocate`] with the same layout, and nobody uses it any more.
+/// The memory came from [`allocate`] with the same layout, and nobody uses it any more. The level is not too high.
 pub(crate) unsafe fn free(memory: NonNull<u8>, layout: Layout) {
-    if layout.size() == 0 {
-        return;
-    }
-    let block = if layout.align() <= NATURAL_ALIGN {
-        memory
-    } else {
-        // SAFETY: for such a layout `allocate` wrote the block's beginning just before the memory.
-        let beginning = unsafe { memory.cast::<NonNull<u8>>().sub(1) };
-        // SAFETY: as above.
-        unsafe { beginning.read() }
-    };
-    // SAFETY: the caller vouches that the block is one of `allocate`'s, which allocates with this tag. IRQL: the caller's.
-    unsafe { sys::ExFreePoolWithTag(block.as_ptr().cast(), TAG) };
-}
-
-/// Allocates a block from the pool itself, zeroed and aligned to [`NATURAL_ALIGN`].
-fn allocate_pool(size: usize, level: Irql) -> Result<NonNull<u8>> {
-    let block = match modern_allocator(level) {
-        // SAFETY: the flags ask for nonpaged pool, which may be allocated at the present level, and not for an exception; size and tag are not zero.
-        Some(allocate) => unsafe { allocate(sys::POOL_FLAG_NON_PAGED, size, TAG) },
-        None => {
-            // SAFETY: as above, in the older routine's terms.
-            let block = unsafe { sys::ExAllocatePoolWithTag(sys::NonPagedPoolNx, size, TAG) };
-            if !block.is_null() {
-                // SAFETY: the block has the size that was asked for.
-                unsafe { block.cast::<u8>().write_bytes(0, size) };
-            }
-            block
-        }
-    };
-    NonNull::new(block.cast()).ok_or(NtError::INSUFFICIENT_RESOURCES)
-}
-
-/// `ExAllocatePool2`, where the running system has it and the level allows asking.
-fn modern_allocator(level: Irql) -> Option<sys::ExAllocatePool2> {
-    /// In [`FOUND`]: nobody asked yet.
-    const UNASKED: usize = 0;
-    /// In [`FOUND`]: the system does not have it.
-    const ABSENT: usize = 1;
-    /// The routine's address, or one of the two above.
-    // SAFETY: the value is an integer that owns nothing and that may be used from everywhere.
-    static FOUND: sys::ImageLocal<AtomicUsize> = unsafe { sys::ImageLocal::new(AtomicUsize::new(UNASKED)) };
-
-    // SAFETY: the variable is there as long as the image whose code this is.
-    let found = unsafe { &*FOUND.get() };
-    let mut address = found.load(Ordering::Relaxed);
-    if address == UNASKED {
-        if level > Irql::PASSIVE {
-            return None;
-        }
-        address = find_modern_allocator().unwrap_or(ABSENT);
-        found.store(address, Ordering::Relaxed);
-    }
-    if address == ABSENT {
-        return None;
-    }
-    // SAFETY: the address is that of the exported routine `ExAllocatePool2`, which has this signature. Exports are not unmapped.
-    Some(unsafe { mem::transmute::<*const (), sys::ExAllocatePool2>(ptr::with_exposed_provenance(address)) })
-}
-
-/// Asks the system for the address of `ExAllocatePool2`.
-fn find_modern_allocator() -> Option<usize> {
-    /// The name in UTF-16.
-    static NAME: [u16; 15] = {
-        let (ascii, mut name, mut i) = (b"ExAllocatePool2", [0; 15], 0);
-        while i < name.len() {
-            name[i] = ascii[i] as u16;
-            i += 1;
-        }
-        name
-    };
-    const LENGTH: u16 = size_of_val(&NAME) as u16;
-    let name = sys::UNICODE_STRING { Length: LENGTH, MaximumLength: LENGTH, Buffer: NAME.as_ptr().cast_mut() };
-    // SAFETY: the string is valid for the call, which only reads it. IRQL: the caller checked for PASSIVE_LEVEL.
-    let address = unsafe { sys::MmGetSystemRoutineAddress(&raw const name) };
-    (!address.is_null()).then(|| address.expose_provenance())
+    // SAFETY: by the caller's contract; `allocate` uses this tag.
+    unsafe { raw::free(TAG, memory, layout) };
 }

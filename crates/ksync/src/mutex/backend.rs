@@ -150,6 +150,10 @@ pub unsafe trait Shared: Exclusive {
 ///
 /// # Safety
 /// [`FREE`](Self::FREE) is a state as [`Backend::init`] makes it.
+#[diagnostic::on_unimplemented(
+    message = "a `{Self}` lock cannot be made at compile time",
+    note = "the kernel links to it, so it is initialised where it stays: see `new` and `pin_init`"
+)]
 pub unsafe trait ConstInit: Backend<Placement = Inline> {
     /// The free state.
     const FREE: Self::State;
@@ -159,6 +163,10 @@ pub unsafe trait ConstInit: Backend<Placement = Inline> {
 ///
 /// # Safety
 /// Waiting for an event at the level at which the lock is acquired is legal while it is held, and while it is not.
+#[diagnostic::on_unimplemented(
+    message = "nobody may wait while a `{Self}` lock is held",
+    note = "locks that spin keep the processor at `DISPATCH_LEVEL`; fast and guarded mutexes and `KMutex` may be held by a thread that waits"
+)]
 pub unsafe trait Blocking: Exclusive {}
 
 /// In [`Backend::Sharing`]: one holder at a time has the data, so data that can be sent can be shared.
@@ -173,6 +181,10 @@ pub enum SendAndSync {}
 ///
 /// # Safety
 /// If [`SendOnly`] implements it for a type, that type is `Send`; if [`SendAndSync`] does, it is `Send` and `Sync`.
+#[diagnostic::on_unimplemented(
+    message = "threads cannot share `{T}` under this lock",
+    note = "a lock for one holder at a time needs data that is `Send`, a lock with readers needs data that is `Send` and `Sync`"
+)]
 pub unsafe trait Sharing<T: ?Sized> {}
 
 // SAFETY: as the bounds say.

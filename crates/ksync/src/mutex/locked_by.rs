@@ -52,6 +52,12 @@ impl<T, U> LockedBy<T, U> {
     ///
     /// What the lock guards must have a size, because its address is what opens this. Otherwise it does not compile.
     ///
+    /// ```compile_fail
+    /// # use ksync::mutex::{LockedBy, SpinLocked};
+    /// let lock = SpinLocked::const_new(());
+    /// let part = LockedBy::new(&lock, 0u32);
+    /// ```
+    ///
     /// # IRQL
     /// Any.
     pub const fn new<L: Backend>(lock: &PinnedLocked<U, L>, data: T) -> Self {
