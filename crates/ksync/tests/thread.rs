@@ -316,7 +316,8 @@ fn a_scope_waits_for_forgotten_handles_and_drops_results_once() {
         thread::scope(|scope| {
             for _ in 0..3 {
                 let value = Counted(drops.clone());
-                std::mem::forget(scope.spawn(move || value)?);
+                // Dropping the handle of a scope's thread does nothing, as forgetting it.
+                let _ = scope.spawn(move || value)?;
             }
             Result::<()>::Ok(())
         })?;
@@ -331,11 +332,10 @@ fn a_scope_that_ends_at_dispatch_level_polls() {
         .processors(2)
         .run(|| {
             let mut number = 0;
-            // SAFETY: the level is restored below.
             let mut old = 0;
             thread::scope(|scope| {
                 scope.spawn(|| number = 7).unwrap();
-                // SAFETY: as above.
+                // SAFETY: the level is restored below.
                 old = unsafe { ksync::sys::KeRaiseIrqlToDpcLevel() };
             });
             // SAFETY: the level was raised above from this one.
