@@ -1,12 +1,12 @@
 //! Reads a driver image and checks what Windows, and a careful author, expect of one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
 use object::LittleEndian as LE;
 use object::pe;
-use object::read::pe::{ImageNtHeaders, ImageOptionalHeader, Import, PeFile64};
+use object::read::pe::{ExportTarget, ImageNtHeaders, ImageOptionalHeader, Import, PeFile64};
 
 #[cfg(test)]
 mod tests;
@@ -218,13 +218,57 @@ pub(crate) fn wrapped<S: AsRef<str>>(words: &[S], width: usize) -> Vec<String> {
     lines
 }
 
-/// The names that an image exports, a kernel's say.
-pub(crate) fn exports(bytes: &[u8]) -> Result<Vec<String>> {
-    let file = PeFile64::parse(bytes).context("not a 64-bit PE image")?;
-    let Some(table) = file.export_table()? else { return Ok(Vec::new()) };
-    let exports = table.exports()?;
-    let names = exports.iter().filter_map(|export| export.name);
-    Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+/// What Wine's kernel exports.
+#[derive(Debug, Default)]
+pub(crate) struct WineExports {
+    /// Everything that has a name, stubs too.
+    pub(crate) names: BTreeSet<String>,
+    /// The exports that only say that they are not implemented, and abort. A driver that asks
+    /// `MmGetSystemRoutineAddress` for one gets it.
+    pub(crate) stubs: BTreeSet<String>,
+}
+
+impl WineExports {
+    /// Reads Wine's `ntoskrnl.exe`.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
+        let file = PeFile64::parse(bytes).context("not a 64-bit PE image")?;
+        let mut all = Self::default();
+        let Some(table) = file.export_table()? else { return Ok(all) };
+        for export in table.exports()? {
+            let Some(name) = export.name else { continue };
+            let text = String::from_utf8_lossy(name).into_owned();
+            if let ExportTarget::Address(address) = export.target
+                && is_wine_stub(&file, bytes, address, name)
+            {
+                all.stubs.insert(text.clone());
+            }
+            all.names.insert(text);
+        }
+        Ok(all)
+    }
+}
+
+/// Whether the code at an address is the one that Wine's build generates for a routine that it does not have:
+/// `sub rsp, 40; lea rcx, library; lea rdx, name; call abort`.
+fn is_wine_stub(file: &PeFile64<'_>, bytes: &[u8], address: u32, name: &[u8]) -> bool {
+    const PROLOGUE: &[u8] = &[0x48, 0x83, 0xec, 0x28];
+    const LOAD_LIBRARY: &[u8] = &[0x48, 0x8d, 0x0d];
+    const LOAD_NAME: &[u8] = &[0x48, 0x8d, 0x15];
+    const CALL: u8 = 0xe8;
+
+    let sections = file.section_table();
+    let Some(code) = sections.pe_data_at(bytes, address) else { return false };
+    let Some(code) = code.get(..19) else { return false };
+    // Each of the two loads is followed by its displacement of four bytes.
+    let generated = code[..4] == *PROLOGUE && code[4..7] == *LOAD_LIBRARY && code[11..14] == *LOAD_NAME && code[18] == CALL;
+    if !generated {
+        return false;
+    }
+    let displacement = i32::from_le_bytes([code[14], code[15], code[16], code[17]]);
+    // Relative to the end of the instruction.
+    let target = address.wrapping_add(18).wrapping_add_signed(displacement);
+    let text = sections.pe_data_at(bytes, target).unwrap_or_default();
+    text.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&0))
 }
 
 /// Writes the checksum that Windows compares before it loads a driver.

@@ -7,7 +7,7 @@
 //! A kernel that hangs is expected here: every command has a limit, and the prefix's server is killed at the end, whatever
 //! the end.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::driver::{self, Driver};
-use crate::image;
+use crate::image::{self, WineExports};
 use crate::process;
 use crate::transcript::Transcript;
 use crate::workspace::Workspace;
@@ -208,14 +208,20 @@ impl Prefix {
     fn note_missing_routines(&self, driver: &Driver) -> Result<()> {
         let path = self.root().join("drive_c/windows/system32/ntoskrnl.exe");
         let kernel = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let known: BTreeSet<_> = image::exports(&kernel).context("in Wine's ntoskrnl.exe")?.into_iter().collect();
-        let missing: Vec<_> = driver.image.imports().filter(|routine| !known.contains(*routine)).collect();
-        if !missing.is_empty() {
-            println!("the driver imports routines that this Wine lacks, and must not call them:");
-            for line in image::wrapped(&missing, 96) {
-                println!("    {line}");
+        let wine = WineExports::parse(&kernel).context("in Wine's ntoskrnl.exe")?;
+        let note = |what: &str, which: &dyn Fn(&str) -> bool| {
+            let routines: Vec<_> = driver.image.imports().filter(|routine| which(routine)).collect();
+            if !routines.is_empty() {
+                println!("{what}:");
+                for line in image::wrapped(&routines, 96) {
+                    println!("    {line}");
+                }
             }
-        }
+        };
+        note("imports that this Wine does not export; a call ends the run", &|routine| !wine.names.contains(routine));
+        note("imports that this Wine exports and does not implement; a call ends the run", &|routine| {
+            wine.stubs.contains(routine)
+        });
         Ok(())
     }
 

@@ -165,6 +165,32 @@ fn other_files_are_refused() {
 }
 
 #[test]
+fn stubs_of_wine_are_told_from_routines() {
+    let mut b = sound();
+    let (file, memory) = (IDATA.0 + 0x100, IDATA.1 + 0x100);
+    put32(&mut b, DIRECTORIES, memory);
+    put32(&mut b, DIRECTORIES + 4, 0x100);
+    // Two exports: tables of addresses, names and ordinals, then the names.
+    for (at, value) in [(16, 1), (20, 2), (24, 2), (28, memory + 40), (32, memory + 48), (36, memory + 56)] {
+        put32(&mut b, file + at, value);
+    }
+    for (at, value) in [(40, 0x1000), (44, 0x1020), (48, memory + 64), (52, memory + 80)] {
+        put32(&mut b, file + at, value);
+    }
+    put16(&mut b, file + 58, 1);
+    put(&mut b, file + 64, b"KeReal\0");
+    put(&mut b, file + 80, b"KeStub\0");
+    // The same code twice. The first loads another's name.
+    for at in [0, 0x20] {
+        put(&mut b, 0x400 + at, &[0x48, 0x83, 0xec, 0x28, 0x48, 0x8d, 0x0d, 0, 0, 0, 0, 0x48, 0x8d, 0x15, 0, 0, 0, 0, 0xe8]);
+        put32(&mut b, 0x400 + at + 14, memory + 80 - (0x1000 + at as u32 + 18));
+    }
+    let exports = WineExports::parse(&b).unwrap();
+    assert_eq!(Vec::from_iter(&exports.names), ["KeReal", "KeStub"]);
+    assert_eq!(Vec::from_iter(&exports.stubs), ["KeStub"]);
+}
+
+#[test]
 fn words_wrap() {
     assert_eq!(wrapped(&["a", "bb", "ccc"], 4), ["a bb", "ccc"]);
     assert_eq!(wrapped::<&str>(&[], 4), Vec::<String>::new());
