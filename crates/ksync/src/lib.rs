@@ -41,6 +41,7 @@
 //! | [`irql`], [`region`] | raising the level, holding APCs back |
 //! | [`time`] | timeouts and clocks |
 //! | [`pool`], [`init`] | nonpaged memory, and objects that are made where they stay |
+//! | [`alloc`] | pool for collections, and as the global allocator |
 //! | [`driver`] | the driver object, its entry and its unload |
 //! | [`error`] | status codes and errors |
 //!
@@ -55,11 +56,13 @@
 //! Nothing here panics: every failure is a [`Result`](error::Result). A driver is built with `panic = "abort"`. Hosted, a panic of the driver's own code
 //! unwinds to `ksim`, which reports it; guards then release what they hold.
 #![no_std]
+#![cfg_attr(feature = "nightly", feature(allocator_api))]
 
 // Modules that other modules here cannot do without come first; the order below is that of the layers.
 pub mod error;
 pub mod irql;
 
+pub mod alloc;
 pub mod init;
 pub mod pool;
 pub mod region;
