@@ -1,0 +1,664 @@
+//! Thin wrappers over the raw routines, so that tests read as what they test.
+//!
+//! They look safe and are not: an object must outlive the machine's last use of it. Tests keep to that by joining their threads.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use ksim::{BugCheck, Machine, Outcome};
+use ksync_sys::*;
+use std::cell::{RefCell, UnsafeCell};
+use std::ptr::{null, null_mut};
+use std::rc::Rc;
+
+/// Calls a raw routine.
+macro_rules! raw {
+    ($call:expr) => {{
+        // SAFETY: tests keep what they pass alive until the machine has stopped; what else is wrong about a call is what they test.
+        #[allow(clippy::multiple_unsafe_ops_per_block, reason = "arguments may be addresses of fields")]
+        unsafe { $call }
+    }};
+}
+pub(crate) use raw;
+
+pub(crate) const MS: i64 = 10_000;
+pub(crate) const SECOND: i64 = 1_000 * MS;
+
+/// Memory of an object, which does not move.
+#[derive(Debug)]
+pub(crate) struct Place<T>(Box<UnsafeCell<T>>);
+
+impl<T> Place<T> {
+    pub(crate) fn zeroed() -> Self {
+        // SAFETY: only used for structures of NT, for all of which zero is valid.
+        Self(Box::new(UnsafeCell::new(unsafe { std::mem::zeroed() })))
+    }
+
+    pub(crate) fn ptr(&self) -> *mut T {
+        self.0.get()
+    }
+
+    pub(crate) fn object(&self) -> PVOID {
+        self.0.get().cast()
+    }
+
+    pub(crate) fn read(&self) -> T
+    where
+        T: Copy,
+    {
+        // SAFETY: the place is initialised and nobody else runs meanwhile.
+        unsafe { self.0.get().read() }
+    }
+}
+
+macro_rules! place {
+    ($name:ident, $structure:ty) => {
+        #[derive(Debug)]
+        pub(crate) struct $name(Place<$structure>);
+
+        impl std::ops::Deref for $name {
+            type Target = Place<$structure>;
+            fn deref(&self) -> &Place<$structure> {
+                &self.0
+            }
+        }
+    };
+}
+
+place!(Event, KEVENT);
+place!(Semaphore, KSEMAPHORE);
+place!(Mutex, KMUTANT);
+place!(Timer, KTIMER);
+place!(SpinLock, KSPIN_LOCK);
+place!(FastMutex, FAST_MUTEX);
+place!(GuardedMutex, KGUARDED_MUTEX);
+place!(Queue, KQUEUE);
+place!(QueueHandle, KLOCK_QUEUE_HANDLE);
+
+impl Event {
+    pub(crate) fn new(kind: EVENT_TYPE, state: bool) -> Self {
+        let event = Self(Place::zeroed());
+        raw!(KeInitializeEvent(event.ptr(), kind, state.into()));
+        event
+    }
+
+    pub(crate) fn notification() -> Self {
+        Self::new(NotificationEvent, false)
+    }
+
+    pub(crate) fn synchronization() -> Self {
+        Self::new(SynchronizationEvent, false)
+    }
+
+    pub(crate) fn set(&self) -> i32 {
+        raw!(KeSetEvent(self.ptr(), 0, FALSE))
+    }
+
+    pub(crate) fn set_boosting(&self, increment: i32) -> i32 {
+        raw!(KeSetEvent(self.ptr(), increment, FALSE))
+    }
+
+    pub(crate) fn pulse(&self) -> i32 {
+        raw!(KePulseEvent(self.ptr(), 0, FALSE))
+    }
+
+    pub(crate) fn reset(&self) -> i32 {
+        raw!(KeResetEvent(self.ptr()))
+    }
+
+    pub(crate) fn state(&self) -> i32 {
+        raw!(KeReadStateEvent(self.ptr()))
+    }
+}
+
+impl Semaphore {
+    pub(crate) fn new(count: i32, limit: i32) -> Self {
+        let semaphore = Self(Place::zeroed());
+        raw!(KeInitializeSemaphore(semaphore.ptr(), count, limit));
+        semaphore
+    }
+
+    pub(crate) fn release(&self, by: i32) -> i32 {
+        raw!(KeReleaseSemaphore(self.ptr(), 0, by, FALSE))
+    }
+
+    pub(crate) fn state(&self) -> i32 {
+        raw!(KeReadStateSemaphore(self.ptr()))
+    }
+}
+
+impl Mutex {
+    /// A KMUTEX.
+    pub(crate) fn new() -> Self {
+        let mutex = Self(Place::zeroed());
+        raw!(KeInitializeMutex(mutex.ptr(), 0));
+        mutex
+    }
+
+    /// An Nt mutant.
+    pub(crate) fn mutant(owned: bool) -> Self {
+        let mutex = Self(Place::zeroed());
+        raw!(KeInitializeMutant(mutex.ptr(), owned.into()));
+        mutex
+    }
+
+    pub(crate) fn release(&self) -> i32 {
+        raw!(KeReleaseMutex(self.ptr(), FALSE))
+    }
+
+    pub(crate) fn state(&self) -> i32 {
+        raw!(KeReadStateMutex(self.ptr()))
+    }
+}
+
+impl Timer {
+    pub(crate) fn new(kind: TIMER_TYPE) -> Self {
+        let timer = Self(Place::zeroed());
+        raw!(KeInitializeTimerEx(timer.ptr(), kind));
+        timer
+    }
+
+    pub(crate) fn notification() -> Self {
+        Self::new(NotificationTimer)
+    }
+
+    pub(crate) fn synchronization() -> Self {
+        Self::new(SynchronizationTimer)
+    }
+
+    pub(crate) fn set(&self, due: i64) -> bool {
+        raw!(KeSetTimer(self.ptr(), due, null_mut())) != 0
+    }
+
+    pub(crate) fn set_with(&self, due: i64, period: i32, dpc: *mut KDPC) -> bool {
+        raw!(KeSetTimerEx(self.ptr(), due, period, dpc)) != 0
+    }
+
+    pub(crate) fn cancel(&self) -> bool {
+        raw!(KeCancelTimer(self.ptr())) != 0
+    }
+
+    pub(crate) fn state(&self) -> bool {
+        raw!(KeReadStateTimer(self.ptr())) != 0
+    }
+}
+
+impl SpinLock {
+    pub(crate) fn new() -> Self {
+        Self(Place::zeroed())
+    }
+
+    pub(crate) fn acquire(&self) -> KIRQL {
+        raw!(KeAcquireSpinLockRaiseToDpc(self.ptr()))
+    }
+
+    pub(crate) fn release(&self, old: KIRQL) {
+        raw!(KeReleaseSpinLock(self.ptr(), old));
+    }
+
+    pub(crate) fn with<R>(&self, code: impl FnOnce() -> R) -> R {
+        let old = self.acquire();
+        let result = code();
+        self.release(old);
+        result
+    }
+}
+
+impl FastMutex {
+    pub(crate) fn new() -> Self {
+        let mutex = Self(Place::zeroed());
+        raw!(ExInitializeFastMutex(mutex.ptr()));
+        mutex
+    }
+
+    pub(crate) fn acquire(&self) {
+        raw!(ExAcquireFastMutex(self.ptr()));
+    }
+
+    pub(crate) fn release(&self) {
+        raw!(ExReleaseFastMutex(self.ptr()));
+    }
+
+    pub(crate) fn try_acquire(&self) -> bool {
+        raw!(ExTryToAcquireFastMutex(self.ptr())) != 0
+    }
+}
+
+impl GuardedMutex {
+    pub(crate) fn new() -> Self {
+        let mutex = Self(Place::zeroed());
+        raw!(KeInitializeGuardedMutex(mutex.ptr()));
+        mutex
+    }
+
+    pub(crate) fn acquire(&self) {
+        raw!(KeAcquireGuardedMutex(self.ptr()));
+    }
+
+    pub(crate) fn release(&self) {
+        raw!(KeReleaseGuardedMutex(self.ptr()));
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(maximum: u32) -> Self {
+        let queue = Self(Place::zeroed());
+        raw!(KeInitializeQueue(queue.ptr(), maximum));
+        queue
+    }
+
+    pub(crate) fn insert(&self, entry: &Place<LIST_ENTRY>) -> i32 {
+        raw!(KeInsertQueue(self.ptr(), entry.ptr()))
+    }
+
+    pub(crate) fn remove(&self) -> *mut LIST_ENTRY {
+        raw!(KeRemoveQueue(self.ptr(), KernelMode, null()))
+    }
+
+    /// Removes with a timeout, relative in 100 ns; 0 polls.
+    pub(crate) fn remove_within(&self, time: i64) -> *mut LIST_ENTRY {
+        let timeout = -time;
+        raw!(KeRemoveQueue(self.ptr(), KernelMode, &timeout))
+    }
+}
+
+impl QueueHandle {
+    pub(crate) fn new() -> Self {
+        Self(Place::zeroed())
+    }
+
+    pub(crate) fn acquire(&self, lock: &SpinLock) {
+        raw!(KeAcquireInStackQueuedSpinLock(lock.ptr(), self.ptr()));
+    }
+
+    pub(crate) fn release(&self) {
+        raw!(KeReleaseInStackQueuedSpinLock(self.ptr()));
+    }
+}
+
+/// Calls of a DPC routine: its object and its two arguments.
+type DpcClosure<'a> = Box<dyn Fn(*mut KDPC, usize, usize) + 'a>;
+
+/// A DPC that runs a closure.
+pub(crate) struct Dpc<'a> {
+    place: Place<KDPC>,
+    _closure: Box<DpcClosure<'a>>,
+}
+
+unsafe extern "system-unwind" fn dpc_routine(dpc: *mut KDPC, context: PVOID, argument1: PVOID, argument2: PVOID) {
+    // SAFETY: the context is the closure of a live `Dpc`.
+    let closure = unsafe { &*context.cast::<DpcClosure<'_>>() };
+    closure(dpc, argument1 as usize, argument2 as usize);
+}
+
+impl<'a> Dpc<'a> {
+    pub(crate) fn new(closure: impl Fn() + 'a) -> Self {
+        Self::with_arguments(move |_, _, _| closure())
+    }
+
+    pub(crate) fn with_arguments(closure: impl Fn(*mut KDPC, usize, usize) + 'a) -> Self {
+        let closure: Box<DpcClosure<'a>> = Box::new(Box::new(closure));
+        let place = Place::zeroed();
+        let context = (&raw const *closure).cast_mut().cast();
+        raw!(KeInitializeDpc(place.ptr(), Some(dpc_routine), context));
+        Self { place, _closure: closure }
+    }
+
+    pub(crate) fn threaded(closure: impl Fn() + 'a) -> Self {
+        let closure: Box<DpcClosure<'a>> = Box::new(Box::new(move |_, _, _| closure()));
+        let place = Place::zeroed();
+        let context = (&raw const *closure).cast_mut().cast();
+        raw!(KeInitializeThreadedDpc(place.ptr(), Some(dpc_routine), context));
+        Self { place, _closure: closure }
+    }
+
+    pub(crate) fn ptr(&self) -> *mut KDPC {
+        self.place.ptr()
+    }
+
+    pub(crate) fn queue(&self) -> bool {
+        self.queue_with(0, 0)
+    }
+
+    pub(crate) fn queue_with(&self, argument1: usize, argument2: usize) -> bool {
+        raw!(KeInsertQueueDpc(self.ptr(), argument1 as PVOID, argument2 as PVOID)) != 0
+    }
+
+    pub(crate) fn remove(&self) -> bool {
+        raw!(KeRemoveQueueDpc(self.ptr())) != 0
+    }
+
+    pub(crate) fn importance(self, importance: KDPC_IMPORTANCE) -> Self {
+        raw!(KeSetImportanceDpc(self.ptr(), importance));
+        self
+    }
+
+    pub(crate) fn on(self, processor: u8) -> Self {
+        raw!(KeSetTargetProcessorDpc(self.ptr(), processor as i8));
+        self
+    }
+}
+
+type KernelClosure<'a> = Box<dyn FnMut(&mut PKNORMAL_ROUTINE) + 'a>;
+type NormalClosure<'a> = Box<dyn FnMut() + 'a>;
+
+struct ApcRoutines<'a> {
+    kernel: KernelClosure<'a>,
+    normal: Option<NormalClosure<'a>>,
+}
+
+/// A kernel APC that runs closures.
+pub(crate) struct Apc<'a> {
+    place: Place<KAPC>,
+    _routines: Box<ApcRoutines<'a>>,
+}
+
+unsafe extern "system-unwind" fn apc_kernel(
+    apc: *mut KAPC,
+    normal: *mut PKNORMAL_ROUTINE,
+    _context: *mut PVOID,
+    _argument1: *mut PVOID,
+    _argument2: *mut PVOID,
+) {
+    // SAFETY: the registry holds the routines of live `Apc`s only.
+    let routines = unsafe { &mut *ApcRegistry::find(apc) };
+    // SAFETY: the kernel passes a pointer to its copy.
+    (routines.kernel)(unsafe { &mut *normal });
+}
+
+unsafe extern "system-unwind" fn apc_normal(context: PVOID, _argument1: PVOID, _argument2: PVOID) {
+    // SAFETY: the context is the routines of a live `Apc`.
+    let routines = unsafe { &mut *context.cast::<ApcRoutines<'_>>() };
+    if let Some(normal) = &mut routines.normal {
+        normal();
+    }
+}
+
+/// The routines of APCs by their address: a special APC has no context.
+struct ApcRegistry;
+
+thread_local! {
+    static APCS: RefCell<Vec<(*mut KAPC, *mut ApcRoutines<'static>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl ApcRegistry {
+    fn find(apc: *mut KAPC) -> *mut ApcRoutines<'static> {
+        APCS.with_borrow(|apcs| apcs.iter().rev().find(|(known, _)| *known == apc).map(|(_, routines)| *routines))
+            .expect("the APC was made by Apc::new")
+    }
+}
+
+impl<'a> Apc<'a> {
+    /// A special kernel APC for a thread.
+    pub(crate) fn special(thread: PVOID, kernel: impl FnMut() + 'a) -> Self {
+        let mut kernel = kernel;
+        Self::new(thread, KernelMode, Box::new(move |_| kernel()), None)
+    }
+
+    /// A normal kernel APC for a thread.
+    pub(crate) fn normal(thread: PVOID, normal: impl FnMut() + 'a) -> Self {
+        Self::new(thread, KernelMode, Box::new(|_| {}), Some(Box::new(normal)))
+    }
+
+    /// A user APC for a thread, which the hosted kernel never delivers.
+    pub(crate) fn user(thread: PVOID) -> Self {
+        Self::new(thread, UserMode, Box::new(|_| {}), Some(Box::new(|| {})))
+    }
+
+    pub(crate) fn new(
+        thread: PVOID,
+        mode: KPROCESSOR_MODE,
+        kernel: KernelClosure<'a>,
+        normal: Option<NormalClosure<'a>>,
+    ) -> Self {
+        let special = normal.is_none();
+        let mut routines = Box::new(ApcRoutines { kernel, normal });
+        let place = Place::<KAPC>::zeroed();
+        let context: *mut ApcRoutines<'a> = &raw mut *routines;
+        APCS.with_borrow_mut(|apcs| apcs.push((place.ptr(), context.cast())));
+        let normal: PKNORMAL_ROUTINE = if special { None } else { Some(apc_normal) };
+        raw!(KeInitializeApc(
+            place.ptr(),
+            thread.cast(),
+            OriginalApcEnvironment,
+            Some(apc_kernel),
+            None,
+            normal,
+            mode,
+            context.cast()
+        ));
+        Self { place, _routines: routines }
+    }
+
+    pub(crate) fn ptr(&self) -> *mut KAPC {
+        self.place.ptr()
+    }
+
+    pub(crate) fn insert(&self) -> bool {
+        raw!(KeInsertQueueApc(self.ptr(), null_mut(), null_mut(), 0)) != 0
+    }
+}
+
+impl Drop for Apc<'_> {
+    fn drop(&mut self) {
+        let place = self.place.ptr();
+        APCS.with_borrow_mut(|apcs| apcs.retain(|(known, _)| *known != place));
+    }
+}
+
+/// A thread, referenced.
+#[derive(Debug)]
+#[must_use = "a thread that is not joined keeps its reference"]
+pub(crate) struct Thread {
+    object: PVOID,
+}
+
+type ThreadClosure<'a> = Box<dyn FnOnce() + 'a>;
+
+unsafe extern "system-unwind" fn thread_routine(context: PVOID) {
+    // SAFETY: `spawn` made the context from a box, for this one call.
+    let closure = unsafe { Box::from_raw(context.cast::<ThreadClosure<'_>>()) };
+    closure();
+}
+
+/// Starts a system thread. It must be joined before what it borrows goes.
+pub(crate) fn spawn<'a>(code: impl FnOnce() + 'a) -> Thread {
+    let closure: Box<ThreadClosure<'a>> = Box::new(Box::new(code));
+    let mut handle = null_mut();
+    let context = Box::into_raw(closure).cast();
+    let status = raw!(PsCreateSystemThread(&mut handle, 0, null(), null_mut(), null_mut(), Some(thread_routine), context));
+    assert_eq!(status, STATUS_SUCCESS);
+    let mut object = null_mut();
+    assert_eq!(raw!(ObReferenceObjectByHandle(handle, 0, null_mut(), KernelMode, &mut object, null_mut())), STATUS_SUCCESS);
+    assert_eq!(raw!(ZwClose(handle)), STATUS_SUCCESS);
+    Thread { object }
+}
+
+impl Thread {
+    pub(crate) fn object(&self) -> PVOID {
+        self.object
+    }
+
+    pub(crate) fn priority(&self) -> i32 {
+        raw!(KeQueryPriorityThread(self.object.cast()))
+    }
+
+    pub(crate) fn set_priority(&self, priority: i32) -> i32 {
+        raw!(KeSetPriorityThread(self.object.cast(), priority))
+    }
+
+    pub(crate) fn alert(&self, mode: KPROCESSOR_MODE) -> bool {
+        raw!(KeAlertThread(self.object.cast(), mode)) != 0
+    }
+
+    pub(crate) fn join(self) {
+        assert_eq!(wait(self.object), STATUS_SUCCESS);
+        raw!(ObfDereferenceObject(self.object));
+    }
+}
+
+pub(crate) fn join_all(threads: impl IntoIterator<Item = Thread>) {
+    for thread in threads {
+        thread.join();
+    }
+}
+
+pub(crate) fn current_thread() -> PVOID {
+    raw!(KeGetCurrentThread()).cast()
+}
+
+pub(crate) fn set_own_priority(priority: i32) -> i32 {
+    raw!(KeSetPriorityThread(KeGetCurrentThread(), priority))
+}
+
+pub(crate) fn own_priority() -> i32 {
+    raw!(KeQueryPriorityThread(KeGetCurrentThread()))
+}
+
+pub(crate) fn irql() -> KIRQL {
+    raw!(KeGetCurrentIrql())
+}
+
+pub(crate) fn raise(to: KIRQL) -> KIRQL {
+    raw!(KfRaiseIrql(to))
+}
+
+pub(crate) fn lower(to: KIRQL) {
+    raw!(KeLowerIrql(to));
+}
+
+pub(crate) fn at<R>(level: KIRQL, code: impl FnOnce() -> R) -> R {
+    let old = raise(level);
+    let result = code();
+    lower(old);
+    result
+}
+
+pub(crate) fn now() -> i64 {
+    raw!(KeQueryInterruptTime()) as i64
+}
+
+pub(crate) fn system_time() -> i64 {
+    let mut time = 0;
+    raw!(KeQuerySystemTime(&mut time));
+    time
+}
+
+pub(crate) fn processor() -> u32 {
+    raw!(KeGetCurrentProcessorNumberEx(null_mut()))
+}
+
+/// Waits for ever.
+pub(crate) fn wait(object: PVOID) -> NTSTATUS {
+    raw!(KeWaitForSingleObject(object, Executive, KernelMode, FALSE, null()))
+}
+
+/// Waits for a time in 100 ns units: negative is relative, 0 polls.
+pub(crate) fn wait_until(object: PVOID, timeout: i64) -> NTSTATUS {
+    raw!(KeWaitForSingleObject(object, Executive, KernelMode, FALSE, &timeout))
+}
+
+pub(crate) fn poll(object: PVOID) -> NTSTATUS {
+    wait_until(object, 0)
+}
+
+/// Waits alertably or in user mode, or both.
+pub(crate) fn wait_mode(object: PVOID, mode: KPROCESSOR_MODE, alertable: bool, timeout: Option<i64>) -> NTSTATUS {
+    let pointer = timeout.as_ref().map_or(null(), |timeout| timeout as *const i64);
+    raw!(KeWaitForSingleObject(object, Executive, mode, alertable.into(), pointer))
+}
+
+pub(crate) fn wait_many(objects: &[PVOID], kind: WAIT_TYPE, timeout: Option<i64>) -> NTSTATUS {
+    let pointer = timeout.as_ref().map_or(null(), |timeout| timeout as *const i64);
+    let count = objects.len() as u32;
+    if objects.len() <= THREAD_WAIT_OBJECTS as usize {
+        return raw!(KeWaitForMultipleObjects(count, objects.as_ptr(), kind, Executive, KernelMode, FALSE, pointer, null_mut()));
+    }
+    let blocks = Place::<[KWAIT_BLOCK; 64]>::zeroed();
+    raw!(KeWaitForMultipleObjects(count, objects.as_ptr(), kind, Executive, KernelMode, FALSE, pointer, blocks.ptr().cast()))
+}
+
+pub(crate) fn wait_any(objects: &[PVOID]) -> NTSTATUS {
+    wait_many(objects, WaitAny, None)
+}
+
+pub(crate) fn wait_all(objects: &[PVOID]) -> NTSTATUS {
+    wait_many(objects, WaitAll, None)
+}
+
+/// Sleeps for a time in 100 ns units.
+pub(crate) fn sleep(time: i64) -> NTSTATUS {
+    let interval = -time;
+    raw!(KeDelayExecutionThread(KernelMode, FALSE, &interval))
+}
+
+/// Lets every other thread go on until it blocks: time only moves when all processors are idle.
+pub(crate) fn settle() {
+    sleep(1);
+}
+
+pub(crate) fn flush_dpcs() {
+    raw!(KeFlushQueuedDpcs());
+}
+
+pub(crate) fn leave_start_region() {
+    raw!(KeLeaveCriticalRegion());
+}
+
+pub(crate) fn enter_start_region() {
+    raw!(KeEnterCriticalRegion());
+}
+
+pub(crate) const TAG: u32 = u32::from_le_bytes(*b"Test");
+
+pub(crate) fn allocate(bytes: usize) -> PVOID {
+    raw!(ExAllocatePool2(POOL_FLAG_NON_PAGED, bytes, TAG))
+}
+
+pub(crate) fn free(memory: PVOID) {
+    raw!(ExFreePoolWithTag(memory, TAG));
+}
+
+/// What threads did, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log(Rc<RefCell<Vec<String>>>);
+
+impl Log {
+    pub(crate) fn push(&self, what: impl ToString) {
+        self.0.borrow_mut().push(what.to_string());
+    }
+
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.borrow_mut())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+}
+
+/// Runs on one processor and expects a clean end.
+#[track_caller]
+pub(crate) fn run(code: impl FnOnce()) -> Outcome {
+    Machine::new().run(code).expect_clean()
+}
+
+/// Runs with several seeds on several numbers of processors, and expects clean ends.
+#[track_caller]
+pub(crate) fn explore(code: impl Fn()) {
+    explore_on(&[1, 2, 4], code);
+}
+
+#[track_caller]
+pub(crate) fn explore_on(processors: &[u8], code: impl Fn()) {
+    for &processors in processors {
+        for seed in 0..12 {
+            let outcome = Machine::new().processors(processors).seed(seed).run(&code);
+            assert!(outcome.is_completed() && outcome.left().is_empty(), "{processors} processors: {outcome}");
+        }
+    }
+}
+
+/// Runs on one processor and expects a bug check.
+#[track_caller]
+pub(crate) fn crash(code: u32, body: impl FnOnce()) -> BugCheck {
+    Machine::new().run(body).expect_bug_check(code)
+}

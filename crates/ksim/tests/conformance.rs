@@ -1,0 +1,22 @@
+//! One test or more for each rule of NT that the hosted kernel honours, named after the rule's number in the project's list.
+//!
+//! Where sources disagree the DDI page wins, and the disagreement is a comment in the test.
+
+mod common;
+
+#[path = "conformance/waits.rs"]
+mod a_waits;
+#[path = "conformance/apcs.rs"]
+mod b_apcs;
+#[path = "conformance/locks.rs"]
+mod c_locks;
+#[path = "conformance/spin.rs"]
+mod d_spin;
+#[path = "conformance/dpcs.rs"]
+mod e_dpcs;
+#[path = "conformance/timers.rs"]
+mod f_timers;
+#[path = "conformance/irql.rs"]
+mod g_irql;
+#[path = "conformance/pool.rs"]
+mod h_pool;
