@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 const DRIVER: &str = "tour";
 
 /// How many of its steps Wine must print as the hosted run does.
-const STEPS_UNDER_WINE: usize = 5;
+const STEPS_UNDER_WINE: usize = 10;
 
 /// How long the driver may take to load under Wine, and to unload.
 const WINE_TIMEOUT: Duration = Duration::from_secs(120);
