@@ -136,7 +136,7 @@ impl ObjectHandle {
     /// Wraps [`ObReferenceObjectByHandle`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-obreferenceobjectbyhandle).
     #[doc(alias = "ObReferenceObjectByHandle")]
     pub fn to_object<T: ObjectType>(&self) -> Result<KernelObject<T>> {
-        KernelObject::from_handle(self.0, 0)
+        KernelObject::from_kernel_handle(self.0, 0)
     }
 
     /// The process that the handle stands for.

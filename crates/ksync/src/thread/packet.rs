@@ -207,7 +207,7 @@ fn create(routine: sys::KSTART_ROUTINE, context: *mut c_void) -> Result<sys::HAN
 /// With a kernel handle that is open and ours this cannot fail. If it did, there would be a thread that nobody could ever wait for, so it is tried until it succeeds.
 fn reference(handle: sys::HANDLE) -> ThreadObject {
     loop {
-        if let Ok(thread) = ThreadObject::from_handle(handle, sys::SYNCHRONIZE) {
+        if let Ok(thread) = ThreadObject::from_kernel_handle(handle, sys::SYNCHRONIZE) {
             return thread;
         }
         let _ = wait::delay(-10_000);
