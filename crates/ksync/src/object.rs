@@ -200,20 +200,20 @@ impl<T: ObjectType> KernelObject<T> {
         }
         // CAST: a handle is a number; kernel handles have its highest bit set, and so have the pseudo handles, which mean the same to everyone.
         let mode = if (handle.addr() as isize) < 0 { sys::KernelMode } else { sys::UserMode };
-        Self::reference(handle, access, mode)
+        Self::look_up(handle, access, mode)
     }
 
     /// [`from_handle`](Self::from_handle) for a handle that this driver opened as a kernel handle: its access is the kernel's, whatever the number looks like.
     /// (Under Wine it does not look like a kernel handle.)
     pub(crate) fn from_kernel_handle(handle: sys::HANDLE, access: sys::ACCESS_MASK) -> Result<Self> {
         irql::require_at_most(Irql::PASSIVE)?;
-        Self::reference(handle, access, sys::KernelMode)
+        Self::look_up(handle, access, sys::KernelMode)
     }
 
     /// The object of type `T` that a handle stands for to a user or to the kernel.
     ///
     /// IRQL: the callers check for `PASSIVE_LEVEL`.
-    fn reference(handle: sys::HANDLE, access: sys::ACCESS_MASK, mode: sys::KPROCESSOR_MODE) -> Result<Self> {
+    fn look_up(handle: sys::HANDLE, access: sys::ACCESS_MASK, mode: sys::KPROCESSOR_MODE) -> Result<Self> {
         let mut object = ptr::null_mut();
         // SAFETY: the object is written to a local variable, and the level was checked. Any number may be passed as a handle: the kernel looks it up.
         let status =
