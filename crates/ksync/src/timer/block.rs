@@ -146,13 +146,15 @@ impl Drop for Owner {
             unsafe { (header.free)(self.header) };
             return;
         }
-        // SAFETY: the block is alive and has a closure.
-        unsafe { stop(self.header) };
         if dpc::may_flush(header.image) {
+            // SAFETY: the block is alive. At the levels that were checked this does not fail.
+            let _ = unsafe { timer(self.header) }.cancel();
             dpc::flush_all();
-            // SAFETY: the timer was cancelled and its DPC taken off its queue; after the flush it runs nowhere either. The only handle is going away.
+            // SAFETY: the timer was cancelled, and does not queue its DPC any more; after the flush that is neither queued nor running. The only handle is going away.
             unsafe { release(self.header) };
         } else {
+            // SAFETY: the block is alive and has a closure.
+            unsafe { stop(self.header) };
             // SAFETY: as above, except that the DPC may still run.
             unsafe { release_later(self.header) };
         }
