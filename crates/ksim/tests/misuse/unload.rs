@@ -1,0 +1,149 @@
+//! Drivers that are unloaded too early.
+
+use crate::common::*;
+use ksim::{BugCheck, Machine, load_driver};
+use ksync_sys::*;
+use std::cell::Cell;
+use std::ptr::{null, null_mut};
+
+thread_local! {
+    /// What the sample driver's entry does.
+    static ENTRY: Cell<fn()> = const { Cell::new(|| {}) };
+    /// What its unload routine does.
+    static UNLOAD: Cell<fn()> = const { Cell::new(|| {}) };
+}
+
+unsafe extern "system-unwind" fn entry(driver: *mut DRIVER_OBJECT, path: *mut UNICODE_STRING) -> NTSTATUS {
+    assert!(!path.is_null());
+    raw!((&raw mut (*driver).DriverUnload).write(Some(unload)));
+    ENTRY.get()();
+    STATUS_SUCCESS
+}
+
+unsafe extern "system-unwind" fn unload(_driver: *mut DRIVER_OBJECT) {
+    UNLOAD.get()();
+}
+
+unsafe extern "system-unwind" fn failing(_driver: *mut DRIVER_OBJECT, _path: *mut UNICODE_STRING) -> NTSTATUS {
+    ENTRY.get()();
+    STATUS_UNSUCCESSFUL
+}
+
+fn load_and_unload(on_entry: fn(), on_unload: fn()) -> ksim::Outcome {
+    ENTRY.set(on_entry);
+    UNLOAD.set(on_unload);
+    Machine::new().processors(2).run(|| {
+        let driver = load_driver("sample", entry).expect("the entry succeeds");
+        driver.unload();
+    })
+}
+
+#[track_caller]
+fn crash_at_unload(code: u32, on_entry: fn()) -> BugCheck {
+    let stop = load_and_unload(on_entry, || {}).expect_bug_check(code);
+    assert!(stop.meaning.contains("sample"), "{stop}");
+    stop
+}
+
+#[test]
+fn driver_that_cleans_up() {
+    load_and_unload(
+        || {
+            free(allocate(10));
+            let thread = spawn(|| {
+                sleep(MS);
+            });
+            thread.join();
+        },
+        || free(allocate(10)),
+    )
+    .expect_clean();
+}
+
+#[test]
+fn driver_with_an_armed_timer() {
+    let stop = crash_at_unload(0xc7, || {
+        let timer = Box::leak(Box::new(Timer::notification()));
+        timer.set(-SECOND);
+    });
+    assert_eq!(stop.parameters[0], 0);
+}
+
+#[test]
+fn driver_with_a_queued_dpc() {
+    let outcome = {
+        ENTRY.set(|| {});
+        UNLOAD.set(|| {
+            let dpc = Box::leak(Box::new(Dpc::new(|| {}).importance(LowImportance)));
+            dpc.queue();
+        });
+        Machine::new().run(|| load_driver("sample", entry).expect("the entry succeeds").unload())
+    };
+    assert_eq!(outcome.expect_bug_check(0xc7).parameters[0], 1);
+}
+
+#[test]
+fn driver_with_a_running_thread() {
+    let stop = crash_at_unload(0xce, || {
+        let thread = spawn(|| {
+            sleep(SECOND);
+        });
+        raw!(ObfDereferenceObject(thread.object()));
+    });
+    assert_eq!(stop.name, "DRIVER_UNLOADED_WITHOUT_CANCELLING_PENDING_OPERATIONS");
+}
+
+#[test]
+fn driver_with_pool_left() {
+    let stop = crash_at_unload(0xc4, || {
+        allocate(100);
+        allocate(50);
+    });
+    assert_eq!((stop.parameters[0], stop.parameters[2], stop.parameters[3]), (0x62, 2, 150));
+}
+
+#[test]
+fn driver_whose_thread_leaves_pool() {
+    let stop = crash_at_unload(0xc4, || {
+        spawn(|| {
+            allocate(7);
+        })
+        .join();
+    });
+    assert_eq!((stop.parameters[0], stop.parameters[3]), (0x62, 7));
+}
+
+#[test]
+fn entry_that_fails_and_leaves_pool() {
+    ENTRY.set(|| {
+        allocate(9);
+    });
+    let outcome = Machine::new().run(|| {
+        let status = load_driver("sample", failing).expect_err("the entry fails");
+        unreachable!("{status}");
+    });
+    assert_eq!(outcome.expect_bug_check(0xc4).parameters[0], 0x62);
+    ENTRY.set(|| {});
+    Machine::new().run(|| assert_eq!(load_driver("sample", failing).err(), Some(STATUS_UNSUCCESSFUL))).expect_clean();
+}
+
+#[test]
+fn others_are_not_blamed() {
+    ENTRY.set(|| {});
+    UNLOAD.set(|| {});
+    let outcome = Machine::new().run(|| {
+        let timer = Timer::notification();
+        timer.set(-SECOND);
+        let memory = allocate(5);
+        let mut handle = null_mut();
+        unsafe extern "system-unwind" fn body(_context: PVOID) {
+            sleep(SECOND);
+        }
+        raw!(PsCreateSystemThread(&mut handle, 0, null(), null_mut(), null_mut(), Some(body), null_mut()));
+        raw!(ZwClose(handle));
+        load_driver("sample", entry).expect("the entry succeeds").unload();
+        free(memory);
+        timer.cancel();
+    });
+    outcome.expect_clean();
+}
