@@ -19,7 +19,6 @@ const _: () = assert!(size_of::<Result>() == 4, "a Result<()> must be as small a
 
 /// The codes that errors are named by.
 mod codes {
-    #![expect(clippy::wildcard_imports, reason = "the names of the ABI crate, and two that it lacks")]
     pub(super) use ksync_sys::*;
 
     /// `ntstatus.h`: "The parameter specified in the request is not valid", for levels.

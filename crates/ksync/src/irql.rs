@@ -145,11 +145,7 @@ pub fn raise(level: Irql) -> Result<RaisedIrql> {
         // SAFETY: the new level is above the present one.
         unsafe { sys::KfRaiseIrql(level.0) };
     }
-    Ok(RaisedIrql {
-        level,
-        old,
-        _not_send: PhantomData,
-    })
+    Ok(RaisedIrql { level, old, _not_send: PhantomData })
 }
 
 /// Runs a closure at a raised level and returns to the level before.

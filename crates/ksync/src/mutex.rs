@@ -8,15 +8,18 @@
 //! |---|---|---|---|---|---|---|
 //! | [`FastLocked`] | `FAST_MUTEX` | sleeping | `<= APC_LEVEL` | the caller's | all | no |
 //! | [`GuardLocked`] | `KGUARDED_MUTEX` | sleeping | `<= APC_LEVEL` | the caller's | all | no |
+//! | [`ResourceLocked`] | `ERESOURCE`, with readers | sleeping | `<= APC_LEVEL` | the caller's | normal | no |
+//! | [`PushLocked`] | `EX_PUSH_LOCK`, with readers | sleeping | `<= APC_LEVEL` | the caller's | normal | yes |
 //! | [`SpinLocked`] | `KSPIN_LOCK` | spinning | `<= DISPATCH_LEVEL` | `DISPATCH_LEVEL` | all | yes |
 //! | [`InStackQueueLocked`] | `KLOCK_QUEUE_HANDLE` | spinning in a queue | `<= DISPATCH_LEVEL` | `DISPATCH_LEVEL` | all | yes |
+//! | [`SpinRwLocked`] | `EX_SPIN_LOCK`, with readers | spinning | `<= DISPATCH_LEVEL` | `DISPATCH_LEVEL` | all | yes |
 //! | [`KMutex`] | `KMUTEX` | sleeping, with timeout, alertable | `<= APC_LEVEL` | the caller's | normal | no |
 //! | [`ReentrantKMutex`] | `KMUTEX` | as [`KMutex`]; the owner gets in again | `<= APC_LEVEL` | the caller's | normal | no |
 //!
 //! In short: [`FastLocked`] among threads, [`SpinLocked`] where a DPC takes part.
 //!
-//! Beside the locks: [`Condvar`] waits for a change of what a lock that sleeps guards, [`Barrier`] waits for a number of threads, and [`LockedBy`] is data whose lock is
-//! kept elsewhere.
+//! Beside the locks: [`Condvar`] waits for a change of what a lock that sleeps guards, [`Barrier`] waits for a number of threads, [`LockedBy`] is data whose lock is
+//! kept elsewhere, and [`Rundown`] counts the users of something until it goes.
 //!
 //! # Three places
 //! [`Locked`] can be moved; what the kernel links to is then in a box of its own. [`PinnedLocked`] lies in place, as a field of a larger structure. A lock that is
@@ -39,10 +42,15 @@ mod kmutex;
 mod locked;
 mod locked_by;
 pub mod placement;
+mod push;
 mod queued;
 mod reentrant;
 mod report;
+mod resource;
+mod routine;
+mod rundown;
 mod spin;
+mod spin_rw;
 mod wait_queue;
 
 pub use backend::{Backend, Blocking, ConstInit, Exclusive, SendAndSync, SendOnly, Shared, Sharing};
@@ -54,13 +62,17 @@ pub use guarded::{GuardLocked, GuardLockedGuard, Guarded, PinnedGuardLocked};
 pub use kmutex::{KMutex, KMutexGuard, Mutex, PinnedKMutex};
 pub use locked::{Locked, PinnedLocked};
 pub use locked_by::LockedBy;
+pub use push::{PinnedPushLocked, Push, PushLocked, PushLockedGuard, PushSharedGuard};
 #[expect(deprecated, reason = "the old name is offered on purpose")]
 pub use queued::LockedQuueHandle;
-pub use queued::{
-    InStackQueue, InStackQueueLocked, InStackQueueLockedGuard, LockedQueueHandle, PinnedInStackQueueLocked,
-};
+pub use queued::{InStackQueue, InStackQueueLocked, InStackQueueLockedGuard, LockedQueueHandle, PinnedInStackQueueLocked};
 pub use reentrant::{PinnedReentrantKMutex, ReentrantGuard, ReentrantKMutex, ReentrantMutex};
-pub use spin::{PinnedSpinLocked, Spin, SpinLocked, SpinLockedGuard};
+#[expect(deprecated, reason = "the old name is offered on purpose")]
+pub use resource::ResouceLocked;
+pub use resource::{PinnedResourceLocked, Resource, ResourceLocked, ResourceLockedGuard, ResourceSharedGuard};
+pub use rundown::{CacheAwareRundown, CacheAwareRundownGuard, Rundown, RundownGuard};
+pub use spin::{PinnedSpinLocked, Raised, Spin, SpinLocked, SpinLockedGuard};
+pub use spin_rw::{PinnedSpinRwLocked, SpinRw, SpinRwLocked, SpinRwLockedGuard, SpinRwSharedGuard};
 
 /// The bug check for a lock in place that is dropped while the kernel still links to it: its holder forgot a guard, or the level forbids taking it out of the
 /// kernel's lists. The first parameter is the lock's address, the second a status. The digits spell `ksyn`.

@@ -110,9 +110,9 @@ impl<T> KBox<T> {
     /// # Examples
     /// ```
     /// # ksim::Machine::new().run(|| {
-    /// let boxed = ksync::pool::KBox::new(5)?;
+    /// let boxed = ksync::pool::KBox::new(5).unwrap();
     /// assert_eq!(*boxed, 5);
-    /// # Ok::<(), ksync::NtError>(()) }).expect_clean();
+    /// # }).expect_clean();
     /// ```
     ///
     /// Wraps [`ExAllocatePool2`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exallocatepool2).

@@ -7,9 +7,7 @@ use ksim::{Machine, OsProfile};
 use ksync::NtError;
 use ksync::error::Result;
 use ksync::irql::{self, Irql};
-use ksync::mutex::{
-    Backend, Exclusive, FastLocked, GuardLocked, KMutex, Locked, LockedGuard, MappedLockedGuard, SpinLocked,
-};
+use ksync::mutex::{Backend, Exclusive, FastLocked, GuardLocked, KMutex, Locked, LockedGuard, MappedLockedGuard, SpinLocked};
 use ksync::region;
 use mutex_support::{crowd, sleep};
 
@@ -41,6 +39,19 @@ impl Kind for ksync::mutex::Spin {
     const BOXED: bool = false;
 }
 
+impl Kind for ksync::mutex::Resource {
+    const WAITS: bool = true;
+    const BOXED: bool = true;
+}
+impl Kind for ksync::mutex::Push {
+    const WAITS: bool = true;
+    const BOXED: bool = false;
+}
+impl Kind for ksync::mutex::SpinRw {
+    const WAITS: bool = false;
+    const BOXED: bool = false;
+}
+
 /// Runs a test on one processor, cleanly.
 fn on_machine(code: impl FnOnce() -> Result) {
     Machine::new().run(|| outside_regions(|| code().unwrap())).expect_clean();
@@ -63,6 +74,9 @@ macro_rules! for_each_lock {
         mod fast { $(#[test] fn $test() { super::$test::<ksync::mutex::Fast>() })* }
         mod guarded { $(#[test] fn $test() { super::$test::<ksync::mutex::Guarded>() })* }
         mod spin { $(#[test] fn $test() { super::$test::<ksync::mutex::Spin>() })* }
+        mod resource { $(#[test] fn $test() { super::$test::<ksync::mutex::Resource>() })* }
+        mod push { $(#[test] fn $test() { super::$test::<ksync::mutex::Push>() })* }
+        mod spin_rw { $(#[test] fn $test() { super::$test::<ksync::mutex::SpinRw>() })* }
         mod kmutex { $(#[test] fn $test() { super::$test::<ksync::mutex::Mutex>() })* }
     };
 }
@@ -342,26 +356,28 @@ fn guarded_mutexes_are_alike_on_all_systems() {
         for level in [Irql::PASSIVE, Irql::APC] {
             Machine::new()
                 .profile(profile)
-                .run(|| outside_regions(|| {
-                    irql::with_raised(level, || {
-                        let lock = GuardLocked::new(1).unwrap();
-                        for _ in 0..3 {
-                            let guard = lock.try_lock().unwrap();
-                            assert_eq!(irql::current(), level);
-                            assert!(region::all_apcs_disabled());
-                            drop(guard);
-                            drop(lock.lock().unwrap());
-                            assert!(!region::apcs_disabled());
-                        }
+                .run(|| {
+                    outside_regions(|| {
+                        irql::with_raised(level, || {
+                            let lock = GuardLocked::new(1).unwrap();
+                            for _ in 0..3 {
+                                let guard = lock.try_lock().unwrap();
+                                assert_eq!(irql::current(), level);
+                                assert!(region::all_apcs_disabled());
+                                drop(guard);
+                                drop(lock.lock().unwrap());
+                                assert!(!region::apcs_disabled());
+                            }
+                        })
+                        .unwrap();
                     })
-                    .unwrap();
-                }))
+                })
                 .expect_clean();
         }
     }
 }
 
-/// Fast and guarded mutexes and KMUTEX sleep: the holder may sleep too, and the others come in when it is done.
+/// All but the spin locks sleep: the holder may sleep too, and the others come in when it is done.
 #[test]
 fn holders_may_sleep() {
     fn sleepers<L: Backend + Exclusive>()
@@ -389,6 +405,8 @@ fn holders_may_sleep() {
     }
     sleepers::<ksync::mutex::Fast>();
     sleepers::<ksync::mutex::Guarded>();
+    sleepers::<ksync::mutex::Resource>();
+    sleepers::<ksync::mutex::Push>();
     sleepers::<ksync::mutex::Mutex>();
 }
 

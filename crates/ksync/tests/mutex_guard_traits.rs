@@ -3,8 +3,9 @@
 use core::cell::Cell;
 use ksync::irql::RaisedIrql;
 use ksync::mutex::{
-    Barrier, Condvar, Fast, FastLocked, GuardLocked, InStackQueueLocked, KMutex, LockedBy, LockedGuard, LockedQueueHandle,
-    MappedLockedGuard, PinnedFastLocked, PinnedSpinLocked, ReentrantGuard, ReentrantKMutex, Spin, SpinLocked,
+    Barrier, CacheAwareRundown, Condvar, Fast, FastLocked, GuardLocked, InStackQueueLocked, KMutex, LockedBy, LockedGuard,
+    LockedQueueHandle, MappedLockedGuard, MappedSharedGuard, PinnedFastLocked, PinnedSpinLocked, PushLocked, ReentrantGuard,
+    ReentrantKMutex, Resource, ResourceLocked, Rundown, RundownGuard, SharedGuard, Spin, SpinLocked, SpinRwLocked,
 };
 use ksync::pool::KBox;
 use ksync::region::{CriticalRegion, GuardedRegion};
@@ -36,12 +37,33 @@ exclusive! {
     FastLocked GuardLocked SpinLocked InStackQueueLocked KMutex ReentrantKMutex PinnedFastLocked PinnedSpinLocked
 }
 
+/// A lock with readers needs data that is fit for both (defect ksync 10).
+macro_rules! shared {
+    ($($lock:ident)*) => {$(
+        assert_impl_all!($lock<u8>: Send, Sync);
+        assert_impl_all!($lock<SendOnly>: Send);
+        assert_not_impl_any!($lock<SendOnly>: Sync);
+        assert_not_impl_any!($lock<SyncOnly>: Send, Sync);
+        assert_not_impl_any!($lock<Neither>: Send, Sync);
+    )*};
+}
+
+shared! { ResourceLocked PushLocked SpinRwLocked }
+
+assert_impl_all!(SharedGuard<'static, u8, Resource>: Sync);
+assert_not_impl_any!(SharedGuard<'static, u8, Resource>: Send);
+assert_not_impl_any!(SharedGuard<'static, SendOnly, Resource>: Send, Sync);
+assert_not_impl_any!(MappedSharedGuard<'static, u8, Resource>: Send);
+assert_impl_all!(Rundown: Send, Sync);
+assert_impl_all!(RundownGuard<'static>: Send, Sync);
+assert_impl_all!(CacheAwareRundown: Send, Sync);
+
 /// A lock that can be moved moves freely; one in place does not.
 macro_rules! unpin {
     ($($lock:ident)*) => {$(assert_impl_all!($lock<u8>: Unpin);)*};
 }
 
-unpin! { FastLocked GuardLocked SpinLocked InStackQueueLocked KMutex ReentrantKMutex }
+unpin! { ResourceLocked PushLocked SpinRwLocked FastLocked GuardLocked SpinLocked InStackQueueLocked KMutex ReentrantKMutex }
 assert_not_impl_any!(PinnedFastLocked<u8>: Unpin);
 assert_not_impl_any!(PinnedSpinLocked<u8>: Unpin);
 assert_not_impl_any!(LockedQueueHandle<'static>: Unpin, Send, Sync);

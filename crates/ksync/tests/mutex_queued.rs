@@ -141,9 +141,8 @@ fn guards_go_in_any_order_with_other_spin_locks_too() {
 fn a_panic_under_with_releases() {
     on_machine(|| {
         let lock = InStackQueueLocked::const_new(1);
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            lock.with(|_| std::panic::resume_unwind(Box::new(())))
-        }));
+        let result =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lock.with(|_| std::panic::resume_unwind(Box::new(())))));
         assert!(result.is_err());
         assert!(!lock.is_locked());
         assert_eq!(irql::current(), Irql::PASSIVE);

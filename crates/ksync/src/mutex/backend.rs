@@ -201,7 +201,9 @@ pub(super) struct Owner(AtomicPtr<sys::KTHREAD>);
 
 impl Owner {
     /// Nobody.
-    pub(super) const NOBODY: Self = Self(AtomicPtr::new(core::ptr::null_mut()));
+    pub(super) const fn nobody() -> Self {
+        Self(AtomicPtr::new(core::ptr::null_mut()))
+    }
 
     /// Notes the current thread, which has acquired the lock.
     #[inline]

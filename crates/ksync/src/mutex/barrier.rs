@@ -5,7 +5,7 @@
 use core::fmt;
 
 use super::wait_queue::WaitQueue;
-use crate::error::Result;
+use crate::error::{NtError, Result};
 use crate::irql::{self, Irql};
 use crate::time::Timeout;
 
@@ -38,6 +38,9 @@ pub struct Barrier {
 }
 
 /// What [`Barrier::wait`] tells.
+///
+/// # Examples
+/// See [`is_leader`](Self::is_leader).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BarrierWaitResult {
     is_leader: bool,
@@ -45,6 +48,14 @@ pub struct BarrierWaitResult {
 
 impl BarrierWaitResult {
     /// True for exactly one thread of those that went on together: the one that came last.
+    ///
+    /// # Examples
+    /// ```
+    /// # ksim::Machine::new().run(|| {
+    /// let barrier = ksync::mutex::Barrier::new(1);
+    /// assert!(barrier.wait().unwrap().is_leader());
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub const fn is_leader(self) -> bool {
         self.is_leader
@@ -52,10 +63,26 @@ impl BarrierWaitResult {
 }
 
 impl Barrier {
-    /// Makes a barrier for a number of threads. Zero is as good as one: nobody waits.
+    /// Makes a barrier for a number of threads.
+    ///
+    /// One for no threads can be made, so that this needs no `unwrap` in a static, but not be waited at.
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::error::NtError;
+    /// use ksync::mutex::Barrier;
+    ///
+    /// static ALONE: Barrier = Barrier::new(1);
+    /// static NONSENSE: Barrier = Barrier::new(0);
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert!(ALONE.wait().is_ok());
+    /// assert_eq!(NONSENSE.wait(), Err(NtError::INVALID_PARAMETER));
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub const fn new(threads: u32) -> Self {
         Self { threads, waiters: WaitQueue::new(0) }
@@ -63,16 +90,23 @@ impl Barrier {
 
     /// Waits until all have come.
     ///
+    /// A thread that waits does not give up: if not as many come, it waits for ever.
+    ///
     /// # IRQL
     /// `<= APC_LEVEL`.
     ///
     /// # Errors
-    /// [`NtError::IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) at a higher level. The caller was not counted.
+    /// The caller was not counted.
+    /// - [`NtError::IRQL_TOO_HIGH`] at a higher level.
+    /// - [`NtError::INVALID_PARAMETER`] if the barrier is for no threads.
     ///
     /// # Examples
     /// See [the type](Self).
     pub fn wait(&self) -> Result<BarrierWaitResult> {
         irql::require_at_most(Irql::APC)?;
+        if self.threads == 0 {
+            return Err(NtError::INVALID_PARAMETER);
+        }
         let last = self.waiters.wait(
             |turn| {
                 let arrived = turn.beside().saturating_add(1);

@@ -10,7 +10,7 @@ use super::guard::LockedGuard;
 use super::wait_queue::WaitQueue;
 use crate::error::{NtError, Result};
 use crate::irql::{self, Irql};
-use crate::time::Timeout;
+use crate::time::{InterruptTime, Timeout};
 
 /// A condition variable: waiting for a change of locked data.
 ///
@@ -48,6 +48,17 @@ impl Condvar {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::mutex::Condvar;
+    ///
+    /// static CHANGED: Condvar = Condvar::new();
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert_eq!(CHANGED.notify_one(), Ok(false));
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         Self { waiters: WaitQueue::new(()) }
@@ -55,7 +66,7 @@ impl Condvar {
 
     /// Releases the lock, waits for a notification, and acquires the lock again.
     ///
-    /// A notification that comes between the release and the wait is not lost.
+    /// A notification that comes between the release and the wait is not lost. The guard stays the caller's whatever happens, so that the data is under the lock when this returns.
     ///
     /// # IRQL
     /// `<= APC_LEVEL`.
@@ -64,7 +75,24 @@ impl Condvar {
     /// [`NtError::IRQL_TOO_HIGH`] at a higher level. The lock was not released.
     ///
     /// # Examples
-    /// See [the type](Self).
+    /// ```
+    /// use ksync::mutex::{Condvar, KMutex};
+    /// use ksync::thread;
+    ///
+    /// # ksim::Machine::new().processors(2).run(|| {
+    /// let (turns, changed) = (KMutex::new(0).unwrap(), Condvar::new());
+    /// thread::scope(|scope| {
+    ///     let mut guard = turns.lock().unwrap();
+    ///     // It cannot notify before the wait, because it cannot have the lock before.
+    ///     scope.spawn(|| {
+    ///         *turns.lock().unwrap() += 1;
+    ///         changed.notify_all().unwrap();
+    ///     }).unwrap();
+    ///     changed.wait(&mut guard).unwrap();
+    ///     assert_eq!(*guard, 1);
+    /// });
+    /// # }).expect_clean();
+    /// ```
     pub fn wait<T: ?Sized, L: Blocking>(&self, guard: &mut LockedGuard<'_, T, L>) -> Result {
         self.wait_for(guard, Timeout::NEVER)
     }
@@ -120,24 +148,38 @@ impl Condvar {
         Ok(())
     }
 
-    /// Waits as long as a condition holds, and for some time at most in each wait between two notifications.
-    ///
-    /// With a [`Timeout::at`] the limit is one for all of them.
+    /// Waits as long as a condition holds, and for some time at most from now on, however often it is notified meanwhile.
     ///
     /// # IRQL
     /// `<= APC_LEVEL`.
     ///
     /// # Errors
     /// As [`wait_for`](Self::wait_for): [`NtError::TIMEOUT`] means that the condition still holds.
+    ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::error::NtError;
+    /// use ksync::mutex::{Condvar, FastLocked};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let (jobs, arrived) = (FastLocked::new(0).unwrap(), Condvar::new());
+    /// let mut guard = jobs.lock().unwrap();
+    /// let result = arrived.wait_while_for(&mut guard, Duration::from_secs(1), |jobs| *jobs == 0);
+    /// assert_eq!(result, Err(NtError::TIMEOUT));
+    /// *guard = 1;
+    /// assert_eq!(arrived.wait_while_for(&mut guard, Duration::from_secs(1), |jobs| *jobs == 0), Ok(()));
+    /// # drop(guard); }).expect_clean();
+    /// ```
     pub fn wait_while_for<T: ?Sized, L: Blocking>(
         &self,
         guard: &mut LockedGuard<'_, T, L>,
         timeout: impl Into<Timeout>,
         mut condition: impl FnMut(&mut T) -> bool,
     ) -> Result {
-        let timeout = timeout.into();
+        let limit = Limit::new(timeout.into());
         while condition(guard) {
-            match self.wait_for(guard, timeout) {
+            match self.wait_for(guard, limit.left()) {
                 Err(NtError::TIMEOUT) if !condition(guard) => return Ok(()),
                 result => result?,
             }
@@ -147,26 +189,32 @@ impl Condvar {
 
     /// Wakes the thread that has waited longest. Returns whether there was one.
     ///
-    /// The lock need not be held.
+    /// The lock need not be held. A thread that was counted here returns from its wait with success, even if its time runs out at this very moment.
     ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`: a DPC may notify.
     ///
     /// # Errors
     /// [`NtError::IRQL_TOO_HIGH`] at a higher level.
+    ///
+    /// # Examples
+    /// See [the type](Self) and [`new`](Self::new).
     pub fn notify_one(&self) -> Result<bool> {
         self.waiters.turn(|turn| turn.wake_one())
     }
 
     /// Wakes all threads that wait.
     ///
-    /// The lock need not be held.
+    /// The lock need not be held. The level is raised while they are woken, so that this takes as long as they are many.
     ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`: a DPC may notify.
     ///
     /// # Errors
     /// [`NtError::IRQL_TOO_HIGH`] at a higher level.
+    ///
+    /// # Examples
+    /// See [`wait`](Self::wait).
     pub fn notify_all(&self) -> Result {
         self.waiters.turn(|turn| turn.wake_all())
     }
@@ -181,5 +229,31 @@ impl Default for Condvar {
 impl fmt::Debug for Condvar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Condvar").finish_non_exhaustive()
+    }
+}
+
+/// A limit in time for several waits together.
+struct Limit {
+    timeout: Timeout,
+    began: InterruptTime,
+}
+
+impl Limit {
+    /// Begins now.
+    fn new(timeout: Timeout) -> Self {
+        Self { timeout, began: InterruptTime::now() }
+    }
+
+    /// What is left of it.
+    fn left(&self) -> Timeout {
+        match self.timeout.to_raw() {
+            // An interval. It is measured on the clock on which the kernel measures it, so that several waits take together what one would.
+            Some(ticks) if ticks < 0 => {
+                let end = InterruptTime::from_ticks(self.began.ticks().saturating_add(ticks.unsigned_abs()));
+                Timeout::after(end.since(InterruptTime::now()))
+            }
+            // No limit, no waiting, or a date: each means the same at any time.
+            _ => self.timeout,
+        }
     }
 }

@@ -87,7 +87,7 @@ unsafe impl Backend for Fast {
         // SAFETY: the pointer is valid for writes.
         let owner = unsafe { &raw mut (*state).owner };
         // SAFETY: as above.
-        unsafe { owner.write(Owner::NOBODY) };
+        unsafe { owner.write(Owner::nobody()) };
         Ok(())
     }
 

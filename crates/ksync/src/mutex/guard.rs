@@ -38,6 +38,13 @@ impl<'a, T: ?Sized, L: Backend> LockedGuard<'a, T, L> {
         Self { lock, state, _not_send: PhantomData }
     }
 
+    /// Gives the guard up without a release.
+    #[inline]
+    pub(super) fn into_parts(guard: Self) -> (&'a PinnedLocked<T, L>, L::GuardState) {
+        let guard = ManuallyDrop::new(guard);
+        (guard.lock, guard.state)
+    }
+
     /// What the acquisition left for the release.
     #[inline]
     pub(super) fn state_of(guard: &Self) -> L::GuardState {
@@ -275,6 +282,19 @@ impl<'a, T: ?Sized, L: Shared> SharedGuard<'a, T, L> {
     pub(super) unsafe fn new(lock: &'a PinnedLocked<T, L>, state: L::SharedState) -> Self {
         // INVARIANT: as the caller promises.
         Self { lock, state, _not_send: PhantomData }
+    }
+
+    /// Gives the guard up without a release.
+    #[inline]
+    pub(super) fn into_parts(guard: Self) -> (&'a PinnedLocked<T, L>, L::SharedState) {
+        let guard = ManuallyDrop::new(guard);
+        (guard.lock, guard.state)
+    }
+
+    /// The lock.
+    #[inline]
+    pub(super) fn lock_of(guard: &Self) -> &'a PinnedLocked<T, L> {
+        guard.lock
     }
 
     /// Narrows the guard to a part of the data. See [`LockedGuard::map`].

@@ -109,7 +109,7 @@ unsafe impl Backend for Guarded {
         // SAFETY: the pointer is valid for writes.
         let owner = unsafe { &raw mut (*state).owner };
         // SAFETY: as above.
-        unsafe { owner.write(Owner::NOBODY) };
+        unsafe { owner.write(Owner::nobody()) };
         Ok(())
     }
 

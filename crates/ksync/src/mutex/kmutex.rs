@@ -81,7 +81,7 @@ impl MutexState {
         // SAFETY: the pointer is valid for writes.
         let owner = unsafe { &raw mut (*state).owner };
         // SAFETY: as above.
-        unsafe { owner.write(Owner::NOBODY) };
+        unsafe { owner.write(Owner::nobody()) };
         Ok(())
     }
 
@@ -345,7 +345,6 @@ impl<T> Locked<T, Mutex> {
     /// assert_eq!(mutex.to_owned(), "kept");
     /// # }).expect_clean();
     /// ```
-    #[expect(clippy::wrong_self_convention, reason = "the name is that of the API this takes the place of")]
     pub fn to_owned(self) -> T {
         self.into_inner()
     }
@@ -366,7 +365,6 @@ impl<T> Locked<T, Mutex> {
     /// assert_eq!(data[4095], 5);
     /// # }).expect_clean();
     /// ```
-    #[expect(clippy::wrong_self_convention, reason = "the name is that of the API this takes the place of")]
     pub fn to_owned_box(self) -> Result<KBox<T>, NotAllocated<Self>> {
         let mut memory = match KBox::<T>::new_uninit() {
             Ok(memory) => memory,

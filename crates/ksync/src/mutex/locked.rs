@@ -110,10 +110,10 @@ impl<T: ?Sized, L: Backend> PinnedLocked<T, L> {
     /// use ksync::mutex::PinnedSpinLocked;
     ///
     /// let mut lock = pin!(PinnedSpinLocked::const_new(1));
-    /// *lock.as_mut().get_mut() += 1;
-    /// assert_eq!(*lock.as_mut().get_mut(), 2);
+    /// *lock.as_mut().get_mut_pinned() += 1;
+    /// assert_eq!(*lock.as_mut().get_mut_pinned(), 2);
     /// ```
-    pub fn get_mut(self: core::pin::Pin<&mut Self>) -> &mut T {
+    pub fn get_mut_pinned(self: core::pin::Pin<&mut Self>) -> &mut T {
         // SAFETY: the lock is not moved; the data is not pinned by its lock's being so, since no method ever pins it.
         unsafe { self.get_unchecked_mut() }.data_mut()
     }

@@ -60,12 +60,39 @@ impl<T, U> LockedBy<T, U> {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// Two statics, one lock:
+    /// ```
+    /// use ksync::mutex::{LockedBy, SpinLocked};
+    ///
+    /// static OPEN: SpinLocked<u32> = SpinLocked::const_new(0);
+    /// static EVER_OPENED: LockedBy<u64, u32> = LockedBy::new(&OPEN, 0);
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let mut open = OPEN.lock().unwrap();
+    /// *open += 1;
+    /// *EVER_OPENED.access_mut(&mut open).unwrap() += 1;
+    /// assert_eq!(*EVER_OPENED.access(&open).unwrap(), 1);
+    /// # drop(open); }).expect_clean();
+    /// ```
     pub const fn new<L: Backend>(lock: &PinnedLocked<U, L>, data: T) -> Self {
         const { assert!(size_of::<U>() > 0, "data without size has no address of its own, so it cannot open what its lock guards") };
         Self { owner: lock.data_ptr(), data: UnsafeCell::new(data) }
     }
 
     /// Takes the data out: having it by value proves that nobody else has it.
+    ///
+    /// # IRQL
+    /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::mutex::{LockedBy, SpinLocked};
+    ///
+    /// let lock = SpinLocked::const_new(0);
+    /// assert_eq!(LockedBy::new(&lock, 5).into_inner(), 5);
+    /// ```
     pub fn into_inner(self) -> T {
         self.data.into_inner()
     }
@@ -74,11 +101,16 @@ impl<T, U> LockedBy<T, U> {
 impl<T: ?Sized, U> LockedBy<T, U> {
     /// Reads the data, with what its lock guards.
     ///
+    /// A lock that several can hold for reading opens this for all of them, hence the bound.
+    ///
     /// # IRQL
     /// Any: that of the holder of the lock.
     ///
     /// # Errors
     /// [`NtError::INVALID_PARAMETER`] if that is what another lock guards.
+    ///
+    /// # Examples
+    /// See [the type](Self).
     pub fn access<'a>(&'a self, owner: &'a U) -> Result<&'a T>
     where
         T: Sync,
@@ -96,6 +128,9 @@ impl<T: ?Sized, U> LockedBy<T, U> {
     ///
     /// # Errors
     /// [`NtError::INVALID_PARAMETER`] if that is what another lock guards.
+    ///
+    /// # Examples
+    /// See [the type](Self).
     pub fn access_mut<'a>(&'a self, owner: &'a mut U) -> Result<&'a mut T> {
         self.check(owner)?;
         // SAFETY: the caller has the owner's `U` exclusively for this long, so that by the type's invariant nobody else has the data.
@@ -103,6 +138,19 @@ impl<T: ?Sized, U> LockedBy<T, U> {
     }
 
     /// Lends the data out: having it by `&mut` proves that nobody else has it.
+    ///
+    /// # IRQL
+    /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::mutex::{LockedBy, SpinLocked};
+    ///
+    /// let lock = SpinLocked::const_new(0);
+    /// let mut part = LockedBy::new(&lock, 5);
+    /// *part.get_mut() += 1;
+    /// assert_eq!(part.into_inner(), 6);
+    /// ```
     pub fn get_mut(&mut self) -> &mut T {
         self.data.get_mut()
     }

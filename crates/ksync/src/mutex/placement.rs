@@ -106,7 +106,7 @@ impl<T, L: Backend<Placement = Boxed>> BoxedSlot<T, L> {
     ///
     /// # Safety
     /// The lock is retired, so that nothing pinned is left. The slot is not used any more, not even dropped.
-    unsafe fn into_memory(&mut self) -> KBox<MaybeUninit<PinnedLocked<T, L>>> {
+    unsafe fn take_memory(&mut self) -> KBox<MaybeUninit<PinnedLocked<T, L>>> {
         // SAFETY: the caller does not use the slot any more.
         let boxed = unsafe { ManuallyDrop::take(&mut self.0) };
         // SAFETY: what had to stay in place was the lock, which is retired.
@@ -138,7 +138,7 @@ impl<T, L: Backend<Placement = Boxed>> Slot<T, L> for BoxedSlot<T, L> {
         let mut this = ManuallyDrop::new(self);
         if this.contents().retire() {
             // SAFETY: the lock is retired, the caller does without the data, and the slot is not used any more.
-            drop(unsafe { this.into_memory() });
+            drop(unsafe { this.take_memory() });
         }
     }
 }
@@ -152,7 +152,7 @@ impl<T, L: Backend<Placement = Boxed>> Drop for BoxedSlot<T, L> {
         let data = self.contents().data_ptr();
         // Frees the memory even if the data's destructor unwinds, which it can do hosted.
         // SAFETY: the lock is retired, and the slot is not used any more, being dropped; the data is dropped below, before its memory.
-        let _memory = unsafe { self.into_memory() };
+        let _memory = unsafe { self.take_memory() };
         // SAFETY: the data is valid and the slot's own, and it is dropped once.
         unsafe { ptr::drop_in_place(data) };
     }

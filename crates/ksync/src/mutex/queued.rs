@@ -205,7 +205,7 @@ unsafe impl Backend for InStackQueue {
 
 // SAFETY: a spin lock of zero is free.
 unsafe impl ConstInit for InStackQueue {
-    const FREE: InStackQueueState = InStackQueueState { lock: UnsafeCell::new(0), owner: Owner::NOBODY };
+    const FREE: InStackQueueState = InStackQueueState { lock: UnsafeCell::new(0), owner: Owner::nobody() };
 }
 
 impl<T: ?Sized> PinnedLocked<T, InStackQueue> {

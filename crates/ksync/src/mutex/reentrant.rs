@@ -115,6 +115,19 @@ impl<T: ?Sized> PinnedLocked<T, ReentrantMutex> {
     ///
     /// # Errors
     /// [`NtError::LOCK_NOT_GRANTED`] if another thread owns it, and as for [`lock`](Self::lock).
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::mutex::ReentrantKMutex;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let lock = ReentrantKMutex::new(5).unwrap();
+    /// let outer = lock.lock().unwrap();
+    /// assert_eq!(*outer, *lock.try_lock().unwrap());
+    /// # drop(outer); }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`KeWaitForSingleObject`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kewaitforsingleobject).
     pub fn try_lock(&self) -> Result<ReentrantGuard<'_, T>> {
         match self.lock_for(Timeout::POLL) {
             Err(NtError::TIMEOUT) => Err(NtError::LOCK_NOT_GRANTED),
@@ -129,20 +142,67 @@ impl<T: ?Sized> PinnedLocked<T, ReentrantMutex> {
     ///
     /// # Errors
     /// [`NtError::TIMEOUT`] if it does not, and as for [`lock`](Self::lock).
+    ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::mutex::ReentrantKMutex;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let lock = ReentrantKMutex::new(5).unwrap();
+    /// assert_eq!(*lock.lock_for(Duration::from_millis(10)).unwrap(), 5);
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`KeWaitForSingleObject`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kewaitforsingleobject).
+    #[doc(alias = "KeWaitForMutexObject")]
     pub fn lock_for(&self, timeout: impl Into<Timeout>) -> Result<ReentrantGuard<'_, T>> {
+        self.lock_within(timeout.into(), false)
+    }
+
+    /// Acquires the mutex if that succeeds in time and nobody alerts the thread meanwhile.
+    ///
+    /// # IRQL
+    /// `<= APC_LEVEL`.
+    ///
+    /// # Errors
+    /// - [`NtError::CANCELLED`] if the thread is alerted.
+    /// - [`NtError::TIMEOUT`] if the mutex is not to be had in time, and as for [`lock`](Self::lock).
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::mutex::ReentrantKMutex;
+    /// use ksync::time::Timeout;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let lock = ReentrantKMutex::new(5).unwrap();
+    /// assert_eq!(*lock.lock_alertable(Timeout::NEVER).unwrap(), 5);
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`KeWaitForSingleObject`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kewaitforsingleobject).
+    #[doc(alias = "KeWaitForMutexObject")]
+    pub fn lock_alertable(&self, timeout: impl Into<Timeout>) -> Result<ReentrantGuard<'_, T>> {
+        self.lock_within(timeout.into(), true)
+    }
+
+    /// Acquires the mutex, once more if the current thread owns it.
+    fn lock_within(&self, timeout: Timeout, alertable: bool) -> Result<ReentrantGuard<'_, T>> {
         irql::require_at_most(Irql::APC)?;
         // SAFETY: the state is valid as long as the lock is, and all of its fields can be shared.
         let state = unsafe { &*self.state() };
         if state.is_mine() && state.is_at_limit() {
             return Err(NtError::MUTANT_LIMIT_EXCEEDED);
         }
-        let found = state.acquire(timeout.into(), false)?;
+        let found = state.acquire(timeout, alertable)?;
         // INVARIANT: the mutex was acquired.
         Ok(ReentrantGuard { lock: self, found, _not_send: PhantomData })
     }
 }
 
 /// Access to the data of a [`ReentrantKMutex`], beside other guards of the same thread. The mutex is released once when this is dropped.
+///
+/// It cannot leave its thread, which alone can release the mutex.
 ///
 /// # Invariants
 /// The current thread owns the mutex, once for this guard.

@@ -180,7 +180,7 @@ unsafe impl Exclusive for Spin {
 
 // SAFETY: a spin lock of zero is free.
 unsafe impl ConstInit for Spin {
-    const FREE: SpinState = SpinState { lock: UnsafeCell::new(0), owner: Owner::NOBODY };
+    const FREE: SpinState = SpinState { lock: UnsafeCell::new(0), owner: Owner::nobody() };
 }
 
 impl<T: ?Sized> PinnedLocked<T, Spin> {

@@ -22,12 +22,15 @@ pub(crate) fn threads<'a>(bodies: impl IntoIterator<Item = Body<'a>>) {
         let context = Box::into_raw(Box::new(body));
         let mut handle = null_mut();
         // SAFETY: the routine takes the context back; all that the body borrows outlives the waits below.
-        let status =
-            unsafe { sys::PsCreateSystemThread(&raw mut handle, 0x1F_FFFF, null(), null_mut(), null_mut(), Some(start), context.cast()) };
+        let status = unsafe {
+            sys::PsCreateSystemThread(&raw mut handle, 0x1F_FFFF, null(), null_mut(), null_mut(), Some(start), context.cast())
+        };
         assert_eq!(status, 0);
         let mut object = null_mut();
         // SAFETY: the handle is the thread's.
-        let status = unsafe { sys::ObReferenceObjectByHandle(handle, 0x1F_FFFF, null_mut(), sys::KernelMode, &raw mut object, null_mut()) };
+        let status = unsafe {
+            sys::ObReferenceObjectByHandle(handle, 0x1F_FFFF, null_mut(), sys::KernelMode, &raw mut object, null_mut())
+        };
         assert_eq!(status, 0);
         // SAFETY: the handle is this function's own.
         unsafe { sys::ZwClose(handle) };

@@ -1,0 +1,265 @@
+//! Reader-writer spin locks.
+//!
+//! [`SpinRwLocked`] is over `EX_SPIN_LOCK`: a spin lock for one writer or many readers. Choose it over [`SpinLocked`](super::SpinLocked) where reads at `DISPATCH_LEVEL` are many and writes few. Waiting writers
+//! keep new readers out.
+//!
+//! 1. The level to return to belongs to the acquisition, so it is kept in the guard.
+//! 2. A processor that takes the lock that it holds would turn for ever. This lock notes its writer, so that it is an error. Readers are not noted: nobody may read again under a read, nor write.
+//! 3. A reader can become the writer, if it is the only one: [`SharedGuard::try_upgrade`].
+//!
+//! Over [`EX_SPIN_LOCK`](ksync_sys::EX_SPIN_LOCK), [`wdm.h`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exacquirespinlockexclusive). Windows 8 is the first that has all of
+//! it.
+
+use core::cell::UnsafeCell;
+
+use ksync_sys as sys;
+
+use super::backend::{Backend, ConstInit, Exclusive, Owner, SendAndSync, Shared, current_thread};
+use super::guard::{LockedGuard, SharedGuard};
+use super::locked::{Locked, PinnedLocked};
+use super::placement::Inline;
+use super::spin::Raised;
+use crate::error::{NtError, Result};
+use crate::irql::{self, Irql};
+
+/// Data under a reader-writer spin lock.
+///
+/// The lock is a word beside the data: nothing is allocated, and it can be a static.
+///
+/// # IRQL
+/// `<= DISPATCH_LEVEL`; raises to `DISPATCH_LEVEL` while the lock is held, and returns to the caller's level.
+///
+/// # Examples
+/// ```
+/// use ksync::mutex::{SharedGuard, SpinRwLocked};
+///
+/// static TABLE: SpinRwLocked<[u32; 2]> = SpinRwLocked::const_new([1, 2]);
+///
+/// # ksim::Machine::new().run(|| {
+/// let table = TABLE.lock_shared().unwrap();
+/// assert_eq!(table[1], 2);
+/// let mut table = SharedGuard::try_upgrade(table).unwrap();
+/// table[1] = 5;
+/// # drop(table); }).expect_clean();
+/// ```
+pub type SpinRwLocked<T> = Locked<T, SpinRw>;
+
+/// Data under a reader-writer spin lock, in place. See [`SpinRwLocked`].
+pub type PinnedSpinRwLocked<T> = PinnedLocked<T, SpinRw>;
+
+/// The exclusive guard of [`SpinRwLocked`].
+pub type SpinRwLockedGuard<'a, T> = LockedGuard<'a, T, SpinRw>;
+
+/// The shared guard of [`SpinRwLocked`].
+pub type SpinRwSharedGuard<'a, T> = SharedGuard<'a, T, SpinRw>;
+
+/// The [backend](Backend) of [`SpinRwLocked`].
+#[derive(Debug)]
+pub enum SpinRw {}
+
+/// A reader-writer spin lock and its writer.
+#[derive(Debug)]
+pub struct SpinRwState {
+    lock: UnsafeCell<sys::EX_SPIN_LOCK>,
+    owner: Owner,
+}
+
+/// The present level, if it admits an acquisition.
+#[inline]
+fn level() -> Result<Irql> {
+    let level = irql::current();
+    if level > Irql::DISPATCH { Err(NtError::IRQL_TOO_HIGH) } else { Ok(level) }
+}
+
+/// Raises to `DISPATCH_LEVEL` from a level that [`level`] returned.
+#[inline]
+fn raise(level: Irql) -> Raised {
+    if level == Irql::DISPATCH {
+        return Raised::Not;
+    }
+    // SAFETY: the level is below.
+    Raised::Apart(Irql::new(unsafe { sys::KfRaiseIrql(sys::DISPATCH_LEVEL) }))
+}
+
+// SAFETY: clause by clause:
+// 1, 2: the spin lock excludes and orders. Recursion of the writer is refused by the owner's word, and of a reader it never returns, or is another reader.
+// 3, 4: level and owner are checked before anything is done, and a level that was raised in vain is lowered.
+// 5: the level before is in the guard state.
+// 6: the lock is a word that points nowhere.
+// 7: the word stands for nothing but itself, so it can be moved.
+// 8: nothing here unwinds but the kernel's own routines.
+unsafe impl Backend for SpinRw {
+    type State = SpinRwState;
+    type GuardState = Raised;
+    type Placement = Inline;
+    type Sharing = SendAndSync;
+
+    const NAME: &'static str = "SpinRwLocked";
+
+    unsafe fn init(state: *mut SpinRwState) -> Result {
+        // SAFETY: the pointer is valid for writes. An `EX_SPIN_LOCK` of zero is free.
+        unsafe { state.write(Self::FREE) };
+        Ok(())
+    }
+
+    #[inline]
+    unsafe fn unlock(state: *mut SpinRwState, raised: Raised) {
+        // SAFETY: the state is valid, and all of its fields can be shared.
+        let state = unsafe { &*state };
+        state.owner.clear();
+        match raised {
+            // A guard that raised is the only one of its level that did, and nothing lowers the level before it does. So the level is `DISPATCH_LEVEL`.
+            // SAFETY: the lock is held exclusively, by an acquisition that found this level.
+            Raised::Together(old) => unsafe { sys::ExReleaseSpinLockExclusive(state.lock.get(), old.get()) },
+            Raised::Apart(old) => {
+                // SAFETY: the lock is held exclusively, and the level is `DISPATCH_LEVEL` as above.
+                unsafe { sys::ExReleaseSpinLockExclusiveFromDpcLevel(state.lock.get()) };
+                irql::restore(Irql::DISPATCH, old);
+            }
+            Raised::Not => {
+                // The guard that raised the level may have been dropped before this one.
+                let _raised = irql::raise_again(Irql::DISPATCH);
+                // SAFETY: the lock is held exclusively, and the level is `DISPATCH_LEVEL` or above.
+                unsafe { sys::ExReleaseSpinLockExclusiveFromDpcLevel(state.lock.get()) };
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn is_locked(state: *const SpinRwState) -> bool {
+        // SAFETY: the state is valid, and all of its fields can be shared.
+        let word = unsafe { &*state }.lock.get();
+        // Others may change the word meanwhile; the read is volatile because of that.
+        // SAFETY: the word is valid.
+        (unsafe { word.read_volatile() }) != 0
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Exclusive for SpinRw {
+    #[inline]
+    unsafe fn lock(state: *mut SpinRwState) -> Result<Raised> {
+        let level = level()?;
+        // SAFETY: the state is valid, and all of its fields can be shared.
+        let state = unsafe { &*state };
+        let thread = state.owner.refuse_recursion()?;
+        let raised = if level == Irql::DISPATCH {
+            // SAFETY: the lock is initialised. IRQL: checked.
+            unsafe { sys::ExAcquireSpinLockExclusiveAtDpcLevel(state.lock.get()) };
+            Raised::Not
+        } else {
+            // SAFETY: as above.
+            Raised::Together(Irql::new(unsafe { sys::ExAcquireSpinLockExclusive(state.lock.get()) }))
+        };
+        state.owner.set(thread);
+        Ok(raised)
+    }
+
+    #[inline]
+    unsafe fn try_lock(state: *mut SpinRwState) -> Result<Raised> {
+        let level = level()?;
+        // SAFETY: the state is valid, and all of its fields can be shared.
+        let state = unsafe { &*state };
+        let raised = raise(level);
+        // SAFETY: the lock is initialised. IRQL: raised.
+        if unsafe { sys::ExTryAcquireSpinLockExclusiveAtDpcLevel(state.lock.get()) } == 0 {
+            irql::restore(Irql::DISPATCH, level);
+            return Err(NtError::LOCK_NOT_GRANTED);
+        }
+        state.owner.set(current_thread());
+        Ok(raised)
+    }
+}
+
+// SAFETY: as above; readers are many, and exclude a writer.
+unsafe impl Shared for SpinRw {
+    type SharedState = Raised;
+
+    #[inline]
+    unsafe fn lock_shared(state: *mut SpinRwState) -> Result<Raised> {
+        let level = level()?;
+        // SAFETY: the state is valid, and all of its fields can be shared.
+        let state = unsafe { &*state };
+        state.owner.refuse_recursion()?;
+        if level == Irql::DISPATCH {
+            // SAFETY: the lock is initialised. IRQL: checked.
+            unsafe { sys::ExAcquireSpinLockSharedAtDpcLevel(state.lock.get()) };
+            Ok(Raised::Not)
+        } else {
+            // SAFETY: as above.
+            Ok(Raised::Together(Irql::new(unsafe { sys::ExAcquireSpinLockShared(state.lock.get()) })))
+        }
+    }
+
+    #[inline]
+    unsafe fn try_lock_shared(state: *mut SpinRwState) -> Result<Raised> {
+        let level = level()?;
+        // SAFETY: the state is valid, and all of its fields can be shared.
+        let state = unsafe { &*state };
+        let raised = raise(level);
+        // SAFETY: the lock is initialised. IRQL: raised.
+        if unsafe { sys::ExTryAcquireSpinLockSharedAtDpcLevel(state.lock.get()) } == 0 {
+            irql::restore(Irql::DISPATCH, level);
+            return Err(NtError::LOCK_NOT_GRANTED);
+        }
+        Ok(raised)
+    }
+
+    #[inline]
+    unsafe fn unlock_shared(state: *mut SpinRwState, raised: Raised) {
+        // SAFETY: the state is valid, and all of its fields can be shared.
+        let lock = unsafe { &*state }.lock.get();
+        match raised {
+            // SAFETY: the lock is held shared, by an acquisition that found this level; the level is `DISPATCH_LEVEL` as for exclusive access.
+            Raised::Together(old) => unsafe { sys::ExReleaseSpinLockShared(lock, old.get()) },
+            Raised::Apart(old) => {
+                // SAFETY: the lock is held shared, and the level is `DISPATCH_LEVEL` as above.
+                unsafe { sys::ExReleaseSpinLockSharedFromDpcLevel(lock) };
+                irql::restore(Irql::DISPATCH, old);
+            }
+            Raised::Not => {
+                // The guard that raised the level may have been dropped before this one.
+                let _raised = irql::raise_again(Irql::DISPATCH);
+                // SAFETY: the lock is held shared, and the level is `DISPATCH_LEVEL` or above.
+                unsafe { sys::ExReleaseSpinLockSharedFromDpcLevel(lock) };
+            }
+        }
+    }
+}
+
+// SAFETY: an `EX_SPIN_LOCK` of zero is free.
+unsafe impl ConstInit for SpinRw {
+    const FREE: SpinRwState = SpinRwState { lock: UnsafeCell::new(0), owner: Owner::nobody() };
+}
+
+impl<'a, T: ?Sized> SharedGuard<'a, T, SpinRw> {
+    /// Turns shared access into exclusive, if nobody else reads.
+    ///
+    /// Nobody writes in between, so what was read is still true.
+    ///
+    /// # IRQL
+    /// That of the guard, `DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// The guard, if there are other readers, or a writer waits.
+    ///
+    /// # Examples
+    /// See [`SpinRwLocked`].
+    ///
+    /// Wraps [`ExTryConvertSharedSpinLockExclusive`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-extryconvertsharedspinlockexclusive).
+    #[doc(alias = "ExTryConvertSharedSpinLockExclusive")]
+    pub fn try_upgrade(guard: Self) -> Result<LockedGuard<'a, T, SpinRw>, Self> {
+        // SAFETY: the state is valid as long as the lock is, and all of its fields can be shared.
+        let state = unsafe { &*Self::lock_of(&guard).state() };
+        let raised = irql::raise_again(Irql::DISPATCH);
+        // SAFETY: the lock is held shared by this guard. IRQL: raised.
+        if unsafe { sys::ExTryConvertSharedSpinLockExclusive(state.lock.get()) } == 0 {
+            return Err(guard);
+        }
+        drop(raised);
+        state.owner.set(current_thread());
+        let (lock, raised) = Self::into_parts(guard);
+        // SAFETY: the lock is held exclusively now, with the level before that the shared acquisition found.
+        Ok(unsafe { LockedGuard::new(lock, raised) })
+    }
+}
