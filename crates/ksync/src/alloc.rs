@@ -24,8 +24,7 @@
 //!   in the driver, even if nothing uses it: [`PoolAlloc`] is one.
 //! - `nightly` implements the unstable trait `core::alloc::Allocator` as well, which Rust's own `Box` and `Vec` take. It needs a nightly compiler.
 
-#[macro_use]
-mod forward;
+pub(crate) mod forward;
 pub(crate) mod memory;
 pub(crate) mod raw;
 pub(crate) mod report;
@@ -38,6 +37,7 @@ use ksync_sys as sys;
 
 use crate::irql::Irql;
 use crate::pool::TAG as DEFAULT_TAG;
+use forward::implement_allocator;
 use memory::Memory;
 
 #[cfg(feature = "alloc")]

@@ -41,7 +41,7 @@
 //! | [`irql`], [`region`] | raising the level, holding APCs back |
 //! | [`time`] | timeouts and clocks |
 //! | [`pool`], [`init`] | nonpaged memory, and objects that are made where they stay |
-//! | [`alloc`] | pool for collections, and as the global allocator |
+//! | [`alloc`], [`lookaside`] | pool for collections and as the global allocator; lists of blocks of one size |
 //! | [`driver`] | the driver object, its entry and its unload |
 //! | [`error`] | status codes and errors |
 //!
@@ -66,6 +66,7 @@ pub mod alloc;
 pub mod init;
 pub mod pool;
 pub mod region;
+pub mod lookaside;
 
 pub mod mutex;
 

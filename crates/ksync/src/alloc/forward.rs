@@ -3,9 +3,9 @@
 /// Implements the allocator traits for a type that is [`Memory`](crate::alloc::memory::Memory). It is a macro because there are two traits of one shape.
 macro_rules! implement_allocator {
     ([$($parameters:tt)*] $type:ty) => {
-        implement_allocator! { @in allocator_api2::alloc, [$($parameters)*] $type }
+        $crate::alloc::forward::implement_allocator! { @in allocator_api2::alloc, [$($parameters)*] $type }
         #[cfg(feature = "nightly")]
-        implement_allocator! { @in core::alloc, [$($parameters)*] $type }
+        $crate::alloc::forward::implement_allocator! { @in core::alloc, [$($parameters)*] $type }
     };
     (@in $($module:ident)::+, [$($parameters:tt)*] $type:ty) => {
         // SAFETY: what `Memory` promises is what the trait asks for, and each method does what its name says by those of `Memory`.
@@ -60,3 +60,4 @@ macro_rules! implement_allocator {
         }
     };
 }
+pub(crate) use implement_allocator;
