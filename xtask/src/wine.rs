@@ -78,7 +78,8 @@ pub(crate) fn run(workspace: &Workspace, name: &str, limits: Limits) -> Result<(
 /// Runs the example of the same name, which is the driver on the hosted kernel.
 fn hosted_transcript(workspace: &Workspace, name: &str) -> Result<Transcript> {
     println!("\nthe hosted run of {name}:");
-    let example = ["--release", "--package", name, "--example", name];
+    // As the README has it: the same features, so that nothing is built twice.
+    let example = ["--release", "--example", name];
     process::run(workspace.cargo().arg("build").args(example)).context("the hosted run does not build")?;
     let text =
         process::tee(workspace.cargo().args(["run", "--quiet"]).args(example), HOSTED_LIMIT).context("the hosted run failed")?;
