@@ -239,7 +239,7 @@ impl Deref for ThreadedDpc {
 /// There is no DPC inside a larger structure: that structure could not be freed at `DISPATCH_LEVEL` while the routine runs on another processor.
 ///
 /// # Invariants
-/// - The object is initialised, with [`routine`] and the address of this as its context, and is the first part of a [`Block`].
+/// - The object is initialised with the address of this as its context, and is the first part of a block with the closure.
 /// - `users` counts the handle, and each insertion until its routine is done.
 #[repr(C)]
 pub struct PinnedDpc {
@@ -327,9 +327,12 @@ impl fmt::Debug for Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         let dpc = self.dpc();
-        dpc.cancel();
-        // What is left besides the handle are routines that run now, or that a processor is about to run.
-        if dpc.users.load(Ordering::Acquire) > 1 && may_flush(dpc.image) {
+        // Besides the handle there is a user if the DPC is queued, or if a processor runs it or is about to.
+        let used = || dpc.users.load(Ordering::Acquire) > 1;
+        if used() {
+            dpc.cancel();
+        }
+        if used() && may_flush(dpc.image) {
             flush_all();
         }
         // SAFETY: by the type's invariant one of the users is the handle, which is going away.

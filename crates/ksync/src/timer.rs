@@ -31,6 +31,7 @@ use core::marker::PhantomPinned;
 use core::mem::MaybeUninit;
 use core::ops::Deref;
 use core::ptr;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use ksync_sys as sys;
@@ -236,6 +237,8 @@ unsafe impl Dispatchable for Timer {}
 pub struct PinnedTimer {
     timer: UnsafeCell<MaybeUninit<sys::KTIMER>>,
     dpc: *mut sys::KDPC,
+    /// It has been armed at least once.
+    started: AtomicBool,
     _pin: PhantomPinned,
 }
 
@@ -271,7 +274,8 @@ impl PinnedTimer {
     /// # Safety
     /// The slot is valid for writes, and the timer will not move from it. The DPC is null or as the type's invariant wants it. The level is `<= DISPATCH_LEVEL`.
     unsafe fn init_at(slot: *mut Self, kind: TimerKind, dpc: *mut sys::KDPC) {
-        let parts = Self { timer: UnsafeCell::new(MaybeUninit::uninit()), dpc, _pin: PhantomPinned };
+        let parts =
+            Self { timer: UnsafeCell::new(MaybeUninit::uninit()), dpc, started: AtomicBool::new(false), _pin: PhantomPinned };
         // SAFETY: by this function's contract.
         unsafe { slot.write(parts) };
         // SAFETY: the slot was written just now.
@@ -358,6 +362,7 @@ impl PinnedTimer {
         if !self.dpc.is_null() {
             Image::this().check_open()?;
         }
+        self.started.store(true, Ordering::Relaxed);
         // Both ways to here have a time, so that this is never taken for "at once" by mistake.
         let due = due.to_raw().unwrap_or(-crate::time::FAR);
         // SAFETY: by the type's invariant the timer is initialised and in its place until it is dropped, which cancels it, and the DPC is null or lives longer. The level was

@@ -239,7 +239,7 @@ impl WaitResult {
 /// ```
 ///
 /// # Safety
-/// [`dispatcher_object`](sealed::Sealed::dispatcher_object) returns a pointer to an initialised dispatcher object that stays where it is, and stays an object, for as
+/// `dispatcher_object` of the sealed trait returns a pointer to an initialised dispatcher object that stays where it is, and stays an object, for as
 /// long as `self` is borrowed. Waiting on it, and taking it by a wait, is sound in any thread.
 #[doc(alias = "KeWaitForSingleObject")]
 pub unsafe trait Dispatchable: sealed::Sealed {

@@ -146,16 +146,18 @@ impl Drop for Owner {
             unsafe { (header.free)(self.header) };
             return;
         }
-        if dpc::may_flush(header.image) {
-            // SAFETY: the block is alive. At the levels that were checked this does not fail.
-            let _ = unsafe { timer(self.header) }.cancel();
+        // At the levels that are left it does not fail.
+        let _ = self.timer().cancel();
+        if !self.timer().started.load(Ordering::Relaxed) {
+            // SAFETY: a timer that was never armed has never queued its DPC. The only handle is going away.
+            unsafe { release(self.header) };
+        } else if dpc::may_flush(header.image) {
+            // If the DPC is queued it runs now, which is as good as taking it off its queue.
             dpc::flush_all();
-            // SAFETY: the timer was cancelled, and does not queue its DPC any more; after the flush that is neither queued nor running. The only handle is going away.
+            // SAFETY: the timer was cancelled, and after the flush its DPC is neither queued nor running. The only handle is going away.
             unsafe { release(self.header) };
         } else {
-            // SAFETY: the block is alive and has a closure.
-            unsafe { stop(self.header) };
-            // SAFETY: as above, except that the DPC may still run.
+            // SAFETY: as above, except that the DPC may be queued or running.
             unsafe { release_later(self.header) };
         }
     }
@@ -170,19 +172,6 @@ unsafe fn timer<'a>(header: NonNull<Header>) -> &'a PinnedTimer {
     let slot = unsafe { &raw const (*header.as_ptr()).timer };
     // SAFETY: by the type's invariant the timer is initialised, and it is used shared until the block is freed.
     unsafe { &*slot.cast::<PinnedTimer>() }
-}
-
-/// Disarms a timer and takes its DPC off its queue. Afterwards the DPC can run, but not begin to.
-///
-/// # Safety
-/// The block is alive and has a closure. The level is `<= DISPATCH_LEVEL`.
-unsafe fn stop(header: NonNull<Header>) {
-    // SAFETY: by this function's contract.
-    let timer = unsafe { timer(header) };
-    // At the levels of this function's contract it does not fail.
-    let _ = timer.cancel();
-    // SAFETY: by the type's invariant the DPC of a block with a closure is initialised and in its place.
-    unsafe { sys::KeRemoveQueueDpc(timer.dpc) };
 }
 
 /// Takes a block out of its list and frees it.
@@ -262,10 +251,12 @@ struct Reaper {
 /// If there is no memory for that, the block is leaked, which is reported.
 ///
 /// # Safety
-/// As for [`release`], except that the DPC may still run.
+/// As for [`release`], except that the DPC may be queued or running.
 unsafe fn release_later(header: NonNull<Header>) {
     // SAFETY: by this function's contract the block is alive.
     let this = unsafe { header.as_ref() };
+    // SAFETY: by the type's invariant the DPC of a block with a closure is initialised and in its place.
+    unsafe { sys::KeRemoveQueueDpc(this.dpc.get().cast()) };
     if let Some(_timers) = this.image.timers.lock() {
         this.dying.set(true);
     }
@@ -363,13 +354,14 @@ pub(crate) fn drain(image: &'static Image) {
         let mut dying = false;
         if let Some(timers) = image.timers.lock() {
             for node in timers.nodes() {
-                let header = node.cast::<Header>();
                 // SAFETY: the nodes of this list are the first fields of headers of blocks that are alive while they are in it. The list is locked.
-                dying |= unsafe { (*header).dying.get() };
+                dying |= unsafe { (*node.cast::<Header>()).dying.get() };
                 // SAFETY: nodes are not null.
-                let header = unsafe { NonNull::new_unchecked(header) };
-                // SAFETY: as above, and blocks in this list have a closure. Under the lock the level is `DISPATCH_LEVEL`.
-                unsafe { stop(header) };
+                let header = unsafe { NonNull::new_unchecked(node.cast::<Header>()) };
+                // SAFETY: as above.
+                let timer = unsafe { timer(header) };
+                // IRQL: under the lock, so at `DISPATCH_LEVEL`, where it does not fail.
+                let _ = timer.cancel();
             }
         }
         dpc::flush_all();
