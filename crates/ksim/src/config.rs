@@ -62,6 +62,7 @@ pub(crate) struct Config {
     pub(crate) trace: bool,
     pub(crate) echo: bool,
     pub(crate) threaded_dpcs: bool,
+    pub(crate) lock_order: bool,
 }
 
 impl Default for Config {
@@ -79,6 +80,7 @@ impl Default for Config {
             trace: true,
             echo: false,
             threaded_dpcs: true,
+            lock_order: false,
         }
     }
 }

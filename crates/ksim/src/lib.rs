@@ -28,6 +28,7 @@
 //!
 //! The rules are NT's, as the driver documentation states them; `docs/` lists each with its test.
 
+mod check;
 mod config;
 mod control;
 mod driver;
@@ -40,7 +41,7 @@ mod report;
 pub mod schedule;
 
 pub use config::{ClockMode, OsProfile};
-pub use control::{create_process, in_process, set_system_time};
+pub use control::{classify_lock, create_process, in_process, set_system_time};
 pub use driver::{LoadedDriver, load_driver};
 pub use exports::{Export, IrqlRange, table as exports};
 pub use irql::irql_name;

@@ -127,6 +127,13 @@ impl Machine {
         self
     }
 
+    /// Whether the order of locks is checked: two orders that form a cycle are bug check 0xC4 (0x1001), whether the run came to a deadlock or not.
+    /// Off by default.
+    pub fn check_lock_order(mut self, check: bool) -> Self {
+        self.config.lock_order = check;
+        self
+    }
+
     /// Whether `DbgPrint` also goes to standard output.
     pub fn echo(mut self, echo: bool) -> Self {
         self.config.echo = echo;

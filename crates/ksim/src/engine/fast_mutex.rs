@@ -67,10 +67,11 @@ impl Kernel {
 
     /// One attempt to take a fast mutex, which waits when another thread owns it.
     pub(crate) fn fast_acquire(&mut self, pointer: *mut FAST_MUTEX) -> Check<FastAttempt> {
+        let id = self.fast_mutex_at(pointer)?;
+        self.check_lock_order(id)?;
         if self.fast_try(pointer)? {
             return Ok(FastAttempt::Acquired);
         }
-        let id = self.fast_mutex_at(pointer)?;
         let tid = self.this_thread();
         if let Kind::FastMutex(FastMutexState { owner: Some(owner) }) = &self.objects[id].kind
             && *owner == tid

@@ -11,6 +11,7 @@ use super::pool::Pool;
 use super::processor::{Cpu, Processor};
 use super::thread::{Thread, Tid};
 use super::timer::TimerQueue;
+use crate::check::lock_order::LockOrder;
 use crate::config::Config;
 use crate::image_local::ImageLocals;
 use crate::report::bug_check::Violation;
@@ -78,6 +79,7 @@ pub(crate) struct Kernel {
     pub(crate) ob: ObjectManager,
     pub(crate) drivers: Drivers,
     pub(crate) image_locals: ImageLocals,
+    pub(crate) lock_order: LockOrder,
     pub(crate) trace: Trace,
     pub(crate) debug_output: Vec<String>,
     /// What `DbgPrint` printed behind the last line's end.
@@ -116,6 +118,7 @@ impl Kernel {
             pool,
             ob: ObjectManager::default(),
             drivers: Drivers::default(),
+            lock_order: LockOrder::default(),
             image_locals: ImageLocals::default(),
             trace,
             debug_output: Vec::new(),

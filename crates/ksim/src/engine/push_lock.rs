@@ -119,6 +119,9 @@ impl Kernel {
     /// goes on.
     pub(crate) fn push_acquire(&mut self, pointer: *mut EX_PUSH_LOCK, exclusive: bool, wait: bool) -> Check<bool> {
         let id = self.push_lock_at(pointer)?;
+        if wait {
+            self.check_lock_order(id)?;
+        }
         let tid = self.this_thread();
         let number = self.objects[id].number;
         let state = self.push_state(id);

@@ -195,6 +195,9 @@ impl Kernel {
     /// Acquires a resource, or queues for it when `wait`. None: it must wait; see
     /// [`resource_granted`](Self::resource_granted).
     pub(crate) fn acquire_resource(&mut self, id: ObjId, how: Acquire, wait: bool) -> Check<Option<bool>> {
+        if wait {
+            self.check_lock_order(id)?;
+        }
         let key = self.resource_key();
         let address = self.objects[id].address as u64;
         let number = self.objects[id].number;

@@ -121,6 +121,7 @@ impl Kernel {
         let id = self.spin_lock_at(pointer)?;
         let me = self.spin_owner(old_irql, handle);
         self.check_spin_use(id, handle != 0)?;
+        self.check_lock_order(id)?;
         let state = self.spin_state(id);
         match state.owner {
             None => {

@@ -79,6 +79,9 @@ impl Kernel {
         turn: bool,
     ) -> Check<Option<Attempt>> {
         let id = self.spin_rw_at(pointer)?;
+        if turn {
+            self.check_lock_order(id)?;
+        }
         let me = self.spin_rw_actor(old_irql);
         let number = self.objects[id].number;
         let state = self.spin_rw_state(id);

@@ -88,10 +88,24 @@ impl Kernel {
     /// Begins a wait of the running thread on `self.thread(tid).wait.objects`.
     pub(crate) fn begin_wait(&mut self, request: WaitRequest) -> Check<Begun> {
         let tid = self.this_thread();
+        if self.config.lock_order && request.timeout != Timeout::Poll {
+            self.check_order_of_waited(tid)?;
+        }
         if let Some(status) = self.satisfy_now(tid, request.all)? {
             return Ok(Begun::Done(status));
         }
         self.block(tid, request)
+    }
+
+    /// The mutexes among what a thread is about to wait for, checked against the order of locks.
+    fn check_order_of_waited(&mut self, tid: Tid) -> Check<()> {
+        for index in 0..self.threads[tid as usize].wait.objects.len() {
+            let id = self.threads[tid as usize].wait.objects[index];
+            if matches!(self.objects[id].kind, Kind::Mutant(_)) {
+                self.check_lock_order(id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Begins a wait for an entry of a queue that has none to give.

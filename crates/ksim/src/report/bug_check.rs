@@ -129,6 +129,8 @@ pub mod codes {
         pub const USER_WAIT_ON_STACK: u64 = 0x123;
         /// A lock was acquired by the thread that holds it and must not.
         pub const SELF_DEADLOCK: u64 = 0x1000;
+        /// Locks were taken in orders that form a cycle.
+        pub const LOCK_HIERARCHY: u64 = 0x1001;
         /// An object was used that was never initialised there.
         pub const UNINITIALIZED_OBJECT: u64 = 0x1002;
         /// A lock was released by a thread that does not hold it.
