@@ -12,7 +12,7 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -202,7 +202,10 @@ impl Prefix {
         };
         let mut command = self.command(&self.programs.wine);
         command.env("WINEDEBUG", channels).args(arguments).stdout(open("out")?).stderr(open("log")?);
-        process::run_within(&mut command, limit).inspect_err(|_| self.show_logs(step))
+        let start = Instant::now();
+        let outcome = process::run_within(&mut command, limit).inspect_err(|_| self.show_logs(step));
+        println!("  {:>5.1} s  {}", start.elapsed().as_secs_f64(), arguments.join(" "));
+        outcome
     }
 
     /// Says which of the driver's imports Wine's kernel does not have. Wine loads such a driver and stops it at the call.
@@ -256,8 +259,11 @@ impl Prefix {
             command.arg(argument).stdout(Stdio::null()).stderr(Stdio::null());
             command
         };
+        let start = Instant::now();
         drop(process::run_within(&mut server("-k"), WINE_LIMIT));
-        process::run_within(&mut server("-w"), WINE_LIMIT).context("Wine's server does not end")
+        let outcome = process::run_within(&mut server("-w"), WINE_LIMIT).context("Wine's server does not end");
+        println!("  {:>5.1} s  the end of Wine's server", start.elapsed().as_secs_f64());
+        outcome
     }
 }
 
