@@ -28,6 +28,9 @@ struct PanicSeen {
     location: Option<String>,
 }
 
+/// How many calls the drops of one panic may make.
+const UNWINDING_CALLS: u32 = 100_000;
+
 /// One running machine.
 pub(crate) struct MachineCell {
     kernel: RefCell<Kernel>,
@@ -35,6 +38,8 @@ pub(crate) struct MachineCell {
     handle: Cell<ContextHandle>,
     /// A panic unwinds hosted code. The machine is dead: nothing else will run, waits return and locks are granted.
     dying: Cell<bool>,
+    /// How many calls came from there.
+    unwinding_calls: Cell<u32>,
     panic: RefCell<Option<PanicSeen>>,
     /// Frames of a bug check, resolved when the machine has stopped and there is stack to do it on.
     frames: RefCell<Option<backtrace::Backtrace>>,
@@ -161,6 +166,7 @@ impl Machine {
             kernel: RefCell::new(Kernel::boot(self.config.clone(), policy)),
             handle: Cell::new(ContextHandle::NONE),
             dying: Cell::new(false),
+            unwinding_calls: Cell::new(0),
             panic: RefCell::new(None),
             frames: RefCell::new(None),
         };
@@ -286,13 +292,24 @@ impl MachineCell {
         }
     }
 
-    /// Runs driver code. A panic ends the machine.
+    /// Runs driver code. A panic ends the machine, also one that the code catches: in a driver, which is built with
+    /// `panic = "abort"`, it would not get there.
     fn guard(&self, code: impl FnOnce()) {
-        if catch_unwind(AssertUnwindSafe(code)).is_ok() {
+        let ended = catch_unwind(AssertUnwindSafe(code));
+        if ended.is_ok() && !self.dying.get() {
+            return;
+        }
+        self.record_panic();
+        self.suspend();
+    }
+
+    /// The machine stops for the panic that the hook saw.
+    fn record_panic(&self) {
+        let mut kernel = self.kernel.borrow_mut();
+        if kernel.stop.is_some() {
             return;
         }
         let seen = self.panic.borrow_mut().take().unwrap_or_default();
-        let mut kernel = self.kernel.borrow_mut();
         let thread = kernel.current_thread().map(|tid| kernel.thread_number(tid));
         let (processor, in_dpc) = (kernel.cpu, kernel.in_dpc());
         kernel.stop = Some(Stop::Panic(Box::new(DriverPanic {
@@ -302,8 +319,20 @@ impl MachineCell {
             processor,
             in_dpc,
         })));
-        drop(kernel);
-        self.suspend();
+    }
+
+    /// A call while a panic unwinds. Waits are over at once then, so that a drop that looks again and again for something to
+    /// happen would never end: after very many calls nothing more is run.
+    #[cold]
+    fn count_unwinding_call(&self) {
+        let calls = self.unwinding_calls.get() + 1;
+        self.unwinding_calls.set(calls);
+        if calls > UNWINDING_CALLS {
+            self.record_panic();
+            loop {
+                self.suspend();
+            }
+        }
     }
 
     /// Gives control to the machine's loop until it resumes the context that runs.
@@ -342,7 +371,12 @@ impl MachineCell {
     /// A fault in what the running context called: the machine stops, and the call does not return.
     #[cold]
     fn halt(&self, fault: Violation, export: Option<&'static Export>) -> ! {
-        self.stop_with(fault, export);
+        if self.dying.get() {
+            // What a drop does wrong after a panic is not what ended the run.
+            self.record_panic();
+        } else {
+            self.stop_with(fault, export);
+        }
         loop {
             self.suspend();
         }
@@ -604,6 +638,7 @@ impl Call {
         let cell = current(export.name);
         let call = Self { cell, export: Some(export) };
         if cell.dying.get() {
+            cell.count_unwinding_call();
             return call;
         }
         let mut kernel = cell.kernel.borrow_mut();
