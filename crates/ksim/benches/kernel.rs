@@ -122,8 +122,10 @@ struct PingPong {
 unsafe extern "system-unwind" fn high_priority_waiter(context: PVOID) {
     // SAFETY: the context is a PingPong that outlives the thread.
     let shared = unsafe { &*context.cast::<PingPong>() };
-    // SAFETY: the current thread exists.
-    unsafe { KeSetPriorityThread(KeGetCurrentThread(), 12) };
+    // SAFETY: it may be called anywhere.
+    let thread = unsafe { KeGetCurrentThread() };
+    // SAFETY: the thread is the current one.
+    unsafe { KeSetPriorityThread(thread, 12) };
     for _ in 0..shared.rounds {
         wait(shared.event.cast());
     }

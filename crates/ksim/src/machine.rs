@@ -687,6 +687,7 @@ impl Call {
     }
 
     /// Stops the machine.
+    #[expect(clippy::boxed_local, reason = "faults travel boxed")]
     pub(crate) fn fail(self, fault: Fault) -> ! {
         self.cell.halt(*fault, self.export)
     }
