@@ -375,8 +375,8 @@ fn carry_out(steps: &[Step]) -> Outcome {
                 None => (pool.allocate(new).unwrap(), 0),
                 Some((old, layout)) => {
                     let before = bytes(old).first().copied();
-                    // SAFETY: the block is this allocator's, with this layout.
                     let memory = match (new.size() >= layout.size(), step.zeroed) {
+                        // SAFETY: the block is this allocator's, with this layout.
                         (true, false) => unsafe { pool.grow(old.cast(), layout, new) },
                         // SAFETY: as above.
                         (true, true) => unsafe { pool.grow_zeroed(old.cast(), layout, new) },

@@ -218,16 +218,16 @@ impl<T, P: PoolAllocator> Lookaside<T, P> {
         self.alloc_uninit()?.write_pin_init(init).map_err(NtError::from)
     }
 
-    /// Takes a pointer of [`LookasideBox::into_raw`] back.
+    /// Takes a pointer of [`LookasideBox::into_raw`] or [`LookasideBox::leak`] back.
     ///
     /// # IRQL
     /// Any.
     ///
     /// # Safety
-    /// The pointer came from `into_raw` of a box of this very list, is taken back once, and nobody else uses the value.
+    /// The pointer came from `into_raw` or `leak` of a box of this very list, is taken back once, and nobody else uses the value.
     #[must_use]
     pub unsafe fn from_raw(&self, pointer: *mut T) -> LookasideBox<'_, T> {
-        // SAFETY: pointers of `into_raw` are never null.
+        // SAFETY: such pointers are never null.
         let entry = unsafe { core::ptr::NonNull::new_unchecked(pointer) };
         // SAFETY: by the caller's contract the pointer is to a value in an entry of this list that is out, and nobody else has it.
         unsafe { LookasideBox::from_entry(entry, &self.list) }
