@@ -24,7 +24,13 @@ use ksync_sys as sys;
 
 use crate::error::{NtError, Result};
 
-/// An interrupt request level.
+mod token;
+
+pub use token::{Apc, AtMost, Dispatch, Dynamic, Level, Passive, StaticLevel};
+
+/// An interrupt request level: a number, or a token that stands for a level.
+///
+/// Plain `Irql` is a number. `Irql<Passive>`, `Irql<Apc>` and `Irql<Dispatch>` are [tokens](#impl-Irql<L>): who has one runs at that level, as far as the compiler can tell.
 ///
 /// # Examples
 /// ```
@@ -39,7 +45,7 @@ use crate::error::{NtError, Result};
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[doc(alias = "KIRQL")]
-pub struct Irql(u8);
+pub struct Irql<L: Level = Dynamic>(L::Value);
 
 impl Irql {
     /// `PASSIVE_LEVEL`: threads run, nothing is held back.
@@ -69,6 +75,12 @@ impl Irql {
 impl fmt::Debug for Irql {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Irql({self})")
+    }
+}
+
+impl<L: StaticLevel> fmt::Debug for Irql<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.level(), f)
     }
 }
 

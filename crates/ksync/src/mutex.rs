@@ -30,8 +30,13 @@
 //! [`NtError::WOULD_DEADLOCK`](crate::NtError::WOULD_DEADLOCK). Nothing has happened then. A guard that is dropped at a level at which its lock cannot be released leaves
 //! the lock held, for ever, and says so through `DbgPrint`. Forgetting a guard does the same silently.
 //!
+//! # Two tiers
+//! The methods without a token check the level at run time. [`lock_at`](PinnedLocked::lock_at) takes a level token, [`Irql<L>`](crate::irql::Irql), checks it at compile time and costs nothing beyond NT's own
+//! routine. Both are for the same locks.
+//!
 //! There is no poisoning: a driver that panics stops the system.
 
+mod at;
 mod backend;
 mod barrier;
 mod condvar;
@@ -53,6 +58,7 @@ mod spin;
 mod spin_rw;
 mod wait_queue;
 
+pub use at::{LevelGuard, LockAt};
 pub use backend::{Backend, Blocking, ConstInit, Exclusive, SendAndSync, SendOnly, Shared, Sharing};
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use condvar::Condvar;

@@ -30,7 +30,7 @@ pub const TAG: u32 = u32::from_le_bytes(*b"ksyn");
 /// takes no memory.
 ///
 /// # Invariants
-/// The pointer is valid for the value and came from [`allocate`] with the value's layout. Nobody else uses it.
+/// The pointer is valid for the value and came from `allocate` with the value's layout. Nobody else uses it.
 ///
 /// # IRQL
 /// Made and dropped at `<= DISPATCH_LEVEL`; the value itself may ask for less. A box that is dropped above `DISPATCH_LEVEL`, where nothing can be freed, is
@@ -371,7 +371,7 @@ pub(crate) fn allocate(layout: Layout) -> Result<NonNull<u8>> {
 /// `<= DISPATCH_LEVEL`.
 ///
 /// # Safety
-/// The memory came from [`allocate`] with the same layout, and nobody uses it any more. The level is not too high.
+/// The memory came from `allocate` with the same layout, and nobody uses it any more. The level is not too high.
 pub(crate) unsafe fn free(memory: NonNull<u8>, layout: Layout) {
     // SAFETY: by the caller's contract; `allocate` uses this tag.
     unsafe { raw::free(TAG, memory, layout) };

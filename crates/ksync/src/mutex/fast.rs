@@ -63,6 +63,24 @@ pub struct FastState {
     owner: Owner,
 }
 
+impl FastState {
+    /// The mutex.
+    #[inline]
+    pub(super) fn mutex(&self) -> *mut sys::FAST_MUTEX {
+        self.mutex.get()
+    }
+
+    /// Tells whether anybody holds the mutex, by its count: an acquisition by a token does not note its owner.
+    fn is_held(&self) -> bool {
+        let mutex = self.mutex.get();
+        // SAFETY: the mutex is initialised.
+        let count = unsafe { &raw const (*mutex).Count };
+        // Others may change the count meanwhile; the read is volatile because of that.
+        // SAFETY: as above.
+        (unsafe { count.read_volatile() }) != 1
+    }
+}
+
 // SAFETY: clause by clause:
 // 1, 2: the fast mutex excludes and orders. Recursion is refused by the owner's word.
 // 3, 4: levels and owner are checked before anything is done, and a region that was entered in vain is left.
@@ -109,7 +127,7 @@ unsafe impl Backend for Fast {
     #[inline]
     unsafe fn is_locked(state: *const FastState) -> bool {
         // SAFETY: the state is valid, and all of its fields can be shared.
-        unsafe { &*state }.owner.is_somebody()
+        unsafe { &*state }.is_held()
     }
 }
 

@@ -81,6 +81,24 @@ impl GuardedState {
     }
 }
 
+impl GuardedState {
+    /// The mutex.
+    #[inline]
+    pub(super) fn mutex(&self) -> *mut sys::KGUARDED_MUTEX {
+        self.mutex.get()
+    }
+
+    /// Tells whether anybody holds the mutex, by its count: an acquisition by a token does not note its owner.
+    fn is_held(&self) -> bool {
+        let mutex = self.mutex.get();
+        // SAFETY: the mutex is initialised.
+        let count = unsafe { &raw const (*mutex).Count };
+        // Others may change the count meanwhile; the read is volatile because of that.
+        // SAFETY: as above.
+        (unsafe { count.read_volatile() }) != 1
+    }
+}
+
 // SAFETY: clause by clause:
 // 1, 2: the guarded mutex excludes and orders. Recursion is refused by the owner's word.
 // 3, 4: levels and owner are checked before anything is done, and a region that was entered in vain is left.
@@ -131,7 +149,7 @@ unsafe impl Backend for Guarded {
     #[inline]
     unsafe fn is_locked(state: *const GuardedState) -> bool {
         // SAFETY: the state is valid, and all of its fields can be shared.
-        unsafe { &*state }.owner.is_somebody()
+        unsafe { &*state }.is_held()
     }
 }
 

@@ -64,9 +64,9 @@ impl<T, U> LockedBy<T, U> {
     /// # Examples
     /// Two statics, one lock:
     /// ```
-    /// use ksync::mutex::{LockedBy, SpinLocked};
+    /// use ksync::mutex::{LockedBy, PinnedSpinLocked};
     ///
-    /// static OPEN: SpinLocked<u32> = SpinLocked::const_new(0);
+    /// static OPEN: PinnedSpinLocked<u32> = PinnedSpinLocked::const_new(0);
     /// static EVER_OPENED: LockedBy<u64, u32> = LockedBy::new(&OPEN, 0);
     ///
     /// # ksim::Machine::new().run(|| {
@@ -90,8 +90,10 @@ impl<T, U> LockedBy<T, U> {
     /// ```
     /// use ksync::mutex::{LockedBy, SpinLocked};
     ///
+    /// # ksim::Machine::new().run(|| {
     /// let lock = SpinLocked::const_new(0);
     /// assert_eq!(LockedBy::new(&lock, 5).into_inner(), 5);
+    /// # }).expect_clean();
     /// ```
     pub fn into_inner(self) -> T {
         self.data.into_inner()
@@ -146,10 +148,12 @@ impl<T: ?Sized, U> LockedBy<T, U> {
     /// ```
     /// use ksync::mutex::{LockedBy, SpinLocked};
     ///
+    /// # ksim::Machine::new().run(|| {
     /// let lock = SpinLocked::const_new(0);
     /// let mut part = LockedBy::new(&lock, 5);
     /// *part.get_mut() += 1;
     /// assert_eq!(part.into_inner(), 6);
+    /// # }).expect_clean();
     /// ```
     pub fn get_mut(&mut self) -> &mut T {
         self.data.get_mut()

@@ -95,6 +95,14 @@ unsafe fn leave() {
     unsafe { sys::KeLeaveCriticalRegion() };
 }
 
+impl PushState {
+    /// The lock's word.
+    #[inline]
+    pub(super) fn word(&self) -> *mut sys::EX_PUSH_LOCK {
+        self.lock.get()
+    }
+}
+
 // SAFETY: clause by clause:
 // 1, 2: the push lock excludes and orders. Recursion of the writer is refused by the owner's word, and of a reader it never returns.
 // 3, 4: level and owner are checked before anything is done, and a region that was entered in vain is left.

@@ -25,7 +25,7 @@ use super::guard::LockedGuard;
 use super::locked::{Locked, PinnedLocked};
 use super::placement::Inline;
 use crate::error::{NtError, Result};
-use crate::irql::{self, Irql};
+use crate::irql::{self, AtMost, Dispatch, Irql, StaticLevel};
 
 /// Data under an in-stack queued spin lock.
 ///
@@ -199,7 +199,11 @@ unsafe impl Backend for InStackQueue {
     #[inline]
     unsafe fn is_locked(state: *const InStackQueueState) -> bool {
         // SAFETY: the state is valid, and all of its fields can be shared.
-        unsafe { &*state }.owner.is_somebody()
+        let state = unsafe { &*state };
+        let word = state.lock.get();
+        // An acquisition by a token does not note its owner, so the word is asked too. Others may change it meanwhile; the read is volatile because of that.
+        // SAFETY: the word is valid.
+        state.owner.is_somebody() || unsafe { word.read_volatile() } != 0
     }
 }
 
@@ -291,6 +295,61 @@ impl<T: ?Sized> PinnedLocked<T, InStackQueue> {
         let result = run(&mut guard);
         drop(guard);
         Ok(result)
+    }
+
+    /// Runs a closure under the lock, with the data and with the token of the level that the lock is held at, from a level that is known at compile time.
+    ///
+    /// Nothing is checked at run time. A holder that asks again waits for itself.
+    ///
+    /// # IRQL
+    /// That of the token, which the compiler checks against the lock's.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::irql::{Irql, Passive};
+    /// use ksync::mutex::InStackQueueLocked;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let lock = InStackQueueLocked::const_new(1);
+    /// let mut passive = Irql::<Passive>::claim().unwrap();
+    /// lock.with_at(&mut passive, |value, _dispatch| *value += 1);
+    /// assert_eq!(lock.into_inner(), 2);
+    /// # }).expect_clean();
+    /// ```
+    #[inline]
+    pub fn with_at<At: AtMost<Dispatch>, R>(&self, at: &mut Irql<At>, run: impl FnOnce(&mut T, &mut Irql<Dispatch>) -> R) -> R {
+        /// Releases the lock, also when the closure unwinds, which it can do hosted.
+        struct Release<At>(*mut sys::KLOCK_QUEUE_HANDLE, PhantomData<At>)
+        where
+            At: StaticLevel;
+        impl<At: StaticLevel> Drop for Release<At> {
+            #[inline]
+            fn drop(&mut self) {
+                if At::LEVEL == Irql::DISPATCH {
+                    // SAFETY: the place is linked by the routine that this one undoes. IRQL: the token's.
+                    unsafe { sys::KeReleaseInStackQueuedSpinLockFromDpcLevel(self.0) };
+                } else {
+                    // SAFETY: as above.
+                    unsafe { sys::KeReleaseInStackQueuedSpinLock(self.0) };
+                }
+            }
+        }
+        let _ = at;
+        // SAFETY: the state is valid as long as the lock is, and all of its fields can be shared.
+        let lock = unsafe { &*self.state() }.lock.get();
+        let mut place = MaybeUninit::uninit();
+        let place = place.as_mut_ptr();
+        if At::LEVEL == Irql::DISPATCH {
+            // SAFETY: the lock is initialised; the place is in no queue, is a local variable that is only used by its pointer, and leaves the queue before this call
+            // ends. IRQL: the token's.
+            unsafe { sys::KeAcquireInStackQueuedSpinLockAtDpcLevel(lock, place) };
+        } else {
+            // SAFETY: as above.
+            unsafe { sys::KeAcquireInStackQueuedSpinLock(lock, place) };
+        }
+        let _release = Release::<At>(place, PhantomData);
+        // SAFETY: the lock is held, so that the data is this call's alone.
+        run(unsafe { &mut *self.data_ptr() }, &mut Irql::made())
     }
 
     /// Acquires the lock by one pair of routines, whose level the caller has checked.

@@ -73,6 +73,14 @@ pub enum Raised {
     Not,
 }
 
+impl SpinState {
+    /// The lock's word.
+    #[inline]
+    pub(super) fn word(&self) -> *mut sys::KSPIN_LOCK {
+        self.lock.get()
+    }
+}
+
 // SAFETY: clause by clause:
 // 1, 2: the spin lock excludes and orders. Recursion is refused by the owner's word.
 // 3, 4: level and owner are checked before anything is done, and a level that was raised in vain is lowered.
@@ -121,7 +129,11 @@ unsafe impl Backend for Spin {
     #[inline]
     unsafe fn is_locked(state: *const SpinState) -> bool {
         // SAFETY: the state is valid, and all of its fields can be shared.
-        unsafe { &*state }.owner.is_somebody()
+        let state = unsafe { &*state };
+        // An acquisition by a token does not note its owner, and the word of a uniprocessor kernel stays zero; so both are asked. Others may change
+        // the word meanwhile; the read is volatile because of that.
+        // SAFETY: the word is valid.
+        state.owner.is_somebody() || unsafe { state.word().read_volatile() } != 0
     }
 }
 

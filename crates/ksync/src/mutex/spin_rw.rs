@@ -81,6 +81,14 @@ fn raise(level: Irql) -> Raised {
     Raised::Apart(Irql::new(unsafe { sys::KfRaiseIrql(sys::DISPATCH_LEVEL) }))
 }
 
+impl SpinRwState {
+    /// The lock's word.
+    #[inline]
+    pub(super) fn word(&self) -> *mut sys::EX_SPIN_LOCK {
+        self.lock.get()
+    }
+}
+
 // SAFETY: clause by clause:
 // 1, 2: the spin lock excludes and orders. Recursion of the writer is refused by the owner's word, and of a reader it never returns, or is another reader.
 // 3, 4: level and owner are checked before anything is done, and a level that was raised in vain is lowered.
