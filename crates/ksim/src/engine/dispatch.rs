@@ -162,15 +162,23 @@ impl Kernel {
     fn preempt(&mut self, cpu: Cpu) {
         if let Some(tid) = self.unassign(cpu) {
             let thread = self.thread(tid);
+            if thread.state != State::Running {
+                // It ends, or begins to wait, and woke the thread that takes over before it left the processor.
+                return;
+            }
             thread.state = State::Ready;
             let priority = thread.priority;
             self.ready.push_front(tid, priority);
         }
     }
 
-    /// The running thread gives up its processor (it waits, or has ended), and the next ready thread gets it.
+    /// The running thread gives up its processor (it waits, or has ended), and the next ready thread gets it, unless one that it
+    /// woke on its way has taken it already.
     pub(crate) fn leave_processor(&mut self) {
         let cpu = self.cpu;
+        if self.processors[cpu as usize].current != Some(self.this_thread()) {
+            return;
+        }
         self.unassign(cpu);
         self.fill(cpu);
     }
@@ -186,7 +194,11 @@ impl Kernel {
     /// After the acting processor's level fell below DISPATCH_LEVEL, or a priority changed: a ready thread that outranks
     /// the current one takes over.
     pub(crate) fn reschedule_if_outranked(&mut self) {
-        let cpu = self.cpu;
+        self.reschedule(self.cpu);
+    }
+
+    /// The same for any processor.
+    pub(crate) fn reschedule(&mut self, cpu: Cpu) {
         let processor = &self.processors[cpu as usize];
         if !processor.preemptible() {
             return;
@@ -209,8 +221,9 @@ impl Kernel {
         if self.irql() >= DISPATCH_LEVEL {
             return false;
         }
+        // A boost decays quantum by quantum, until a thread of the base priority has its turn.
         let thread = &self.threads[tid as usize];
-        highest >= decayed(thread.priority, thread.base_priority)
+        highest >= thread.priority.min(thread.base_priority)
     }
 
     /// Ends the quantum of the running thread: a boost decays by one level, and the thread goes behind the others of

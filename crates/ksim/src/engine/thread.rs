@@ -281,10 +281,11 @@ impl Kernel {
         let thread = self.thread(tid);
         thread.priority = priority;
         thread.base_priority = priority;
+        let (state, cpu) = (thread.state, thread.last_cpu);
         if queued {
             self.make_ready(tid);
-        } else {
-            self.reschedule_if_outranked();
+        } else if state == State::Running {
+            self.reschedule(cpu);
         }
         old
     }
