@@ -20,3 +20,5 @@ mod f_timers;
 mod g_irql;
 #[path = "conformance/pool.rs"]
 mod h_pool;
+#[path = "conformance/executive.rs"]
+mod i_executive;
