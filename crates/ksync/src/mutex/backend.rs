@@ -30,6 +30,7 @@ use crate::error::{NtError, Result};
 /// 7. *Placement.* If [`Placement`](Self::Placement) is [`Inline`], the state may be moved whenever nobody is inside an operation on it. Otherwise the state stays
 ///    where it was initialised until [`deinit`](Self::deinit) has succeeded.
 /// 8. *Unwinding.* No operation unwinds, except that hosted a blocked acquisition may, when the machine stops; the lock is then not acquired.
+/// 9. *Threads.* A state may be initialised, used, moved as far as clause 7 allows, and taken apart from any thread, whatever its type says of itself.
 pub unsafe trait Backend: Sized + 'static {
     /// The lock's memory.
     type State;
