@@ -74,6 +74,7 @@ pub mod time;
 pub mod wait;
 pub mod event;
 pub mod semaphore;
+pub mod lazy;
 pub mod object;
 pub mod handle;
 pub mod thread;
