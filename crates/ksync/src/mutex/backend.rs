@@ -221,7 +221,8 @@ impl Owner {
     /// Tells whether a thread, which must be the current one, holds the lock.
     #[inline]
     pub(super) fn is(&self, thread: *mut sys::KTHREAD) -> bool {
-        self.0.load(Ordering::Relaxed) == thread
+        // A null thread is none: a hosted processor that was idle has no thread when its DPCs run. (NT has an idle thread there.)
+        !thread.is_null() && self.0.load(Ordering::Relaxed) == thread
     }
 
     /// Tells whether anybody does.
