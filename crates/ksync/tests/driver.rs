@@ -132,21 +132,29 @@ fn forgotten_timers_and_threads_are_stopped_before_the_image_goes() {
 mod rearming {
     use super::*;
 
-    /// A timer that its own closure arms again, and that nobody drops: the closure owns a reference to it.
+    /// Timers that their own closures arm again, and that nobody drops: the closures own references to them. They run on a processor each, and take longer than
+    /// the time to their next expiry, so that whenever one has ended another runs.
     fn entry(_: &DriverObject, _: &UnicodeStr<'_>) -> Result {
         use std::sync::{Arc, OnceLock};
-        let slot: Arc<OnceLock<Timer>> = Arc::default();
-        let own = slot.clone();
-        let timer = Timer::new(
-            move || {
-                if let Some(timer) = own.get() {
-                    let _ = timer.start(Duration::from_millis(1), Duration::ZERO);
-                }
-            },
-            false,
-        )?;
-        timer.start(Duration::ZERO, Duration::ZERO)?;
-        slot.set(timer).unwrap();
+        for processor in 1..4 {
+            let slot: Arc<OnceLock<Timer>> = Arc::default();
+            let own = slot.clone();
+            let timer = Timer::new(
+                move || {
+                    for _ in 0..3 * processor {
+                        this_thread::stall(Duration::from_micros(900));
+                    }
+                    if let Some(timer) = own.get() {
+                        let _ = timer.start(Duration::from_millis(1), Duration::ZERO);
+                    }
+                },
+                false,
+            )?;
+            slot.set(timer).unwrap();
+            // A timer expires on the processor that armed it.
+            let arm = move || slot.get().map(|timer| timer.start(Duration::from_millis(1), Duration::ZERO));
+            thread::Builder::new().affinity(1 << processor).spawn(arm)?.join()?.unwrap()?;
+        }
         Ok(())
     }
 
@@ -155,8 +163,8 @@ mod rearming {
 
 #[test]
 fn a_timer_that_arms_itself_is_refused_during_the_unload() {
-    for seed in 0..20 {
-        let outcome = Machine::new().processors(2).seed(seed).run(|| {
+    for seed in 0..50 {
+        let outcome = Machine::new().processors(4).seed(seed).run(|| {
             let driver = ksim::load_driver("rearming", rearming::DriverEntry).unwrap();
             this_thread::sleep(Duration::from_millis(10)).unwrap();
             driver.unload();

@@ -16,7 +16,7 @@ fn on_machine(code: impl FnOnce() -> Result) {
 }
 
 #[test]
-fn references_are_counted() {
+fn ksync_17_references_are_counted() {
     // The machine reports references that are left, and a bug check for one too few.
     on_machine(|| {
         let process = ProcessObject::from_process_id(4)?;

@@ -235,6 +235,14 @@ fn drain_waits_for_detached_threads_and_for_those_that_they_start() {
 }
 
 #[test]
+fn a_thread_that_drains_does_not_wait_for_itself() {
+    on_seeds(|| {
+        thread::spawn(|| this_thread::sleep(Duration::from_secs(1)).unwrap())?.detach();
+        thread::spawn(ksync::driver::drain)?.join()?
+    });
+}
+
+#[test]
 fn detached_threads_that_have_ended_are_freed_when_others_start() {
     let outcome = Machine::new().run(|| {
         for _ in 0..10 {

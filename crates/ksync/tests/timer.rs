@@ -7,7 +7,7 @@ use ksync::NtError;
 use ksync::error::Result;
 use ksync::init::stack_try_pin_init;
 use ksync::irql::{self, Irql};
-use ksync::thread::{self, this_thread};
+use ksync::thread::{self, Builder, this_thread};
 use ksync::time::{InterruptTime, SystemTime, Timeout};
 use ksync::timer::{PinnedTimer, Timer, TimerKind};
 use ksync::wait::{Dispatchable, WaitOptions, WaitResult};
@@ -33,8 +33,10 @@ fn counting() -> (impl Fn() + Send + Sync + 'static, Arc<AtomicU32>, Arc<AtomicU
     let owned = Owned("captured".to_owned(), drops.clone());
     let counter = runs.clone();
     let closure = move || {
-        assert_eq!(owned.0, "captured");
         counter.fetch_add(1, Ordering::Relaxed);
+        // Others act meanwhile.
+        this_thread::stall(Duration::from_micros(5));
+        assert_eq!(owned.0, "captured");
     };
     (closure, runs, drops)
 }
@@ -79,6 +81,45 @@ fn ksync_13_an_armed_timer_is_cancelled_when_it_is_dropped_at_any_level() {
                 Ok(())
             });
         }
+    }
+}
+
+#[test]
+fn a_timer_is_dropped_while_its_closure_runs_on_another_processor() {
+    for level in [Irql::PASSIVE, Irql::APC, Irql::DISPATCH] {
+        on_seeds(|| {
+            let (closure, _, drops) = counting();
+            let (runs, running) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+            let (all, now) = (runs.clone(), running.clone());
+            let slow = move || {
+                now.fetch_add(1, Ordering::Relaxed);
+                closure();
+                // Longer than the period, but not for ever, or nothing else would get the processor.
+                if all.fetch_add(1, Ordering::Relaxed) < 4 {
+                    for _ in 0..6 {
+                        this_thread::stall(MS / 2);
+                    }
+                }
+                closure();
+                now.fetch_sub(1, Ordering::Relaxed);
+            };
+            let timer = Timer::new(slow, false)?;
+            // A timer expires on the processor that armed it.
+            let armed = Builder::new().affinity(0b010).spawn(move || timer.start(MS, MS).map(|_| timer))?;
+            let timer = armed.join()??;
+            let dropping = Builder::new().affinity(0b001).spawn(move || {
+                while running.load(Ordering::Relaxed) == 0 {
+                    this_thread::stall(MS / 10);
+                }
+                irql::with_raised(level, || drop(timer)).unwrap();
+                running.load(Ordering::Relaxed)
+            })?;
+            let still_running = dropping.join()?;
+            assert!(still_running == 0 || level != Irql::PASSIVE);
+            ksync::driver::drain()?;
+            assert_eq!(drops.load(Ordering::Relaxed), 1);
+            Ok(())
+        });
     }
 }
 
@@ -133,6 +174,19 @@ fn a_timer_may_drop_its_own_handle() {
             Ok(())
         });
     }
+}
+
+#[test]
+fn ksync_47_no_memory_is_an_error_and_leaks_nothing() {
+    Machine::new()
+        .fail_allocation(1)
+        .run(|| {
+            let (closure, _, drops) = counting();
+            assert_eq!(Timer::new(closure, false).unwrap_err(), NtError::INSUFFICIENT_RESOURCES);
+            assert_eq!(drops.load(Ordering::Relaxed), 1);
+            assert!(Timer::waitable(TimerKind::Notification).is_ok());
+        })
+        .expect_clean();
 }
 
 #[test]
