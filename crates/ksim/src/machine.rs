@@ -391,6 +391,9 @@ impl MachineCell {
         loop {
             let mut kernel = self.kernel.borrow_mut();
             kernel.attention = false;
+            if matches!(kernel.executing, Executing::Thread(_)) {
+                kernel.reschedule_if_outranked();
+            }
             if !kernel.may_continue() {
                 drop(kernel);
                 self.suspend();

@@ -91,11 +91,26 @@ impl Kernel {
             return;
         }
         if let Some(cpu) = self.processor_to_preempt(affinity, priority, last) {
+            if self.executing_on(cpu) {
+                // The operation under way still acts for the current thread (it may have a level to restore, or be about to wait):
+                // the switch comes when it is over, as in NT when the dispatcher lock is released.
+                self.ready.push_back(tid, priority);
+                self.attention = true;
+                return;
+            }
             self.preempt(cpu);
             self.assign(cpu, tid);
             return;
         }
         self.ready.push_back(tid, priority);
+    }
+
+    /// True when the operation under way is one of the current thread of `cpu`.
+    fn executing_on(&self, cpu: Cpu) -> bool {
+        match self.executing {
+            Executing::Thread(tid) => cpu == self.cpu && self.processors[cpu as usize].current == Some(tid),
+            _ => false,
+        }
     }
 
     /// An idle processor of the set; the one that the thread ran on last is preferred, as its caches are.
