@@ -360,6 +360,72 @@ fn thread_that_waits_lets_in_one_that_outranks_it() {
 }
 
 #[test]
+fn release_that_wakes_one_that_outranks_keeps_the_levels_apart() {
+    // The woken thread takes over within the release, which has a level to restore or to leave raised.
+    run(|| {
+        let (mutex, log) = (FastMutex::new(), Log::default());
+        let high = spawn(|| {
+            sleep(MS);
+            mutex.acquire();
+            assert_eq!(irql(), APC_LEVEL);
+            log.push("high");
+            mutex.release();
+            assert_eq!(irql(), PASSIVE_LEVEL);
+        });
+        high.set_priority(20);
+        mutex.acquire();
+        sleep(2 * MS);
+        mutex.release();
+        assert_eq!(irql(), PASSIVE_LEVEL);
+        assert_eq!(log.take(), ["high"]);
+        high.join();
+    });
+    run(|| {
+        let (event, other, log) = (Event::synchronization(), Event::new(NotificationEvent, true), Log::default());
+        let high = spawn(|| {
+            wait(event.object());
+            assert_eq!(irql(), PASSIVE_LEVEL);
+            log.push("high");
+        });
+        high.set_priority(20);
+        raw!(KeSetEvent(event.ptr(), 0, TRUE));
+        assert_eq!((irql(), log.len()), (DISPATCH_LEVEL, 0));
+        wait(other.object());
+        assert_eq!((irql(), log.len()), (PASSIVE_LEVEL, 1));
+        high.join();
+    });
+}
+
+#[test]
+fn queue_thread_that_comes_back_wakes_one_that_outranks_it() {
+    explore(|| {
+        let (queue, log) = (Queue::new(1), Log::default());
+        let entries: Vec<Place<LIST_ENTRY>> = (0..6).map(|_| Place::zeroed()).collect();
+        let threads: Vec<_> = [5, 20, 12]
+            .into_iter()
+            .map(|priority| {
+                let (queue, log) = (&queue, &log);
+                let thread = spawn(move || {
+                    set_own_priority(priority);
+                    for _ in 0..2 {
+                        queue.remove();
+                        log.push(priority);
+                        sleep(MS);
+                    }
+                });
+                settle();
+                thread
+            })
+            .collect();
+        for entry in &entries {
+            queue.insert(entry);
+        }
+        join_all(threads);
+        assert_eq!(log.len(), 6);
+    });
+}
+
+#[test]
 fn lowering_a_thread_that_runs_elsewhere_lets_others_in() {
     for seed in 0..20 {
         Machine::new()
