@@ -35,7 +35,7 @@
 //! A static is never dropped: what the value of a static owns is still there when the driver has been unloaded. Keep such values in the driver's state, or take them out in the unload routine with `take_unchecked`.
 //!
 //! Hosted, an ordinary static is one for all machines of the process, as the tests of one binary are, whereas each loaded image has its own in a kernel. Put cells
-//! that tests fill into the driver's state, or into a [`sys::ImageLocal`](crate::sys::ImageLocal), or run the tests that use them one after another and take the value out at the end of each.
+//! that tests fill into the driver's state, or into a [`ImageLocal`](crate::sys::ImageLocal), or run the tests that use them one after another and take the value out at the end of each.
 //!
 //! # Examples
 //! ```

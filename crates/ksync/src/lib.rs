@@ -75,6 +75,7 @@ pub mod wait;
 pub mod event;
 pub mod semaphore;
 pub mod lazy;
+pub mod grt;
 pub mod object;
 pub mod handle;
 pub mod thread;

@@ -43,7 +43,7 @@ fn crowd(count: usize, body: impl Fn(usize) + Sync) {
 
 /// Gives others a chance to come in between, of both kinds.
 fn dawdle(i: usize) {
-    if i % 2 == 0 {
+    if i.is_multiple_of(2) {
         this_thread::sleep(Duration::from_micros(10)).unwrap();
     } else {
         irql::with_raised(Irql::DISPATCH, || ()).unwrap();
