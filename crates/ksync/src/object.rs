@@ -83,7 +83,7 @@ pub type ProcessObject = KernelObject<Process>;
 ///
 /// # IRQL
 /// Cloned and dropped at `<= DISPATCH_LEVEL`. A reference that is dropped above `PASSIVE_LEVEL` leaves the deletion of the object, if it was the
-/// last one, to a system thread.
+/// last one, to a system thread. Above `DISPATCH_LEVEL` it is leaked, and a line to the debugger says so.
 ///
 /// # Examples
 /// ```
@@ -189,10 +189,6 @@ impl<T: ObjectType> KernelObject<T> {
     ///
     /// Wraps [`ObReferenceObjectByHandle`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-obreferenceobjectbyhandle).
     #[doc(alias = "ObReferenceObjectByHandle")]
-    #[expect(
-        clippy::not_unsafe_ptr_arg_deref,
-        reason = "a handle is a number, whatever its type: it is looked up and not dereferenced"
-    )]
     pub fn from_handle(handle: sys::HANDLE, access: sys::ACCESS_MASK) -> Result<Self> {
         irql::require_at_most(Irql::PASSIVE)?;
         if handle.is_null() {
@@ -573,12 +569,15 @@ impl<T: ObjectType> fmt::Debug for KernelObject<T> {
 
 impl<T: ObjectType> Drop for KernelObject<T> {
     fn drop(&mut self) {
-        if irql::current() == Irql::PASSIVE {
+        let level = irql::current();
+        if level == Irql::PASSIVE {
             // SAFETY: by the type's invariant the reference is ours, and it is given back once, here. At this level the object may be deleted.
             unsafe { sys::ObfDereferenceObject(self.as_object()) };
-        } else {
+        } else if level <= Irql::DISPATCH {
             // SAFETY: as above. The object's deletion is left to a system thread.
             unsafe { sys::ObDereferenceObjectDeferDelete(self.as_object()) };
+        } else {
+            crate::println!("ksync: a reference to an object was dropped above DISPATCH_LEVEL and is leaked");
         }
     }
 }

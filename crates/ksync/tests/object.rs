@@ -150,6 +150,31 @@ fn a_handle_dropped_above_passive_level_is_leaked_and_reported() {
 }
 
 #[test]
+fn a_reference_dropped_above_dispatch_level_is_leaked_and_reported() {
+    let outcome = Machine::new().run(|| {
+        let thread = ThreadObject::current();
+        // SAFETY: the level is restored below, and in between only a drop runs that checks it.
+        let old = unsafe { sys::KfRaiseIrql(5) };
+        drop(thread);
+        // SAFETY: the level was raised above from this one.
+        unsafe { sys::KeLowerIrql(old) };
+    });
+    assert!(outcome.is_completed());
+    assert_eq!(outcome.left().references, 1);
+    assert!(outcome.debug_output()[0].contains("leaked"));
+}
+
+#[test]
+fn the_last_reference_may_be_dropped_at_dispatch_level() {
+    on_machine(|| {
+        let thread = ksync::thread::spawn(|| ())?;
+        let object = thread.thread().clone();
+        thread.join()?;
+        irql::with_raised(Irql::DISPATCH, || drop(object))
+    });
+}
+
+#[test]
 fn a_priority_out_of_range_is_an_error() {
     on_machine(|| {
         let thread = ThreadObject::current();
