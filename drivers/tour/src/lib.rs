@@ -9,9 +9,11 @@
 
 mod hand_off;
 mod locks;
+mod memory;
 mod polling;
 mod processors;
 mod references;
+mod shared;
 mod system;
 mod timers;
 
@@ -25,7 +27,16 @@ struct Step {
     run: fn() -> Result,
 }
 
-const STEPS: &[&[Step]] = &[locks::STEPS, hand_off::STEPS, timers::STEPS, processors::STEPS, polling::STEPS, references::STEPS];
+const STEPS: &[&[Step]] = &[
+    locks::STEPS,
+    hand_off::STEPS,
+    timers::STEPS,
+    processors::STEPS,
+    polling::STEPS,
+    references::STEPS,
+    shared::STEPS,
+    memory::STEPS,
+];
 
 /// What the driver keeps until it is unloaded: nothing, as each step cleans up behind itself.
 #[derive(Debug)]
@@ -53,3 +64,8 @@ pub fn entry(_driver: &DriverObject, _registry_path: &UnicodeStr<'_>) -> Result<
 }
 
 ksync::driver_entry!(entry);
+
+/// Hosted, the process' own allocator serves Rust's `alloc`.
+#[cfg(all(windows, panic = "abort"))]
+#[global_allocator]
+static ALLOCATOR: ksync::alloc::PoolAlloc = ksync::alloc::PoolAlloc::new();
