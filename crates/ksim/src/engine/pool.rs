@@ -251,6 +251,11 @@ impl Kernel {
         Ok(())
     }
 
+    /// Checks that an address is the start of a block, as a free of it would.
+    pub(crate) fn check_allocated(&self, memory: usize) -> Check<()> {
+        if self.pool.blocks.contains_key(&memory) { Ok(()) } else { Err(self.bad_free(memory)) }
+    }
+
     #[cold]
     fn bad_free(&self, memory: usize) -> super::Fault {
         if let Some(block) = self.pool.freed.get(&memory) {

@@ -7,7 +7,7 @@ use crate::engine::Kind;
 use crate::engine::kernel::{Check, Kernel};
 use crate::engine::pool::PoolRequest;
 use crate::exports::{IrqlRange, at_most, exports};
-use crate::irql::DISPATCH_LEVEL;
+use crate::irql::{APC_LEVEL, DISPATCH_LEVEL};
 use crate::machine::{Call, current};
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{
@@ -19,6 +19,8 @@ use ksync_sys::{
 };
 
 const LISTS: IrqlRange = at_most(DISPATCH_LEVEL);
+/// What touches paged entries (DDI compliance rule IrqlExApcLte2).
+const PAGED_LISTS: IrqlRange = at_most(APC_LEVEL).rule(0x2_0006);
 /// How many entries a fresh list keeps, and the most that NT's balance set manager lets one grow to.
 const DEPTH: USHORT = 4;
 const MAXIMUM_DEPTH: USHORT = 256;
@@ -61,6 +63,76 @@ unsafe extern "system-unwind" fn free_classic(entry: PVOID) {
 fn free(entry: PVOID) {
     let call = Call { cell: current("a lookaside list"), export: None };
     call.operate(|kernel| kernel.free_pool(entry as usize, 0));
+}
+
+/// What a list has for routines once it is deleted: a use of it ends here.
+unsafe extern "system-unwind" fn deleted_allocate_ex(_: POOL_TYPE, _: SIZE_T, _: ULONG, list: *mut LOOKASIDE_LIST_EX) -> PVOID {
+    deleted(list as usize)
+}
+
+unsafe extern "system-unwind" fn deleted_allocate_classic(_: POOL_TYPE, _: SIZE_T, _: ULONG) -> PVOID {
+    deleted(0)
+}
+
+unsafe extern "system-unwind" fn deleted_free_ex(_: PVOID, list: *mut LOOKASIDE_LIST_EX) {
+    deleted(list as usize);
+}
+
+unsafe extern "system-unwind" fn deleted_free_classic(_: PVOID) {
+    deleted(0);
+}
+
+/// A deleted list was used. The routines of a classic list are not told which.
+fn deleted(list: usize) -> ! {
+    let call = Call { cell: current("a lookaside list"), export: None };
+    call.fail(Violation::boxed(
+        codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+        [codes::verifier::LOOKASIDE_UNINITIALIZED, list as u64, 0, 0],
+        "a lookaside list was allocated from or freed to that has been deleted",
+    ))
+}
+
+/// A list that stands in the table, by the address of its head.
+fn registered(kernel: &mut Kernel, list: usize) -> Option<*mut GENERAL_LOOKASIDE_POOL> {
+    let id = kernel.objects.find(list)?;
+    matches!(kernel.objects[id].kind, Kind::Lookaside).then_some(list as *mut GENERAL_LOOKASIDE_POOL)
+}
+
+/// The entries of a paged list are not touched above APC_LEVEL. `head` may be that of any interlocked list.
+pub(super) fn check_level(kernel: &mut Kernel, head: usize, routine: &str) -> Check<()> {
+    let irql = kernel.irql();
+    if PAGED_LISTS.contains(irql) {
+        return Ok(());
+    }
+    let Some(list) = registered(kernel, head) else { return Ok(()) };
+    // SAFETY: the list is registered, and so initialised.
+    let pool = unsafe { (*list).Type };
+    if pool & PAGED_BIT == 0 { Ok(()) } else { Err(PAGED_LISTS.violation(routine, irql)) }
+}
+
+/// What is given back to a list must be an entry, and must not be in it. `head` may be that of any interlocked list.
+///
+/// NT finds neither by itself; Driver Verifier does, because it has lists keep nothing, so that every entry goes to the pool at once, which knows.
+pub(super) fn check_entry(kernel: &mut Kernel, head: usize, entry: usize, mut first: *mut SLIST_ENTRY) -> Check<()> {
+    let Some(list) = registered(kernel, head) else { return Ok(()) };
+    while !first.is_null() {
+        if first as usize == entry {
+            return Err(Violation::boxed(
+                codes::BAD_POOL_CALLER,
+                [0x7, 0, 0, entry as u64],
+                "an entry was given back to a lookaside list twice",
+            ));
+        }
+        // SAFETY: an entry is valid while it is in a list.
+        first = unsafe { (*first).Next };
+    }
+    // SAFETY: the list is registered, and so initialised.
+    let routine = unsafe { (*list).Free };
+    // SAFETY: whichever kind of list it is, the member is a pointer to a routine.
+    let routine = unsafe { routine.Free }.map_or(0, |routine| routine as usize);
+    let of_pool = [free_ex as *const () as usize, free_classic as *const () as usize];
+    // What a driver's own routine frees need not be pool.
+    if of_pool.contains(&routine) { kernel.check_allocated(entry) } else { Ok(()) }
 }
 
 /// Enters a list into the table. One that stands there must have been deleted.
@@ -190,6 +262,21 @@ fn delete_classic(call: Call, list: *mut GENERAL_LOOKASIDE_POOL) {
         }
     });
     call.read(|kernel| kernel.objects.remove(id));
+    let allocate = LOOKASIDE_ALLOCATE { Allocate: Some(deleted_allocate_classic) };
+    // SAFETY: the caller passes a list's memory.
+    unsafe { bury(list, allocate, LOOKASIDE_FREE { Free: Some(deleted_free_classic) }) };
+}
+
+/// Makes every use of a deleted list call these routines.
+///
+/// # Safety
+/// `list` points to writable memory of a list.
+unsafe fn bury(list: *mut GENERAL_LOOKASIDE_POOL, allocate: LOOKASIDE_ALLOCATE, free: LOOKASIDE_FREE) {
+    // SAFETY: by this function's contract, for the rest of the function.
+    let list = unsafe { &mut *list };
+    list.Depth = 0;
+    list.Allocate = allocate;
+    list.Free = free;
 }
 
 exports! {
@@ -221,13 +308,25 @@ exports! {
     }
 
     [LISTS] visible fn ExDeleteLookasideListEx(call; Lookaside: *mut LOOKASIDE_LIST_EX) {
-        let id = call.operate(|kernel| check_registered(kernel, Lookaside as usize));
+        let id = call.operate(|kernel| {
+            let id = check_registered(kernel, Lookaside as usize)?;
+            check_level(kernel, Lookaside as usize, "ExDeleteLookasideListEx")?;
+            Ok(id)
+        });
         flush_ex(Lookaside);
         call.read(|kernel| kernel.objects.remove(id));
+        // SAFETY: a field address.
+        let list = unsafe { &raw mut (*Lookaside).L };
+        let allocate = LOOKASIDE_ALLOCATE { AllocateEx: Some(deleted_allocate_ex) };
+        // SAFETY: the caller passes a list's memory.
+        unsafe { bury(list, allocate, LOOKASIDE_FREE { FreeEx: Some(deleted_free_ex) }) };
     }
 
     [LISTS] visible fn ExFlushLookasideListEx(call; Lookaside: *mut LOOKASIDE_LIST_EX) {
-        call.operate(|kernel| check_registered(kernel, Lookaside as usize));
+        call.operate(|kernel| {
+            check_registered(kernel, Lookaside as usize)?;
+            check_level(kernel, Lookaside as usize, "ExFlushLookasideListEx")
+        });
         flush_ex(Lookaside);
     }
 
@@ -245,7 +344,7 @@ exports! {
         delete_classic(call, unsafe { &raw mut (*Lookaside).L.P });
     }
 
-    [LISTS] silent fn ExInitializePagedLookasideList(
+    [PAGED_LISTS] silent fn ExInitializePagedLookasideList(
         call; Lookaside: *mut PAGED_LOOKASIDE_LIST, Allocate: PALLOCATE_FUNCTION, Free: PFREE_FUNCTION, Flags: ULONG, Size: SIZE_T,
         Tag: ULONG, _Depth: USHORT
     ) {
@@ -254,7 +353,7 @@ exports! {
         initialize_classic(call, list, PagedPool | Flags as POOL_TYPE, Size, Tag, (Allocate, Free));
     }
 
-    [LISTS] visible fn ExDeletePagedLookasideList(call; Lookaside: *mut PAGED_LOOKASIDE_LIST) {
+    [PAGED_LISTS] visible fn ExDeletePagedLookasideList(call; Lookaside: *mut PAGED_LOOKASIDE_LIST) {
         // SAFETY: a field address.
         delete_classic(call, unsafe { &raw mut (*Lookaside).L.P });
     }

@@ -3,12 +3,19 @@
 //! The list is in the true structure, as drivers' inlined code reads its depth: the depth in the low 16 bits of the first word with a
 //! sequence number above, the first entry's address in the second.
 
-use crate::engine::Kernel;
+use super::lookaside;
+use crate::engine::{Check, Fault, Kernel};
 use crate::exports::{ANY, exports};
-use ksync_sys::{SLIST_ENTRY, SLIST_HEADER, USHORT};
+use crate::report::bug_check::Violation;
+use ksync_sys::{SLIST_ENTRY, SLIST_HEADER, STATUS_DATATYPE_MISALIGNMENT, USHORT};
 
 const DEPTH: u64 = 0xffff;
 const SEQUENCE: u64 = 0x1_0000;
+/// What heads and entries are aligned to.
+const ALIGNMENT: usize = 16;
+/// The words that the pool fills memory with.
+const NEVER_WRITTEN: u64 = 0xcdcd_cdcd_cdcd_cdcd;
+const FREED: u64 = 0xdddd_dddd_dddd_dddd;
 
 /// The first entry of a list.
 ///
@@ -34,15 +41,47 @@ unsafe fn replace(head: *mut SLIST_HEADER, entry: *mut SLIST_ENTRY, depth: impl 
     unsafe { (*head).Region = entry as u64 };
 }
 
+/// The list's head must be one.
+fn check_head(kernel: &mut Kernel, head: *mut SLIST_HEADER) -> Check<()> {
+    if !(head as usize).is_multiple_of(ALIGNMENT) {
+        return Err(misaligned("head"));
+    }
+    // SAFETY: the caller passes memory for a list head.
+    let region = unsafe { (*head).Region };
+    // No address of an entry, but what the pool fills memory with that is freed, or not written yet.
+    if region == NEVER_WRITTEN || region == FREED {
+        kernel.object_at(head)?;
+    }
+    Ok(())
+}
+
+/// As [`check_head`], and the entries of a paged lookaside list must not be touched above APC_LEVEL.
+fn check_list(kernel: &mut Kernel, head: *mut SLIST_HEADER, routine: &str) -> Check<()> {
+    check_head(kernel, head)?;
+    lookaside::check_level(kernel, head as usize, routine)
+}
+
+/// NT raises this exception, too.
+#[cold]
+fn misaligned(what: &str) -> Fault {
+    Violation::raised(
+        STATUS_DATATYPE_MISALIGNMENT,
+        format!("the {what} of an interlocked list is not aligned to {ALIGNMENT} bytes"),
+    )
+}
+
 exports! {
     [ANY] silent fn InitializeSListHead(call; SListHead: *mut SLIST_HEADER) {
-        let _ = call;
+        if !(SListHead as usize).is_multiple_of(ALIGNMENT) {
+            call.fail(misaligned("head"));
+        }
         // SAFETY: the caller passes memory for a list head.
         unsafe { SListHead.write(SLIST_HEADER { Alignment: 0, Region: 0 }) };
     }
 
     [ANY] visible fn ExpInterlockedPopEntrySList(call; ListHead: *mut SLIST_HEADER) -> *mut SLIST_ENTRY {
-        call.read(|_: &mut Kernel| {
+        call.operate(|kernel| {
+            check_list(kernel, ListHead, "ExpInterlockedPopEntrySList")?;
             // SAFETY: the caller passes an initialised list.
             let entry = unsafe { first(ListHead) };
             if !entry.is_null() {
@@ -51,36 +90,46 @@ exports! {
                 // SAFETY: the caller passes an initialised list.
                 unsafe { replace(ListHead, next, |depth| depth.wrapping_sub(1)) };
             }
-            entry
+            Ok(entry)
         })
     }
 
     [ANY] visible fn ExpInterlockedPushEntrySList(
         call; ListHead: *mut SLIST_HEADER, ListEntry: *mut SLIST_ENTRY
     ) -> *mut SLIST_ENTRY {
-        call.read(|_: &mut Kernel| {
+        call.operate(|kernel| {
+            check_list(kernel, ListHead, "ExpInterlockedPushEntrySList")?;
+            if !(ListEntry as usize).is_multiple_of(ALIGNMENT) {
+                return Err(misaligned("entry"));
+            }
             // SAFETY: the caller passes an initialised list.
             let entry = unsafe { first(ListHead) };
+            lookaside::check_entry(kernel, ListHead as usize, ListEntry as usize, entry)?;
             // SAFETY: the caller passes memory for an entry.
             unsafe { (*ListEntry).Next = entry };
             // SAFETY: the caller passes an initialised list.
             unsafe { replace(ListHead, ListEntry, |depth| depth + 1) };
-            entry
+            Ok(entry)
         })
     }
 
     [ANY] visible fn ExpInterlockedFlushSList(call; ListHead: *mut SLIST_HEADER) -> *mut SLIST_ENTRY {
-        call.read(|_: &mut Kernel| {
+        call.operate(|kernel| {
+            check_list(kernel, ListHead, "ExpInterlockedFlushSList")?;
             // SAFETY: the caller passes an initialised list.
             let entry = unsafe { first(ListHead) };
             // SAFETY: as above.
             unsafe { replace(ListHead, std::ptr::null_mut(), |_| 0) };
-            entry
+            Ok(entry)
         })
     }
 
     [ANY] visible fn ExQueryDepthSList(call; SListHead: *mut SLIST_HEADER) -> USHORT {
-        // SAFETY: the caller passes an initialised list.
-        call.read(|_: &mut Kernel| unsafe { (*SListHead).Alignment } & DEPTH) as USHORT
+        // The depth alone may be asked for at every level.
+        call.operate(|kernel| {
+            check_head(kernel, SListHead)?;
+            // SAFETY: the caller passes an initialised list.
+            Ok((unsafe { (*SListHead).Alignment } & DEPTH) as USHORT)
+        })
     }
 }
