@@ -86,6 +86,15 @@ impl Processor {
     /// # IRQL
     /// Any level.
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::dpc::Processor;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert_eq!(Processor::current(), Processor { group: 0, number: 0 });
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`KeGetCurrentProcessorNumberEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kegetcurrentprocessornumberex).
     #[doc(alias = "KeGetCurrentProcessorNumberEx")]
     #[must_use]
@@ -100,6 +109,16 @@ impl Processor {
     ///
     /// # IRQL
     /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::dpc::Processor;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert_eq!(Processor::from_index(0), Some(Processor { group: 0, number: 0 }));
+    /// assert_eq!(Processor::from_index(1), None);
+    /// # }).expect_clean();
+    /// ```
     ///
     /// Wraps [`KeGetProcessorNumberFromIndex`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kegetprocessornumberfromindex).
     #[doc(alias = "KeGetProcessorNumberFromIndex")]
@@ -158,6 +177,16 @@ impl Dpc {
     /// - [`NtError::INSUFFICIENT_RESOURCES`] if there is no pool. The closure is dropped.
     /// - [`NtError::IRQL_TOO_HIGH`] above `DISPATCH_LEVEL`.
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::dpc::Dpc;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let dpc = Dpc::new(|| ksync::println!("at DISPATCH_LEVEL")).unwrap();
+    /// assert_eq!(dpc.enqueue(), Ok(true));
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`KeInitializeDpc`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keinitializedpc).
     #[doc(alias = "KeInitializeDpc")]
     pub fn new<F>(closure: F) -> Result<Self>
@@ -214,6 +243,17 @@ impl ThreadedDpc {
     ///
     /// # Errors
     /// Those of [`Dpc::new`].
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::dpc::ThreadedDpc;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let dpc = ThreadedDpc::new(|| ksync::println!("at PASSIVE_LEVEL, or not")).unwrap();
+    /// assert_eq!(dpc.enqueue(), Ok(true));
+    /// dpc.flush().unwrap();
+    /// # }).expect_clean();
+    /// ```
     ///
     /// Wraps [`KeInitializeThreadedDpc`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keinitializethreadeddpc).
     #[doc(alias = "KeInitializeThreadedDpc")]
@@ -493,6 +533,22 @@ impl PinnedDpc {
     /// # Errors
     /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`.
     /// - [`NtError::WOULD_DEADLOCK`] in the closure of a threaded DPC.
+    ///
+    /// # Examples
+    /// ```
+    /// use core::sync::atomic::{AtomicBool, Ordering};
+    /// use std::sync::Arc;
+    /// use ksync::dpc::Dpc;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let done = Arc::new(AtomicBool::new(false));
+    /// let flag = done.clone();
+    /// let dpc = Dpc::new(move || flag.store(true, Ordering::Relaxed)).unwrap();
+    /// dpc.enqueue().unwrap();
+    /// dpc.flush().unwrap();
+    /// assert!(done.load(Ordering::Relaxed));
+    /// # }).expect_clean();
+    /// ```
     ///
     /// Wraps [`KeFlushQueuedDpcs`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keflushqueueddpcs).
     #[doc(alias = "KeFlushQueuedDpcs")]

@@ -48,6 +48,23 @@ impl ObjectHandle {
     ///
     /// # Safety
     /// The handle is open, a kernel handle, and the caller gives up the right to close it.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::handle::ObjectHandle;
+    /// use ksync::object::ThreadObject;
+    /// use ksync::sys::GENERIC_ALL;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let raw = ThreadObject::current().open(GENERIC_ALL).unwrap().into_raw();
+    /// // SAFETY: the handle is the one that was given up just now.
+    /// let handle = unsafe { ObjectHandle::from_raw(raw) };
+    /// assert!(handle.to_thread().is_ok());
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub const unsafe fn from_raw(handle: sys::HANDLE) -> Self {
         // INVARIANT: the caller vouches for it.
@@ -74,6 +91,18 @@ impl ObjectHandle {
     /// # Errors
     /// Those of [`KernelObject::open`].
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::handle::ObjectHandle;
+    /// use ksync::object::ThreadObject;
+    /// use ksync::sys::GENERIC_ALL;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let handle = ObjectHandle::from_object(ThreadObject::current(), GENERIC_ALL).unwrap();
+    /// assert_eq!(handle.to_thread(), Ok(ThreadObject::current()));
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`ObOpenObjectByPointer`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-obopenobjectbypointer).
     #[doc(alias = "ObOpenObjectByPointer")]
     pub fn from_object<T: ObjectType>(
@@ -90,6 +119,18 @@ impl ObjectHandle {
     ///
     /// # Errors
     /// Those of [`KernelObject::open`].
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::handle::ObjectHandle;
+    /// use ksync::object::ProcessObject;
+    /// use ksync::sys::GENERIC_ALL;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let handle = ObjectHandle::from_process(ProcessObject::current(), GENERIC_ALL).unwrap();
+    /// assert_eq!(handle.to_process(), Ok(ProcessObject::current()));
+    /// # }).expect_clean();
+    /// ```
     ///
     /// Wraps [`ObOpenObjectByPointer`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-obopenobjectbypointer).
     #[doc(alias = "ObOpenObjectByPointer")]
@@ -133,6 +174,19 @@ impl ObjectHandle {
     /// - [`OBJECT_TYPE_MISMATCH`](crate::NtError::OBJECT_TYPE_MISMATCH) if the object is not of type `T`.
     /// - [`IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `PASSIVE_LEVEL`.
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::object::{Process, Thread, ThreadObject};
+    /// use ksync::sys::GENERIC_ALL;
+    /// use ksync::NtError;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let handle = ThreadObject::current().open(GENERIC_ALL).unwrap();
+    /// assert!(handle.to_object::<Thread>().is_ok());
+    /// assert_eq!(handle.to_object::<Process>(), Err(NtError::OBJECT_TYPE_MISMATCH));
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`ObReferenceObjectByHandle`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-obreferenceobjectbyhandle).
     #[doc(alias = "ObReferenceObjectByHandle")]
     pub fn to_object<T: ObjectType>(&self) -> Result<KernelObject<T>> {
@@ -146,6 +200,17 @@ impl ObjectHandle {
     ///
     /// # Errors
     /// Those of [`to_object`](Self::to_object).
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::object::ProcessObject;
+    /// use ksync::sys::GENERIC_ALL;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let handle = ProcessObject::current().open(GENERIC_ALL).unwrap();
+    /// assert_eq!(handle.to_process(), Ok(ProcessObject::current()));
+    /// # }).expect_clean();
+    /// ```
     pub fn to_process(&self) -> Result<ProcessObject> {
         self.to_object()
     }
@@ -157,6 +222,17 @@ impl ObjectHandle {
     ///
     /// # Errors
     /// Those of [`to_object`](Self::to_object).
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::object::ThreadObject;
+    /// use ksync::sys::GENERIC_ALL;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let handle = ThreadObject::current().open(GENERIC_ALL).unwrap();
+    /// assert_eq!(handle.to_thread(), Ok(ThreadObject::current()));
+    /// # }).expect_clean();
+    /// ```
     pub fn to_thread(&self) -> Result<ThreadObject> {
         self.to_object()
     }
@@ -169,6 +245,17 @@ impl ObjectHandle {
     /// # Errors
     /// - [`IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `PASSIVE_LEVEL`; the handle is then leaked.
     /// - Those of `ZwClose`.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::object::ThreadObject;
+    /// use ksync::sys::GENERIC_ALL;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let handle = ThreadObject::current().open(GENERIC_ALL).unwrap();
+    /// assert_eq!(handle.close(), Ok(()));
+    /// # }).expect_clean();
+    /// ```
     ///
     /// Wraps [`ZwClose`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-ntclose).
     #[doc(alias = "ZwClose")]

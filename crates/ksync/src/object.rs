@@ -293,6 +293,15 @@ impl KernelObject<Thread> {
     /// # IRQL
     /// `<= DISPATCH_LEVEL`.
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::object::ThreadObject;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert_eq!(ThreadObject::current(), ThreadObject::current());
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps `KeGetCurrentThread`.
     #[doc(alias = "KeGetCurrentThread")]
     #[doc(alias = "PsGetCurrentThread")]
@@ -376,6 +385,16 @@ impl KernelObject<Thread> {
     /// # IRQL
     /// Any level.
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::object::ThreadObject;
+    /// use ksync::thread::this_thread;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert_eq!(ThreadObject::current().id(), this_thread::id());
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`PsGetThreadId`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntddk/nf-ntddk-psgetthreadid).
     #[doc(alias = "PsGetThreadId")]
     #[must_use]
@@ -448,6 +467,19 @@ impl KernelObject<Thread> {
     /// - [`NtError::INVALID_PARAMETER`] for a priority out of range.
     /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`.
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::object::ThreadObject;
+    /// use ksync::NtError;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let thread = ThreadObject::current();
+    /// let before = thread.set_priority(16).unwrap();
+    /// assert_eq!(thread.set_priority(before), Ok(16));
+    /// assert_eq!(thread.set_priority(32), Err(NtError::INVALID_PARAMETER));
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`KeSetPriorityThread`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kesetprioritythread).
     #[doc(alias = "KeSetPriorityThread")]
     pub fn set_priority(&self, priority: i32) -> Result<i32> {
@@ -465,6 +497,15 @@ impl KernelObject<Process> {
     ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::object::ProcessObject;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert_eq!(ProcessObject::current().id(), 4); // a system thread
+    /// # }).expect_clean();
+    /// ```
     ///
     /// Wraps [`IoGetCurrentProcess`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntddk/nf-ntddk-iogetcurrentprocess).
     #[doc(alias = "PsGetCurrentProcess")]
@@ -522,6 +563,16 @@ impl KernelObject<Process> {
     ///
     /// # Errors
     /// Those of [`from_handle`](Self::from_handle).
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::object::ProcessObject;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let process = ProcessObject::from_process_handle(ksync::sys::NtCurrentProcess());
+    /// assert_eq!(process, Ok(ProcessObject::current()));
+    /// # }).expect_clean();
+    /// ```
     #[doc(alias = "ObReferenceObjectByHandle")]
     pub fn from_process_handle(handle: sys::HANDLE) -> Result<Self> {
         Self::from_handle(handle, sys::SYNCHRONIZE)
@@ -531,6 +582,15 @@ impl KernelObject<Process> {
     ///
     /// # IRQL
     /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::object::ProcessObject;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert_eq!(ProcessObject::current().id(), 4);
+    /// # }).expect_clean();
+    /// ```
     ///
     /// Wraps [`PsGetProcessId`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntddk/nf-ntddk-psgetprocessid).
     #[doc(alias = "PsGetProcessId")]

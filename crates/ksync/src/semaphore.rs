@@ -142,6 +142,18 @@ impl PinnedSemaphore {
     /// # Errors
     /// The initialiser fails with [`NtError::INVALID_PARAMETER`] if the limit is zero or above [`i32::MAX`], or the count is above the limit.
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::init::stack_try_pin_init;
+    /// use ksync::semaphore::PinnedSemaphore;
+    /// use ksync::NtError;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// stack_try_pin_init!(let none = PinnedSemaphore::pin_init(0, 0));
+    /// assert_eq!(none.err(), Some(NtError::INVALID_PARAMETER));
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`KeInitializeSemaphore`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keinitializesemaphore).
     #[doc(alias = "KeInitializeSemaphore")]
     pub fn pin_init(count: u32, limit: u32) -> impl PinInit<Self, NtError> {
@@ -211,6 +223,16 @@ impl PinnedSemaphore {
     ///
     /// # Errors
     /// Those of [`release`](Self::release).
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::semaphore::Semaphore;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let semaphore = Semaphore::new(0, 2).unwrap();
+    /// assert_eq!(semaphore.release_with_increment(1, ksync::sys::SEMAPHORE_INCREMENT), Ok(0));
+    /// # }).expect_clean();
+    /// ```
     ///
     /// Wraps [`KeReleaseSemaphore`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kereleasesemaphore).
     #[doc(alias = "KeReleaseSemaphore")]
@@ -282,6 +304,18 @@ impl PinnedSemaphore {
     }
 
     /// The limit to the count.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::semaphore::Semaphore;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert_eq!(Semaphore::new(0, 2).unwrap().limit(), 2);
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub fn limit(&self) -> u32 {
         self.limit.unsigned_abs()

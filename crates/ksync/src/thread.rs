@@ -141,12 +141,33 @@ impl Builder {
     }
 
     /// The thread's base priority, from 1 to 31. From 16 on priorities are real-time.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::thread::Builder;
+    /// use ksync::NtError;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert_eq!(Builder::new().priority(32).spawn(|| ()).unwrap_err().error, NtError::INVALID_PARAMETER);
+    /// # }).expect_clean();
+    /// ```
     #[doc(alias = "KeSetPriorityThread")]
     pub const fn priority(self, priority: i32) -> Self {
         Self { settings: Settings { priority: Some(priority), ..self.settings } }
     }
 
     /// The processors of the first group that the thread may run on, one bit each.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::thread::Builder;
+    /// use ksync::dpc::Processor;
+    ///
+    /// # ksim::Machine::new().processors(2).run(|| {
+    /// let thread = Builder::new().affinity(0b10).spawn(|| Processor::current().number).unwrap();
+    /// assert_eq!(thread.join(), Ok(1));
+    /// # }).expect_clean();
+    /// ```
     #[doc(alias = "KeSetSystemAffinityThreadEx")]
     pub const fn affinity(self, processors: usize) -> Self {
         Self { settings: Settings { affinity: Some(processors), ..self.settings } }
@@ -163,6 +184,16 @@ impl Builder {
     /// - [`NtError::INSUFFICIENT_RESOURCES`] if there is no memory for the thread;
     /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`;
     /// - other errors of `PsCreateSystemThread`.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::thread::Builder;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let thread = Builder::new().priority(12).spawn(|| 5).unwrap();
+    /// assert_eq!(thread.join(), Ok(5));
+    /// # }).expect_clean();
+    /// ```
     ///
     /// Wraps [`PsCreateSystemThread`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-pscreatesystemthread).
     #[doc(alias = "PsCreateSystemThread")]
@@ -216,6 +247,20 @@ unsafe impl<T: Send> Sync for JoinHandle<T> {}
 
 impl<T> JoinHandle<T> {
     /// The thread.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::thread::{self, this_thread};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let thread = thread::spawn(this_thread::id).unwrap();
+    /// let object = thread.thread().clone();
+    /// assert_eq!(thread.join(), Ok(object.id()));
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub fn thread(&self) -> &ThreadObject {
         // SAFETY: by the type's invariant the packet is alive while `self` is.
@@ -226,6 +271,17 @@ impl<T> JoinHandle<T> {
     ///
     /// # IRQL
     /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::thread::{self, this_thread};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let thread = thread::spawn(this_thread::id).unwrap();
+    /// let id = thread.id();
+    /// assert_eq!(thread.join(), Ok(id));
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub fn id(&self) -> usize {
         self.thread().id()
@@ -238,6 +294,19 @@ impl<T> JoinHandle<T> {
     ///
     /// # Errors
     /// [`NtError::IRQL_TOO_HIGH`] above `DISPATCH_LEVEL`.
+    ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::thread::{self, this_thread};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let thread = thread::spawn(|| this_thread::sleep(Duration::from_secs(1))).unwrap();
+    /// assert_eq!(thread.is_finished(), Ok(false));
+    /// this_thread::sleep(Duration::from_secs(2)).unwrap();
+    /// assert_eq!(thread.is_finished(), Ok(true));
+    /// # }).expect_clean();
+    /// ```
     pub fn is_finished(&self) -> Result<bool> {
         self.thread().is_terminated()
     }

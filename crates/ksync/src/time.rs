@@ -101,6 +101,21 @@ impl Timeout {
 
     /// A date. If the system time is changed, the moment changes with it. A date that is past is a [`POLL`](Self::POLL) in effect, but still needs the
     /// IRQL of a wait.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::event::{Event, EventProperty};
+    /// use ksync::time::{SystemTime, Timeout};
+    /// use ksync::wait::Dispatchable;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let event = Event::new(EventProperty::Notification, false).unwrap();
+    /// assert!(event.wait_with(Timeout::at(SystemTime::now()).into()).timed_out());
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub const fn at(date: SystemTime) -> Self {
         Self(Limit::At(date))
@@ -180,6 +195,16 @@ impl InterruptTime {
     /// # IRQL
     /// Any level.
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::time::InterruptTime;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let before = InterruptTime::now();
+    /// assert!(InterruptTime::now() >= before);
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`KeQueryInterruptTime`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kequeryinterrupttime), which reads a page that
     /// the kernel shares and imports nothing.
     #[doc(alias = "KeQueryInterruptTime")]
@@ -193,6 +218,15 @@ impl InterruptTime {
     ///
     /// # IRQL
     /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::time::InterruptTime;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert!(InterruptTime::now_precise() >= InterruptTime::now());
+    /// # }).expect_clean();
+    /// ```
     ///
     /// Wraps [`KeQueryInterruptTimePrecise`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kequeryinterrupttimeprecise). First
     /// Windows: 8.1.
@@ -217,6 +251,19 @@ impl InterruptTime {
     }
 
     /// The interval since an earlier moment; zero if that is later.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::time::InterruptTime;
+    ///
+    /// let (earlier, later) = (InterruptTime::from_ticks(5), InterruptTime::from_ticks(15));
+    /// assert_eq!(later.since(earlier), Duration::from_micros(1));
+    /// assert_eq!(earlier.since(later), Duration::ZERO);
+    /// ```
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         interval(self.0.saturating_sub(earlier.0))
@@ -226,6 +273,19 @@ impl InterruptTime {
     ///
     /// # IRQL
     /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::time::InterruptTime;
+    /// use ksync::thread::this_thread;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let start = InterruptTime::now();
+    /// this_thread::sleep(Duration::from_secs(1)).unwrap();
+    /// assert!(start.elapsed() >= Duration::from_secs(1));
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub fn elapsed(self) -> Duration {
         Self::now().since(self)
@@ -270,6 +330,15 @@ impl SystemTime {
     /// # IRQL
     /// Any level.
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::time::SystemTime;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert!(SystemTime::now() > SystemTime::UNIX_EPOCH);
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`KeQuerySystemTime`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kequerysystemtime), which reads a page that the
     /// kernel shares and imports nothing.
     #[doc(alias = "KeQuerySystemTime")]
@@ -286,6 +355,15 @@ impl SystemTime {
     /// # IRQL
     /// Any level.
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::time::SystemTime;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert!(SystemTime::now_precise() >= SystemTime::now());
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`KeQuerySystemTimePrecise`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kequerysystemtimeprecise). First Windows: 8.
     #[doc(alias = "KeQuerySystemTimePrecise")]
     #[must_use]
@@ -297,6 +375,16 @@ impl SystemTime {
     }
 
     /// A date in units of 100 ns since 1601. A negative number is taken for zero.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::time::SystemTime;
+    ///
+    /// assert_eq!(SystemTime::from_ticks(-1), SystemTime::EPOCH);
+    /// ```
     #[must_use]
     pub const fn from_ticks(ticks: i64) -> Self {
         // INVARIANT: negative numbers are replaced.
@@ -310,6 +398,19 @@ impl SystemTime {
     }
 
     /// The date that is an interval later, or the last one that there is.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::time::SystemTime;
+    ///
+    /// assert_eq!(SystemTime::EPOCH.saturating_add(Duration::from_micros(1)).ticks(), 10);
+    /// let last = SystemTime::from_ticks(i64::MAX);
+    /// assert_eq!(last.saturating_add(Duration::MAX), last);
+    /// ```
     #[must_use]
     pub const fn saturating_add(self, interval: Duration) -> Self {
         // INVARIANT: the sum of two numbers that are not negative, cut at the largest.
@@ -317,12 +418,35 @@ impl SystemTime {
     }
 
     /// The date that is an interval earlier, or [`EPOCH`](Self::EPOCH).
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::time::SystemTime;
+    ///
+    /// assert_eq!(SystemTime::UNIX_EPOCH.saturating_sub(Duration::MAX), SystemTime::EPOCH);
+    /// ```
     #[must_use]
     pub const fn saturating_sub(self, interval: Duration) -> Self {
         Self::from_ticks(self.0.saturating_sub(ticks(interval)))
     }
 
     /// The interval since an earlier date; zero if that is later.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::time::SystemTime;
+    ///
+    /// assert_eq!(SystemTime::UNIX_EPOCH.since(SystemTime::EPOCH), Duration::from_secs(11_644_473_600));
+    /// assert_eq!(SystemTime::EPOCH.since(SystemTime::UNIX_EPOCH), Duration::ZERO);
+    /// ```
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         let ticks = self.0.saturating_sub(earlier.0);

@@ -116,6 +116,19 @@ impl Timer {
     /// - [`NtError::INSUFFICIENT_RESOURCES`] if there is no pool. The closure is dropped.
     /// - [`NtError::IRQL_TOO_HIGH`] above `DISPATCH_LEVEL`.
     ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::timer::Timer;
+    /// use ksync::wait::Dispatchable;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let timer = Timer::new(|| ksync::println!("expired"), true).unwrap();
+    /// timer.start(Duration::from_millis(1), Duration::ZERO).unwrap();
+    /// assert!(timer.wait().success());
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`KeInitializeTimerEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keinitializetimerex).
     #[doc(alias = "KeInitializeTimerEx")]
     pub fn new<F>(closure: F, threaded: bool) -> Result<Self>
@@ -255,6 +268,17 @@ impl PinnedTimer {
     ///
     /// # Errors
     /// The initialiser fails with [`NtError::IRQL_TOO_HIGH`] above `DISPATCH_LEVEL`.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::pool::KBox;
+    /// use ksync::timer::{PinnedTimer, TimerKind};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let timer = KBox::pin_init(PinnedTimer::pin_init(TimerKind::Notification)).unwrap();
+    /// assert_eq!(timer.is_signaled(), Ok(false));
+    /// # }).expect_clean();
+    /// ```
     ///
     /// Wraps [`KeInitializeTimerEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keinitializetimerex).
     #[doc(alias = "KeInitializeTimerEx")]

@@ -174,6 +174,17 @@ pub enum WaitResult {
 
 impl WaitResult {
     /// True if what was waited for happened: [`Signaled`](Self::Signaled) or [`Abandoned`](Self::Abandoned).
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::wait::WaitResult;
+    ///
+    /// assert!(WaitResult::Signaled(0).success());
+    /// assert!(!WaitResult::Alerted.success());
+    /// ```
     #[must_use]
     #[inline]
     pub const fn success(self) -> bool {
@@ -181,6 +192,16 @@ impl WaitResult {
     }
 
     /// True for [`TimedOut`](Self::TimedOut).
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::wait::WaitResult;
+    ///
+    /// assert!(WaitResult::TimedOut.timed_out());
+    /// ```
     #[must_use]
     #[inline]
     pub const fn timed_out(self) -> bool {
@@ -188,6 +209,17 @@ impl WaitResult {
     }
 
     /// The index of the object, if the wait ended with one.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::wait::WaitResult;
+    ///
+    /// assert_eq!(WaitResult::Signaled(3).index(), Some(3));
+    /// assert_eq!(WaitResult::TimedOut.index(), None);
+    /// ```
     #[must_use]
     #[inline]
     pub const fn index(self) -> Option<usize> {
@@ -203,6 +235,18 @@ impl WaitResult {
     /// - [`NtError::TIMEOUT`] if the time ran out.
     /// - [`NtError::CANCELLED`] if an alert or a user APC broke the wait off.
     /// - The error itself, if there was no wait.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::NtError;
+    /// use ksync::wait::WaitResult;
+    ///
+    /// assert_eq!(WaitResult::Signaled(3).ok(), Ok(3));
+    /// assert_eq!(WaitResult::TimedOut.ok(), Err(NtError::TIMEOUT));
+    /// ```
     #[inline]
     pub const fn ok(self) -> Result<usize> {
         match self {

@@ -169,6 +169,22 @@ unsafe impl<T: Send> Sync for ScopedJoinHandle<'_, T> {}
 
 impl<T> ScopedJoinHandle<'_, T> {
     /// The thread.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::thread::{self, this_thread};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// thread::scope(|scope| {
+    ///     let thread = scope.spawn(this_thread::id).unwrap();
+    ///     let object = thread.thread().clone();
+    ///     assert_eq!(thread.join(), Ok(object.id()));
+    /// });
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub fn thread(&self) -> &ThreadObject {
         // SAFETY: by the type's invariant the packet is alive while `self` is.
@@ -182,6 +198,19 @@ impl<T> ScopedJoinHandle<'_, T> {
     ///
     /// # Errors
     /// [`NtError::IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `DISPATCH_LEVEL`.
+    ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::thread::{self, this_thread};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// thread::scope(|scope| {
+    ///     let thread = scope.spawn(|| this_thread::sleep(Duration::from_secs(1))).unwrap();
+    ///     assert_eq!(thread.is_finished(), Ok(false));
+    /// });
+    /// # }).expect_clean();
+    /// ```
     pub fn is_finished(&self) -> Result<bool> {
         self.thread().is_terminated()
     }
@@ -193,6 +222,17 @@ impl<T> ScopedJoinHandle<'_, T> {
     ///
     /// # Errors
     /// Those of [`JoinHandle::join`](crate::thread::JoinHandle::join). The thread is then left to the scope.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::thread;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let text = String::from("borrowed");
+    /// let length = thread::scope(|scope| scope.spawn(|| text.len()).unwrap().join());
+    /// assert_eq!(length, Ok(8));
+    /// # }).expect_clean();
+    /// ```
     pub fn join(self) -> Result<T> {
         // SAFETY: by the type's invariant the packet is alive.
         unsafe { packet::check_join(self.packet.cast()) }?;

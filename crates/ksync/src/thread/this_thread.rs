@@ -141,6 +141,15 @@ pub fn id() -> usize {
 ///
 /// # IRQL
 /// `<= DISPATCH_LEVEL`.
+///
+/// # Examples
+/// ```
+/// use ksync::thread::this_thread;
+///
+/// # ksim::Machine::new().run(|| {
+/// assert_eq!(this_thread::current().id(), this_thread::id());
+/// # }).expect_clean();
+/// ```
 #[doc(alias = "KeGetCurrentThread")]
 #[must_use]
 pub fn current() -> crate::object::ThreadObject {
