@@ -392,7 +392,8 @@ impl MachineCell {
             let mut kernel = self.kernel.borrow_mut();
             kernel.attention = false;
             if matches!(kernel.executing, Executing::Thread(_)) {
-                kernel.reschedule_if_outranked();
+                let cpu = kernel.cpu;
+                kernel.switch_if_outranked(cpu);
             }
             if !kernel.may_continue() {
                 drop(kernel);
@@ -413,14 +414,27 @@ impl MachineCell {
 
     /// The machine's loop. Afterwards no context is left.
     fn run_to_end(&self) {
+        // Also after a panic of the engine itself: dropping a suspended context would run it.
+        struct Discard<'a>(&'a MachineCell);
+        impl Drop for Discard<'_> {
+            fn drop(&mut self) {
+                self.0.discard_contexts();
+            }
+        }
+        let _discard = Discard(self);
         while let Some(acting) = self.next_context() {
             let (cpu, executing, mut context) = match acting {
                 Next::Context(cpu, executing, context) => (cpu, executing, context),
                 Next::Idle => continue,
             };
             let resumed = context.resume();
+            self.handle.set(ContextHandle::NONE);
             self.put_back(cpu, executing, context, resumed);
         }
+    }
+
+    /// Takes all stacks back without running anything more on them.
+    fn discard_contexts(&self) {
         let mut kernel = self.kernel.borrow_mut();
         let contexts: Vec<_> = {
             let kernel = &mut *kernel;

@@ -207,13 +207,22 @@ impl Kernel {
     }
 
     /// After the acting processor's level fell below DISPATCH_LEVEL, or a priority changed: a ready thread that outranks
-    /// the current one takes over.
+    /// the current one takes over. In a thread that is when the operation under way is over: see [`make_ready`](Self::make_ready).
     pub(crate) fn reschedule_if_outranked(&mut self) {
         self.reschedule(self.cpu);
     }
 
     /// The same for any processor.
     pub(crate) fn reschedule(&mut self, cpu: Cpu) {
+        if self.executing_on(cpu) {
+            self.attention = true;
+        } else {
+            self.switch_if_outranked(cpu);
+        }
+    }
+
+    /// A ready thread that outranks the current one of `cpu` takes over now.
+    pub(crate) fn switch_if_outranked(&mut self, cpu: Cpu) {
         let processor = &self.processors[cpu as usize];
         if !processor.preemptible() {
             return;
