@@ -82,7 +82,7 @@ fn disturb(seed: u64) {
         let threads: Vec<_> = (0..seed % 20).map(|_| spawn(|| drop(Event::notification()))).collect();
         join_all(threads);
         blocks.into_iter().rev().for_each(free);
-        if seed % 3 == 0 {
+        if seed.is_multiple_of(3) {
             raw!(KeBugCheck(0xe2));
         }
         assert!(seed % 3 != 1, "a panic");

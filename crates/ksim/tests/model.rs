@@ -6,7 +6,7 @@ use common::*;
 use ksim::Machine;
 use ksync_sys::*;
 use proptest::prelude::*;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ptr::null_mut;
 
 /// How many objects of each kind there are: two of each, in this order.
@@ -265,6 +265,21 @@ enum Act {
     SetEvent,
     AwaitEvent(i64),
     Sleep(i64),
+    /// Sets the event with Wait = TRUE, and waits for a token.
+    SetAndTake(usize, i64),
+    Priority(i32),
+    Affinity(usize),
+    Insert,
+    Remove(i64),
+    /// Queues a DPC that gives a token.
+    GiveByDpc(usize),
+    /// Sets a timer whose DPC gives a token.
+    GiveByTimer(usize, i64),
+    /// Queues a special or a normal kernel APC to a thread, which takes and gives back a token.
+    Interrupt(usize, bool),
+    Alert(usize),
+    Spin(i64),
+    Flush,
 }
 
 const POOLS: usize = 3;
@@ -280,6 +295,17 @@ fn act() -> impl Strategy<Value = Act> {
         2 => Just(Act::SetEvent),
         2 => (0..4_i64).prop_map(Act::AwaitEvent),
         1 => (0..3_i64).prop_map(Act::Sleep),
+        2 => (0..POOLS, 0..4_i64).prop_map(|(pool, time)| Act::SetAndTake(pool, time)),
+        1 => (1..20).prop_map(Act::Priority),
+        1 => (1..16_usize).prop_map(Act::Affinity),
+        2 => Just(Act::Insert),
+        2 => (0..4_i64).prop_map(Act::Remove),
+        1 => (0..POOLS).prop_map(Act::GiveByDpc),
+        1 => (0..POOLS, 0..4_i64).prop_map(|(pool, time)| Act::GiveByTimer(pool, time)),
+        2 => (0..7_usize, any::<bool>()).prop_map(|(thread, special)| Act::Interrupt(thread, special)),
+        1 => (0..7_usize).prop_map(Act::Alert),
+        1 => (0..20_i64).prop_map(Act::Spin),
+        1 => Just(Act::Flush),
     ]
 }
 
@@ -292,6 +318,8 @@ struct Accounts {
     awaited: Cell<i32>,
     locked: Cell<i32>,
     inside: Cell<bool>,
+    inserted: Cell<i32>,
+    removed: Cell<i32>,
 }
 
 fn add(account: &Cell<i32>, count: i32) {
@@ -300,6 +328,10 @@ fn add(account: &Cell<i32>, count: i32) {
 
 fn threads_conserve_tokens(scripts: &[Vec<Act>]) {
     let accounts = Accounts::default();
+    let (queue, spin) = (Queue::new(2), SpinLock::new());
+    // What the threads make stays until the end.
+    let entries: RefCell<Vec<Place<LIST_ENTRY>>> = RefCell::default();
+    let objects: RefCell<Vec<PVOID>> = RefCell::default();
     let pools: [Semaphore; POOLS] = std::array::from_fn(|pool| Semaphore::new(pool as i32, i32::MAX));
     let (mutex, fast, event) = (Mutex::new(), FastMutex::new(), Event::synchronization());
     let pointers = |list: &[usize]| list.iter().map(|&pool| pools[pool].object()).collect::<Vec<_>>();
@@ -309,16 +341,20 @@ fn threads_conserve_tokens(scripts: &[Vec<Act>]) {
         add(&accounts.locked, 1);
         accounts.inside.set(false);
     };
+    let give = |pool: usize, count: i32| {
+        add(&accounts.given[pool], count);
+        raw!(KeReleaseSemaphore(pools[pool].ptr(), count % 2, count, FALSE));
+    };
+    let take = |pool: usize, time: i64| {
+        let status = wait_until(pools[pool].object(), -time * MS);
+        assert!(status == STATUS_SUCCESS || status == STATUS_TIMEOUT);
+        add(&accounts.taken[pool], i32::from(status == STATUS_SUCCESS));
+    };
+    let (give, take) = (&give, &take);
+    let (dpcs, timers, apcs) = (RefCell::new(vec![]), RefCell::new(vec![]), RefCell::new(vec![]));
     let perform = |act: &Act| match act {
-        Act::Give(pool, count) => {
-            add(&accounts.given[*pool], *count);
-            raw!(KeReleaseSemaphore(pools[*pool].ptr(), *count % 2, *count, FALSE));
-        }
-        Act::Take(pool, time) => {
-            let status = wait_until(pools[*pool].object(), -time * MS);
-            assert!(status == STATUS_SUCCESS || status == STATUS_TIMEOUT);
-            add(&accounts.taken[*pool], i32::from(status == STATUS_SUCCESS));
-        }
+        Act::Give(pool, count) => give(*pool, *count),
+        Act::Take(pool, time) => take(*pool, *time),
         Act::TakeAny(list, time) => match wait_many(&pointers(list), WaitAny, Some(-time * MS)) {
             STATUS_TIMEOUT => {}
             index => add(&accounts.taken[list[index as usize]], 1),
@@ -350,10 +386,96 @@ fn threads_conserve_tokens(scripts: &[Vec<Act>]) {
         Act::Sleep(time) => {
             sleep(time * MS);
         }
+        Act::SetAndTake(pool, time) => {
+            let previous = raw!(KeSetEvent(event.ptr(), 1, TRUE));
+            add(&accounts.sets, i32::from(previous == 0));
+            take(*pool, *time);
+        }
+        Act::Priority(priority) => {
+            set_own_priority(*priority);
+        }
+        Act::Affinity(mask) => {
+            raw!(KeSetSystemAffinityThreadEx(*mask));
+        }
+        Act::Insert => {
+            let entry = Place::zeroed();
+            let pointer = entry.ptr();
+            entries.borrow_mut().push(entry);
+            raw!(KeInsertQueue(queue.ptr(), pointer));
+            add(&accounts.inserted, 1);
+        }
+        Act::Remove(time) => {
+            let entry = queue.remove_within(time * MS);
+            if entry as usize != STATUS_TIMEOUT as usize {
+                assert!(entries.borrow().iter().any(|known| known.ptr() == entry));
+                add(&accounts.removed, 1);
+            }
+        }
+        Act::GiveByDpc(pool) => {
+            let pool = *pool;
+            let dpc = Dpc::new(move || give(pool, 1));
+            assert!(dpc.queue());
+            dpcs.borrow_mut().push(dpc);
+        }
+        Act::GiveByTimer(pool, time) => {
+            let pool = *pool;
+            let (timer, dpc) = (Timer::notification(), Dpc::new(move || give(pool, 1)));
+            timer.set_with(-time * MS, 0, dpc.ptr());
+            timers.borrow_mut().push(timer);
+            dpcs.borrow_mut().push(dpc);
+        }
+        Act::Interrupt(thread, special) => {
+            let thread = objects.borrow().get(*thread).copied();
+            let Some(thread) = thread else { return };
+            let routine = move || {
+                take(0, 1);
+                give(1, 1);
+            };
+            let apc = if *special { Apc::special(thread, routine) } else { Apc::normal(thread, routine) };
+            apc.insert();
+            apcs.borrow_mut().push(apc);
+        }
+        Act::Alert(thread) => {
+            let thread = objects.borrow().get(*thread).copied();
+            if let Some(thread) = thread {
+                raw!(KeAlertThread(thread.cast(), KernelMode));
+            }
+        }
+        Act::Spin(turns) => {
+            spin.with(|| {
+                for _ in 0..*turns {
+                    raw!(KeStallExecutionProcessor(50));
+                }
+            });
+        }
+        Act::Flush => flush_dpcs(),
     };
     let perform = &perform;
-    let threads: Vec<_> = scripts.iter().map(|script| spawn(move || script.iter().for_each(perform))).collect();
+    let threads: Vec<_> = scripts
+        .iter()
+        .enumerate()
+        .map(|(index, script)| {
+            let thread = spawn(move || {
+                if index % 2 == 0 {
+                    leave_start_region();
+                }
+                script.iter().for_each(perform);
+                assert_eq!(irql(), PASSIVE_LEVEL);
+                if index % 2 == 0 {
+                    enter_start_region();
+                }
+            });
+            objects.borrow_mut().push(thread.object());
+            thread
+        })
+        .collect();
+    for thread in &threads {
+        wait(thread.object());
+    }
+    sleep(SECOND);
+    flush_dpcs();
     join_all(threads);
+    assert_eq!(raw!(KeReadStateQueue(queue.ptr())), accounts.inserted.get() - accounts.removed.get());
     for (pool, semaphore) in pools.iter().enumerate() {
         let expected = pool as i32 + accounts.given[pool].get() - accounts.taken[pool].get();
         assert_eq!(semaphore.state(), expected, "pool {pool}");
