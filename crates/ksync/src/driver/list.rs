@@ -2,6 +2,7 @@
 
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use ksync_sys as sys;
 
@@ -32,6 +33,8 @@ impl Node {
 pub(crate) struct List {
     lock: UnsafeCell<sys::KSPIN_LOCK>,
     first: Cell<*mut Node>,
+    /// Something has been in the list.
+    used: AtomicBool,
 }
 
 // SAFETY: the list's cells are touched only by the holder of its lock.
@@ -42,7 +45,12 @@ unsafe impl Send for List {}
 impl List {
     /// An empty list.
     pub(crate) const fn new() -> Self {
-        Self { lock: UnsafeCell::new(0), first: Cell::new(ptr::null_mut()) }
+        Self { lock: UnsafeCell::new(0), first: Cell::new(ptr::null_mut()), used: AtomicBool::new(false) }
+    }
+
+    /// Tells whether anything has ever been in the list, without locking it.
+    pub(crate) fn was_used(&self) -> bool {
+        self.used.load(Ordering::Acquire)
     }
 
     /// Locks the list. `None` above `DISPATCH_LEVEL`, where nothing can be locked.
@@ -81,6 +89,7 @@ impl Locked<'_> {
             first.previous.set(node);
         }
         self.list.first.set(node);
+        self.list.used.store(true, Ordering::Release);
     }
 
     /// Takes a node out.

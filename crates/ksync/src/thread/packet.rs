@@ -405,12 +405,16 @@ fn has_ended(header: &Header) -> bool {
 
 /// Waits until all threads of a list have ended, those included that are started meanwhile, but not the current thread.
 ///
-/// Nothing is freed, because handles may be in use by threads that still run.
+/// Nothing is freed, because handles may be in use by threads that still run. Above `DISPATCH_LEVEL`, where nothing can be found out about threads, this never
+/// returns if there were any: what they borrow must not go.
 pub(crate) fn wait_for_all(list: &List) {
+    if !list.was_used() {
+        return;
+    }
     // SAFETY: the routine may be called anywhere.
     let current = unsafe { sys::KeGetCurrentThread() };
     loop {
-        let Some(locked) = list.lock() else { return };
+        let Some(locked) = list.lock() else { continue };
         let running = locked.nodes().find_map(|node| {
             // SAFETY: the nodes of these lists are the first fields of headers, which are alive while they are in the list. The list is locked.
             let header = unsafe { &*node.cast::<Header>() };
