@@ -124,6 +124,11 @@ impl Pool {
         }
     }
 
+    /// True when an address lies in an allocated block.
+    pub(crate) fn is_allocated(&self, address: usize) -> bool {
+        self.blocks.iter().any(|(start, block)| (*start..*start + block.size).contains(&address))
+    }
+
     /// Says which freed block an address lies in.
     pub(crate) fn describe_freed(&self, address: usize) -> Option<String> {
         let (start, block) = self.freed.iter().find(|(start, block)| (**start..**start + block.size).contains(&address))?;

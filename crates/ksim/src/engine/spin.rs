@@ -120,7 +120,7 @@ impl Kernel {
     pub(crate) fn spin_acquire(&mut self, pointer: *mut KSPIN_LOCK, old_irql: Option<u8>, handle: usize) -> Check<Attempt> {
         let id = self.spin_lock_at(pointer)?;
         let me = self.spin_owner(old_irql, handle);
-        self.check_spin_use(id, handle != 0)?;
+        self.check_spin_use(id, handle != 0, true)?;
         self.check_lock_order(id)?;
         let state = self.spin_state(id);
         match state.owner {
@@ -147,7 +147,7 @@ impl Kernel {
     pub(crate) fn spin_try(&mut self, pointer: *mut KSPIN_LOCK) -> Check<bool> {
         let id = self.spin_lock_at(pointer)?;
         let me = self.spin_owner(None, 0);
-        self.check_spin_use(id, false)?;
+        self.check_spin_use(id, false, true)?;
         let state = self.spin_state(id);
         if state.owner.is_some() {
             return Ok(false);
@@ -174,24 +174,26 @@ impl Kernel {
         )
     }
 
-    /// The same lock must never be used both as an ordinary and as a queued lock.
-    fn check_spin_use(&mut self, id: ObjId, queued: bool) -> Check<()> {
-        let address = self.objects[id].address as u64;
+    /// The same lock must never be used both as an ordinary and as a queued lock. Whether a free lock is still the same is only
+    /// known in pool: a word on a stack, or in the host's memory, may have become another lock meanwhile.
+    fn check_spin_use(&mut self, id: ObjId, queued: bool, acquire: bool) -> Check<()> {
         let state = self.spin_state(id);
-        match state.queued {
-            Some(before) if before != queued => {
-                let code = if queued { codes::verifier::WRONG_ACQUIRE_API } else { codes::verifier::WRONG_RELEASE_API };
-                Err(Violation::boxed(
-                    codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                    [code, address, 0, 0],
-                    "a spin lock was used both as an ordinary and as an in-stack queued lock",
-                ))
-            }
-            _ => {
-                state.queued = Some(queued);
-                Ok(())
-            }
+        let (before, free) = (state.queued, state.owner.is_none() && state.turning.is_empty());
+        if before.is_none_or(|before| before == queued) {
+            state.queued = Some(queued);
+            return Ok(());
         }
+        let address = self.objects[id].address;
+        if free && !self.pool.is_allocated(address) {
+            self.spin_state(id).queued = Some(queued);
+            return Ok(());
+        }
+        let code = if acquire { codes::verifier::WRONG_ACQUIRE_API } else { codes::verifier::WRONG_RELEASE_API };
+        Err(Violation::boxed(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [code, address as u64, 0, 0],
+            "a spin lock was used both as an ordinary and as an in-stack queued lock",
+        ))
     }
 
     /// Releases a spin lock. `restore` is the level that the caller says it had before, when the release restores one.
@@ -199,7 +201,7 @@ impl Kernel {
         let id = self.spin_lock_at(pointer)?;
         let address = self.objects[id].address as u64;
         let irql = self.irql();
-        self.check_spin_use(id, handle != 0)?;
+        self.check_spin_use(id, handle != 0, false)?;
         if irql < DISPATCH_LEVEL {
             return Err(Violation::boxed(
                 codes::DRIVER_VERIFIER_DETECTED_VIOLATION,

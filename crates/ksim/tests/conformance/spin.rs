@@ -224,20 +224,41 @@ fn rule_36_queued_lock_excludes() {
 
 #[test]
 fn rule_36_one_lock_is_not_used_both_ways() {
-    let place = Place::<KSPIN_LOCK>::zeroed();
+    // In pool it is known to be the same lock still when it is free.
     let queued_second = crash(0xc4, || {
-        let handle = QueueHandle::new();
-        let old = raw!(KeAcquireSpinLockRaiseToDpc(place.ptr()));
-        raw!(KeReleaseSpinLock(place.ptr(), old));
-        raw!(KeAcquireInStackQueuedSpinLock(place.ptr(), handle.ptr()));
+        let (lock, handle) = (allocate(8).cast(), QueueHandle::new());
+        let old = raw!(KeAcquireSpinLockRaiseToDpc(lock));
+        raw!(KeReleaseSpinLock(lock, old));
+        raw!(KeAcquireInStackQueuedSpinLock(lock, handle.ptr()));
     });
-    assert_eq!(queued_second.parameters[..2], [0x1008, place.object() as u64]);
+    assert_eq!(queued_second.parameters[0], 0x1008);
+    let queued_first = crash(0xc4, || {
+        let (lock, handle) = (allocate(8).cast(), QueueHandle::new());
+        raw!(KeAcquireInStackQueuedSpinLock(lock, handle.ptr()));
+        raw!(KeReleaseInStackQueuedSpinLock(handle.ptr()));
+        raw!(KeAcquireSpinLockRaiseToDpc(lock));
+    });
+    assert_eq!(queued_first.parameters[0], 0x1008);
+    let place = Place::<KSPIN_LOCK>::zeroed();
     let released_otherwise = crash(0xc4, || {
         let handle = QueueHandle::new();
         raw!(KeAcquireInStackQueuedSpinLock(place.ptr(), handle.ptr()));
         raw!(KeReleaseSpinLock(place.ptr(), PASSIVE_LEVEL));
     });
     assert_eq!(released_otherwise.parameters[..2], [0x1009, place.object() as u64]);
+}
+
+#[test]
+fn rule_36_word_on_the_stack_may_become_another_lock() {
+    run(|| {
+        let place = SpinLock::new();
+        place.with(|| {});
+        // A lock whose memory has been reused for one of the other kind looks like this.
+        let handle = QueueHandle::new();
+        handle.acquire(&place);
+        handle.release();
+        place.with(|| {});
+    });
 }
 
 #[test]

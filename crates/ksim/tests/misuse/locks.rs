@@ -107,14 +107,30 @@ fn at_dpc_level_too_low() {
 
 #[test]
 fn queued_after_ordinary_use() {
+    let expected = expected!(queued_after_ordinary_use, 0xc4, [Some(0x1008)], "KeAcquireInStackQueuedSpinLock", 2);
+    misuse(&expected, || {
+        let lock = allocate(8).cast();
+        let old = raw!(KeAcquireSpinLockRaiseToDpc(lock));
+        raw!(KeReleaseSpinLock(lock, old));
+        raw!(KeAcquireInStackQueuedSpinLock(lock, QueueHandle::new().ptr()));
+    });
+}
+
+#[test]
+fn ordinary_lock_tried_while_held_as_a_queued_one() {
     let lock = Place::<KSPIN_LOCK>::zeroed();
-    let expected =
-        expected!(queued_after_ordinary_use, 0xc4, [Some(0x1008), address(lock.ptr())], "KeAcquireInStackQueuedSpinLock", 2);
+    let expected = expected!(
+        ordinary_lock_tried_while_held_as_a_queued_one,
+        0xc4,
+        [Some(0x1008), address(lock.ptr())],
+        "KeTryToAcquireSpinLockAtDpcLevel",
+        2
+    );
     misuse(&expected, || {
         raw!(lock.ptr().write(0));
-        let old = raw!(KeAcquireSpinLockRaiseToDpc(lock.ptr()));
-        raw!(KeReleaseSpinLock(lock.ptr(), old));
-        raw!(KeAcquireInStackQueuedSpinLock(lock.ptr(), QueueHandle::new().ptr()));
+        let handle = QueueHandle::new();
+        raw!(KeAcquireInStackQueuedSpinLock(lock.ptr(), handle.ptr()));
+        raw!(KeTryToAcquireSpinLockAtDpcLevel(lock.ptr()));
     });
 }
 
