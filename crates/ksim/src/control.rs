@@ -1,6 +1,5 @@
 //! What a test does to the machine that it runs on, from inside.
 
-use crate::check::lock_order::Class;
 use crate::machine::{Call, current};
 
 /// Sets the system time, in 100 ns units since 1601-01-01 UTC, as an administrator does. Interrupt time and relative timeouts are not
@@ -45,16 +44,6 @@ pub fn in_process<R>(id: usize, code: impl FnOnce() -> R) -> R {
     let result = code();
     enter(before);
     result
-}
-
-/// Puts a lock into the class of those created at `site`, for the check of the order of locks
-/// ([`Machine::check_lock_order`](crate::Machine::check_lock_order)). Locks of one class stand for each other.
-///
-/// # Panics
-/// If no machine runs on this thread.
-pub fn classify_lock<T>(lock: *const T, site: &std::panic::Location<'_>) {
-    let class = Class { file: site.file().to_owned(), line: site.line(), column: site.column() };
-    call("classify_lock").read(|kernel| kernel.lock_order.classify(lock as usize, class));
 }
 
 fn call(what: &str) -> Call {

@@ -36,12 +36,13 @@ mod engine;
 mod exports;
 mod image_local;
 mod irql;
+mod lock_class;
 mod machine;
 mod report;
 pub mod schedule;
 
 pub use config::{ClockMode, OsProfile};
-pub use control::{classify_lock, create_process, in_process, set_system_time};
+pub use control::{create_process, in_process, set_system_time};
 pub use driver::{LoadedDriver, load_driver};
 pub use exports::{Export, IrqlRange, table as exports};
 pub use irql::irql_name;

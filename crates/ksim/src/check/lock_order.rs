@@ -11,6 +11,8 @@ use crate::engine::kernel::{Check, Executing, Kernel};
 use crate::engine::object::{Kind, ObjId};
 use crate::report::bug_check::{Violation, codes};
 use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// What stands in the order: a class, or a single lock by its number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -33,12 +35,13 @@ pub(crate) struct LockOrder {
     after: FxHashMap<Node, Vec<Node>>,
     classes: Vec<Class>,
     class_numbers: FxHashMap<Class, u32>,
-    class_of: FxHashMap<usize, u32>,
+    /// By the first address of a lock's memory: the address behind the last one, and the class.
+    class_of: BTreeMap<usize, (usize, u32)>,
 }
 
 impl LockOrder {
-    /// A lock at `address` belongs to a class from now on.
-    pub(crate) fn classify(&mut self, address: usize, class: Class) {
+    /// A lock somewhere in `memory` belongs to a class from now on, and whatever was there before is gone.
+    pub(crate) fn classify(&mut self, memory: Range<usize>, class: Class) {
         let number = match self.class_numbers.get(&class) {
             Some(&number) => number,
             None => {
@@ -48,11 +51,19 @@ impl LockOrder {
                 number
             }
         };
-        self.class_of.insert(address, number);
+        let overlapping: Vec<usize> =
+            self.class_of.range(..memory.end).filter(|(_, (end, _))| *end > memory.start).map(|(start, _)| *start).collect();
+        for start in overlapping {
+            self.class_of.remove(&start);
+        }
+        self.class_of.insert(memory.start, (memory.end, number));
     }
 
     fn node(&self, address: usize, number: u32) -> Node {
-        self.class_of.get(&address).map_or(Node::Lock(number), |&class| Node::Class(class))
+        match self.class_of.range(..=address).next_back() {
+            Some((_, &(end, class))) if address < end => Node::Class(class),
+            _ => Node::Lock(number),
+        }
     }
 
     /// Adds `second` after `first`. The way back, if there is one already: a cycle.

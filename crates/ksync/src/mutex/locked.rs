@@ -4,6 +4,7 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomPinned;
 use core::ops::Deref;
+use core::panic::Location;
 
 use ksync_sys as sys;
 
@@ -47,20 +48,39 @@ impl<T, L: Backend> PinnedLocked<T, L> {
     ///
     /// # Examples
     /// See [`init`](crate::init).
+    #[track_caller]
     pub fn pin_init(value: T) -> impl PinInit<Self, NtError> {
+        // Locks that are created here are of one class, for the hosted kernel's check of the order of locks.
+        let site = Location::caller();
         let make = move |slot: *mut Self| {
             // SAFETY: the slot is valid for writes.
-            let state = unsafe { &raw mut (*slot).state }.cast::<L::State>();
-            // SAFETY: as above; an `UnsafeCell` has the layout of what is in it.
-            unsafe { L::init(state) }?;
+            unsafe { Self::init_at(slot, value) }?;
             // SAFETY: as above.
-            let data = unsafe { &raw mut (*slot).data }.cast::<T>();
-            // SAFETY: as above.
-            unsafe { data.write(value) };
+            let state = unsafe { &raw const (*slot).state };
+            sys::classify_lock(state.cast(), size_of::<L::State>(), site);
             Ok(())
         };
-        // SAFETY: the closure initialises both fields on success, and leaves nothing to drop on failure.
+        // SAFETY: the closure initialises the lock on success, and leaves nothing to drop on failure.
         unsafe { pin_init_from_closure(make) }
+    }
+
+    /// Makes a free lock with this data.
+    ///
+    /// # Errors
+    /// Those of the lock's initialisation. Nothing is left in the slot then, and the data is dropped.
+    ///
+    /// # Safety
+    /// The slot is valid for writes. Unless the lock can be moved, it stays there.
+    pub(super) unsafe fn init_at(slot: *mut Self, value: T) -> Result {
+        // SAFETY: by this function's contract.
+        let state = unsafe { &raw mut (*slot).state }.cast::<L::State>();
+        // SAFETY: as above; an `UnsafeCell` has the layout of what is in it.
+        unsafe { L::init(state) }?;
+        // SAFETY: as above.
+        let data = unsafe { &raw mut (*slot).data }.cast::<T>();
+        // SAFETY: as above.
+        unsafe { data.write(value) };
+        Ok(())
     }
 }
 
@@ -355,6 +375,7 @@ impl<T, L: Backend> Locked<T, L> {
     ///
     /// # Examples
     /// See [the type](Self).
+    #[track_caller]
     pub fn new(value: T) -> Result<Self> {
         Ok(Self { slot: Slot::make(value)? })
     }

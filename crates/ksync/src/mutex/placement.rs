@@ -9,7 +9,6 @@ use core::ptr;
 use super::backend::Backend;
 use super::locked::PinnedLocked;
 use crate::error::Result;
-use crate::init::PinInit;
 use crate::irql::{self, Irql};
 use crate::pool::KBox;
 
@@ -30,6 +29,10 @@ pub trait Placement: sealed::Sealed + Sized {
 #[doc(hidden)]
 pub trait Slot<T, L: Backend>: Sized + Deref<Target = PinnedLocked<T, L>> {
     /// Makes one.
+    ///
+    /// # Errors
+    /// Those of the lock's initialisation, and [`NtError::INSUFFICIENT_RESOURCES`](crate::NtError::INSUFFICIENT_RESOURCES).
+    #[track_caller]
     fn make(value: T) -> Result<Self>;
     /// Lends the data out.
     fn get_mut(&mut self) -> &mut T;
@@ -77,7 +80,7 @@ impl<T, L: Backend<Placement = Inline>> Slot<T, L> for InlineSlot<T, L> {
     fn make(value: T) -> Result<Self> {
         let mut slot = MaybeUninit::<PinnedLocked<T, L>>::uninit();
         // SAFETY: the memory is valid for writes. It moves below, which the placement `Inline` allows for states that nobody uses.
-        unsafe { PinnedLocked::pin_init(value).__pinned_init(slot.as_mut_ptr()) }?;
+        unsafe { PinnedLocked::init_at(slot.as_mut_ptr(), value) }?;
         // SAFETY: the initialiser succeeded, so that the value is there.
         Ok(Self(unsafe { slot.assume_init() }))
     }
@@ -126,6 +129,7 @@ impl<T, L: Backend<Placement = Boxed>> Deref for BoxedSlot<T, L> {
 }
 
 impl<T, L: Backend<Placement = Boxed>> Slot<T, L> for BoxedSlot<T, L> {
+    #[track_caller]
     fn make(value: T) -> Result<Self> {
         Ok(Self(ManuallyDrop::new(KBox::pin_init(PinnedLocked::pin_init(value))?)))
     }

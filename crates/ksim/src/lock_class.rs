@@ -1,0 +1,34 @@
+//! Where locks were created: the hosted half of `ksync_sys::classify_lock`.
+
+use crate::check::lock_order::Class;
+use crate::machine::{Call, current, is_running};
+use std::ffi::c_void;
+
+/// Puts a lock into the class of those created at a place. Outside a machine there is nothing to check, and nothing happens.
+///
+/// # Safety
+/// `File` is the address of `Length` bytes of UTF-8.
+#[unsafe(no_mangle)]
+#[expect(non_snake_case, reason = "it stands beside NT's routines")]
+unsafe extern "system-unwind" fn KsimClassifyLock(
+    Lock: *const c_void,
+    Bytes: usize,
+    File: *const u8,
+    Length: usize,
+    Line: u32,
+    Column: u32,
+) {
+    if !is_running() {
+        return;
+    }
+    let call = Call { cell: current("classify_lock"), export: None };
+    call.read(|kernel| {
+        if !kernel.config.lock_order {
+            return;
+        }
+        // SAFETY: by this function's contract.
+        let file = unsafe { std::slice::from_raw_parts(File, Length) };
+        let class = Class { file: String::from_utf8_lossy(file).into_owned(), line: Line, column: Column };
+        kernel.lock_order.classify(Lock.addr()..Lock.addr().saturating_add(Bytes), class);
+    });
+}
