@@ -20,7 +20,7 @@
 //! (`Box::new_in`, `Vec::push` beyond the capacity) call Rust's allocation error handler, which in a driver means a bug check.
 //!
 //! # Features
-//! - `alloc` turns on the collections of `allocator_api2`, and re-exports them as [`boxed`] and [`vec`]. They link Rust's `alloc` crate, which needs a `#[global_allocator]`
+//! - `alloc` turns on the collections of `allocator_api2`, and re-exports them here as `boxed`, `vec` and `collections`. They link Rust's `alloc` crate, which needs a `#[global_allocator]`
 //!   in the driver, even if nothing uses it: [`PoolAlloc`] is one.
 //! - `nightly` implements the unstable trait `core::alloc::Allocator` as well, which Rust's own `Box` and `Vec` take. It needs a nightly compiler.
 

@@ -82,10 +82,10 @@ pub use typed::Lookaside;
 /// A lookaside list as an allocator.
 ///
 /// It serves each layout that fits into an entry with one entry, and refuses all others. What an entry holds can grow and shrink within it, where it is; beyond, growing is an error.
-/// So a `Vec` on a lookaside list has one entry at most, and `Vec::try_reserve` says when it is full.
+/// So a `Vec` on a lookaside list has one entry at most, and `Vec::try_reserve_exact` says when it is full (`try_reserve` asks for more than it is told to).
 ///
 /// # Invariants
-/// - While the state is ready, the pointer is to an initialised [`List`] in its box, which this owns. Each entry that is out is counted in the state.
+/// - While the state is ready, the pointer is to an initialised list in its box, which this owns. Each entry that is out is counted in the state.
 /// - Otherwise the pointer is null, but for who is changing the state.
 ///
 /// # IRQL

@@ -1,4 +1,5 @@
 //! Pool as an allocator: alignments, sizes of zero, levels, collections, and every allocation failing in turn.
+#![cfg_attr(feature = "nightly", feature(allocator_api))]
 
 use allocator_api2::alloc::{AllocError, Allocator};
 use allocator_api2::boxed::Box;
@@ -345,6 +346,32 @@ fn no_failing_allocation_leaks_collections() {
         drop(values);
         assert_eq!(Rc::strong_count(&counted), 1);
     });
+}
+
+/// With a nightly compiler, Rust's own collections take the allocators.
+#[cfg(feature = "nightly")]
+#[test]
+fn rusts_own_collections_take_the_allocators() {
+    use ksync::lookaside::LookasideAlloc;
+    Machine::new()
+        .run(|| {
+            let number = std::boxed::Box::try_new_in(5, NonPaged::new()).unwrap();
+            let mut numbers = std::vec::Vec::new_in(Paged::new());
+            numbers.try_reserve(1).unwrap();
+            numbers.push(*number);
+            assert_eq!(numbers, [5]);
+            let list = LookasideAlloc::default();
+            list.init(16, Pool::NonPaged, None, None, None, None).unwrap();
+            // As in seed 003.
+            let ctx = std::boxed::Box::try_new_in(10_u32, &list).unwrap();
+            assert_eq!((*ctx, list.entries()), (10, 1));
+            let mut words = std::vec::Vec::new_in(&list);
+            words.try_reserve_exact(2).unwrap();
+            words.extend(["look", "aside"].map(str::len));
+            assert!(words.try_reserve_exact(1).is_err());
+            assert!(std::boxed::Box::try_new_in([0_u64; 3], &list).is_err());
+        })
+        .expect_clean();
 }
 
 /// One thing done to one of eight blocks.
