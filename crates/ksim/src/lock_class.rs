@@ -2,7 +2,6 @@
 
 use crate::check::lock_order::Class;
 use crate::machine::{Call, current, is_running};
-use std::ffi::c_void;
 
 /// Puts a lock into the class of those created at a place. Outside a machine there is nothing to check, and nothing happens.
 ///
@@ -11,7 +10,7 @@ use std::ffi::c_void;
 #[unsafe(no_mangle)]
 #[expect(non_snake_case, reason = "it stands beside NT's routines")]
 unsafe extern "system-unwind" fn KsimClassifyLock(
-    Lock: *const c_void,
+    Lock: usize,
     Bytes: usize,
     File: *const u8,
     Length: usize,
@@ -29,6 +28,6 @@ unsafe extern "system-unwind" fn KsimClassifyLock(
         // SAFETY: by this function's contract.
         let file = unsafe { std::slice::from_raw_parts(File, Length) };
         let class = Class { file: String::from_utf8_lossy(file).into_owned(), line: Line, column: Column };
-        kernel.lock_order.classify(Lock.addr()..Lock.addr().saturating_add(Bytes), class);
+        kernel.lock_order.classify(Lock..Lock.saturating_add(Bytes), class);
     });
 }

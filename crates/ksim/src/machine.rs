@@ -148,6 +148,9 @@ impl Machine {
     /// Boots the machine, runs `main` as a system thread at PASSIVE_LEVEL, lets all other threads end and all DPCs run, and
     /// says how it went. Whatever goes wrong inside comes back in the outcome; nothing of it ends the process.
     ///
+    /// A run that does not complete is abandoned where it stands: what its threads' stacks own is leaked, not dropped, and the stacks are used again. So hosted code must not
+    /// lend its stack to threads of the host (`std::thread::scope`); the machine's own threads are abandoned with it.
+    ///
     /// # Panics
     /// If called from code that runs on a machine already.
     #[must_use = "a bug check, a panic, a deadlock and a leak are all reported in the outcome and nowhere else"]

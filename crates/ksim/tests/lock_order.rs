@@ -70,7 +70,7 @@ fn locks_of_one_class_stand_for_each_other() {
     let (a_site, b_site) = (Location::caller(), here());
     let outcome = Machine::new().check_lock_order(true).run(|| {
         for (lock, site) in [(a1, a_site), (a2, a_site), (b1, b_site), (b2, b_site)] {
-            ksync_sys::classify_lock(lock.cast_const().cast(), size_of::<KSPIN_LOCK>(), site);
+            ksync_sys::classify_lock(lock.addr(), size_of::<KSPIN_LOCK>(), site);
         }
         nest(a1, b1);
         nest(b2, a2);

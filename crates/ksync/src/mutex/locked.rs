@@ -57,7 +57,7 @@ impl<T, L: Backend> PinnedLocked<T, L> {
             unsafe { Self::init_at(slot, value) }?;
             // SAFETY: as above.
             let state = unsafe { &raw const (*slot).state };
-            sys::classify_lock(state.cast(), size_of::<L::State>(), site);
+            sys::classify_lock(state.addr(), size_of::<L::State>(), site);
             Ok(())
         };
         // SAFETY: the closure initialises the lock on success, and leaves nothing to drop on failure.
