@@ -89,3 +89,8 @@ pub use error::{NtError, NtStatus};
 
 /// The raw ABI underneath.
 pub use ksync_sys as sys;
+
+/// The example of the project's readme, compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
