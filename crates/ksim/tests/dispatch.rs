@@ -572,6 +572,43 @@ fn thread_readied_by_a_dpc_runs_after_it() {
 }
 
 #[test]
+fn interrupted_thread_stays_until_the_dpc_is_over() {
+    for seed in 0..20 {
+        Machine::new()
+            .processors(2)
+            .seed(seed)
+            .run(|| {
+                let (event, me, in_region) = (Event::synchronization(), current_thread(), Cell::new(false));
+                let high = spawn(|| {
+                    set_own_priority(20);
+                    raw!(KeSetSystemAffinityThreadEx(1));
+                    wait(event.object());
+                });
+                settle();
+                let dpc = Dpc::new(|| {
+                    event.set();
+                    for _ in 0..50 {
+                        raw!(KeStallExecutionProcessor(1));
+                        assert_eq!(current_thread(), me);
+                        assert!(!in_region.get(), "it cannot run elsewhere meanwhile");
+                    }
+                });
+                raw!(KeSetSystemAffinityThreadEx(1));
+                raw!(KeRevertToUserAffinityThreadEx(0));
+                if processor() == 0 {
+                    dpc.queue();
+                }
+                raw!(KeEnterCriticalRegion());
+                in_region.set(true);
+                event.set();
+                high.join();
+                raw!(KeLeaveCriticalRegion());
+            })
+            .expect_clean();
+    }
+}
+
+#[test]
 fn dpc_sees_the_interrupted_thread() {
     run(|| {
         let seen = Cell::new(null_mut());

@@ -91,7 +91,7 @@ impl Kernel {
             return;
         }
         if let Some(cpu) = self.processor_to_preempt(affinity, priority, last) {
-            if self.executing_on(cpu) {
+            if self.switches_later(cpu) {
                 // The operation under way still acts for the current thread (it may have a level to restore, or be about to wait):
                 // the switch comes when it is over, as in NT when the dispatcher lock is released.
                 self.ready.push_back(tid, priority);
@@ -105,8 +105,12 @@ impl Kernel {
         self.ready.push_back(tid, priority);
     }
 
-    /// True when the operation under way is one of the current thread of `cpu`.
-    fn executing_on(&self, cpu: Cpu) -> bool {
+    /// True when the current thread of `cpu` cannot be replaced at once: the operation under way is its own, or a DPC has
+    /// interrupted it, at whose end the processor looks for one that outranks it.
+    fn switches_later(&self, cpu: Cpu) -> bool {
+        if self.processors[cpu as usize].in_dpc {
+            return true;
+        }
         match self.executing {
             Executing::Thread(tid) => cpu == self.cpu && self.processors[cpu as usize].current == Some(tid),
             _ => false,
@@ -214,7 +218,7 @@ impl Kernel {
 
     /// The same for any processor.
     pub(crate) fn reschedule(&mut self, cpu: Cpu) {
-        if self.executing_on(cpu) {
+        if self.switches_later(cpu) {
             self.attention = true;
         } else {
             self.switch_if_outranked(cpu);
