@@ -144,6 +144,23 @@ fn waiting_without_an_initialiser_of_one_s_own() {
     });
 }
 
+/// Who has initialised in vain may wait for others like anybody.
+#[test]
+fn waiting_after_a_failure_of_one_s_own() {
+    on_machines(|_| {
+        let cell = OnceLock::new();
+        crowd(2, |i| {
+            if i == 0 {
+                sleep(1);
+                cell.set(5).unwrap();
+            } else {
+                assert_eq!(cell.get_or_try_init(|| Err(NtError::UNSUCCESSFUL)), Err(NtError::UNSUCCESSFUL));
+                assert_eq!(cell.wait(), Ok(&5));
+            }
+        });
+    });
+}
+
 #[test]
 fn a_dpc_stores_what_threads_wait_for() {
     on_machines(|_| {
@@ -217,34 +234,58 @@ fn lazy_cell_may_run_several_times_and_keeps_the_first_value() {
     assert!(most > 1, "no schedule had a race");
 }
 
-/// Processors that really run at once: the hosted machines take turns only at calls of the kernel.
+/// Processors that really run at once: those of one hosted machine take turns, and only at calls of the kernel.
 #[test]
 fn once_cell_under_true_parallelism() {
-    for round in 0..200 {
-        let (cell, drops) = (OnceCell::new(), AtomicU32::new(0));
-        let barrier = std::sync::Barrier::new(4);
-        std::thread::scope(|scope| {
-            for i in 0..4u32 {
-                let (cell, drops, barrier) = (&cell, &drops, &barrier);
-                scope.spawn(move || {
-                    Machine::new()
-                        .run(|| {
-                            barrier.wait();
-                            if (i + round) % 4 == 0 {
-                                drop(cell.set(([i; 64], Counted(drops))));
-                            }
-                            let (value, _) = cell.get_or_init(|| ([i; 64], Counted(drops)));
-                            assert_eq!(*value, [value[0]; 64]);
-                            assert_eq!(cell.get().unwrap().0, *value);
-                        })
-                        .expect_clean();
-                });
-            }
-        });
-        let before = drops.load(Ordering::Relaxed);
-        drop(cell);
-        assert_eq!(drops.into_inner(), before + 1);
+    const ROUNDS: usize = 4000;
+    static DROPS: AtomicU32 = AtomicU32::new(0);
+    let cells: Vec<OnceCell<([usize; 64], Counted<'_>)>> = (0..ROUNDS).map(|_| OnceCell::new()).collect();
+    let (made, arrived) = (AtomicU32::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for me in 1..=2 {
+            let (cells, made, arrived) = (&cells, &made, &arrived);
+            let make = move || {
+                made.fetch_add(1, Ordering::Relaxed);
+                ([me; 64], Counted(&DROPS))
+            };
+            let race = move || {
+                for (round, cell) in cells.iter().enumerate() {
+                    arrived.fetch_add(1, Ordering::AcqRel);
+                    while arrived.load(Ordering::Acquire) < 2 * (round + 1) {
+                        core::hint::spin_loop();
+                    }
+                    // Now one is first, now the other, and now both are.
+                    (0..round * me % 7).for_each(|_| core::hint::spin_loop());
+                    let (value, _) = if round.is_multiple_of(2) {
+                        cell.try_insert(make()).unwrap_or_else(|(first, _)| first)
+                    } else {
+                        cell.get_or_init(make)
+                    };
+                    assert_eq!(*value, [value[0]; 64]);
+                    assert!(core::ptr::eq(&raw const cell.get().unwrap().0, value));
+                }
+            };
+            scope.spawn(move || Machine::new().run(race).expect_clean());
+        }
+    });
+    let made = made.into_inner();
+    assert_eq!(DROPS.load(Ordering::Relaxed) as usize, made as usize - ROUNDS);
+    drop(cells);
+    assert_eq!(DROPS.load(Ordering::Relaxed), made);
+}
+
+/// Between the claim and the publication of a value nothing may interrupt the processor.
+#[test]
+fn a_cell_raises_the_level_to_store_and_only_then() {
+    fn points(code: impl FnOnce()) -> u64 {
+        Machine::new().run(code).expect_clean().statistics().scheduling_points
     }
+    let full = OnceCell::from(1);
+    let none = points(|| ());
+    // Lowering the level again is a point at which a machine could turn to something else.
+    assert_eq!(points(|| assert_eq!(OnceCell::new().set(1), Ok(()))), none + 1);
+    assert_eq!(points(|| assert_eq!(at_level(15, || OnceCell::new().set(1)), Ok(()))), none + 1);
+    assert_eq!(points(|| assert_eq!((full.set(2), *full.get_or_init(|| 3)), (Err(2), 1))), none);
 }
 
 #[test]
@@ -561,17 +602,20 @@ fn a_lazy_cell_whose_closure_panicked_can_try_again() {
 /// A machine that stops in an initialiser stops, whoever waits or forces on the way down.
 #[test]
 fn a_machine_that_stops_in_an_initialiser_does_not_hang() {
-    struct ForcesInDrop<'a>(&'a OnceLock<u32>);
+    struct ForcesInDrop<'a>(&'a OnceLock<u32>, &'a AtomicU32);
     impl Drop for ForcesInDrop<'_> {
         fn drop(&mut self) {
-            let _ = self.0.get_or_init(|| 1);
+            if self.0.get_or_init(|| 1) == Err(NtError::CANCELLED) {
+                self.1.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
     for seed in 0..SEEDS {
+        let cancelled = AtomicU32::new(0);
         let outcome = Machine::new().processors(2).seed(seed).run(|| {
             let cell = OnceLock::new();
             crowd(3, |i| {
-                let _forces = ForcesInDrop(&cell);
+                let _forces = ForcesInDrop(&cell, &cancelled);
                 if i == 0 {
                     sleep(1);
                     panic!("stops here");
@@ -580,6 +624,8 @@ fn a_machine_that_stops_in_an_initialiser_does_not_hang() {
             });
         });
         assert_eq!(outcome.panic().map(|panic| panic.message.as_str()), Some("stops here"), "{outcome}");
+        // The one thread that still ran did not wait for those that do not.
+        assert_eq!(cancelled.into_inner(), 1);
     }
 }
 
