@@ -25,6 +25,8 @@ pub(crate) struct DpcState {
     /// Its place among all insertions, for KeFlushQueuedDpcs.
     pub(crate) order: u64,
     pub(crate) driver: Option<u16>,
+    /// A timer's expiry queued it.
+    pub(crate) by_timer: bool,
 }
 
 /// What there is of DPCs beside the queues of the processors.
@@ -44,6 +46,7 @@ pub(crate) struct RunningDpc {
     pub(crate) arguments: [*mut c_void; 2],
     /// The disable counters of the interrupted thread before the routine, and that thread.
     pub(crate) counters: Option<(Tid, i16, i16)>,
+    pub(crate) by_timer: bool,
 }
 
 impl Kernel {
@@ -78,7 +81,7 @@ impl Kernel {
         }
         // SAFETY: by the caller's contract.
         unsafe { dpc.write(layout::dpc(routine, context, threaded)) };
-        let state = DpcState { importance: MediumImportance, target: None, threaded, queued_on: None, order: 0, driver };
+        let state = DpcState { importance: MediumImportance, target: None, threaded, queued_on: None, order: 0, driver, by_timer: false };
         self.objects.register(dpc as usize, Kind::Dpc(state));
         Ok(())
     }
@@ -125,6 +128,7 @@ impl Kernel {
                 "a DPC was queued to a processor that does not exist",
             ));
         }
+        state.by_timer = false;
         state.queued_on = Some(cpu);
         state.order = order;
         let importance = state.importance;
@@ -211,7 +215,7 @@ impl Kernel {
     fn start_dpc(&mut self, id: ObjId) -> (Option<u16>, u64, RunningDpc) {
         let state = self.dpc_state(id);
         state.queued_on = None;
-        let (driver, order) = (state.driver, state.order);
+        let (driver, order, by_timer) = (state.driver, state.order, state.by_timer);
         let (memory, number) = (self.objects[id].address as *mut KDPC, self.objects[id].number);
         self.dpcs_run += 1;
         self.record(Operation::RunDpc, number, 0);
@@ -223,6 +227,7 @@ impl Kernel {
             context: value.DeferredContext,
             arguments: [value.SystemArgument1, value.SystemArgument2],
             counters: None,
+            by_timer,
         };
         (driver, order, dpc)
     }
@@ -298,7 +303,7 @@ impl Kernel {
                 let after = apc.kernel_disable as u16 as u64;
                 return Err(Violation::boxed(
                     codes::TIMER_OR_DPC_INVALID,
-                    [4, routine, kernel as u16 as u64, after],
+                    [if dpc.by_timer { 5 } else { 4 }, routine, kernel as u16 as u64, after],
                     "a DPC routine changed the APC disable count of the thread that it interrupted",
                 ));
             }

@@ -60,8 +60,15 @@ impl Kernel {
         self.generic.dpcs = (0..count).map(|_| Box::new(layout::dpc(routine, context, false))).collect();
         for cpu in 0..count {
             let memory = &raw mut *self.generic.dpcs[cpu as usize];
-            let state =
-                DpcState { importance: HighImportance, target: Some(cpu), threaded: false, queued_on: None, order: 0, driver };
+            let state = DpcState {
+                importance: HighImportance,
+                target: Some(cpu),
+                threaded: false,
+                queued_on: None,
+                order: 0,
+                driver,
+                by_timer: false,
+            };
             let id = self.objects.register(memory as usize, Kind::Dpc(state));
             self.insert_dpc(id, outstanding.cast(), barrier.cast())?;
         }

@@ -188,7 +188,9 @@ impl Kernel {
             // The DPC's arguments are the system time's words (rule 50).
             let low = (time & 0xffff_ffff) as usize as *mut _;
             let high = (time >> 32) as usize as *mut _;
-            self.insert_dpc_from(dpc, low, high, cpu)?;
+            if self.insert_dpc_from(dpc, low, high, cpu)? {
+                self.dpc_state(dpc).by_timer = true;
+            }
         }
         Ok(())
     }

@@ -58,6 +58,21 @@ fn dpc_changes_the_disable_count() {
 }
 
 #[test]
+fn timers_dpc_changes_the_disable_count() {
+    let outcome = ksim::Machine::new().run(|| {
+        let dpc = Dpc::new(|| {
+            lower(APC_LEVEL);
+            raw!(KeEnterCriticalRegion());
+            raise(DISPATCH_LEVEL);
+        });
+        let timer = Timer::notification();
+        timer.set_with(0, 0, dpc.ptr());
+    });
+    let stop = outcome.expect_bug_check(0xc7);
+    assert_eq!((stop.parameters[0], stop.parameters[2], stop.parameters[3]), (5, 0xffff, 0xfffe));
+}
+
+#[test]
 fn dpc_for_a_processor_that_does_not_exist() {
     let expected = expected!(dpc_for_a_processor_that_does_not_exist, 0xc7, [Some(3), None, Some(60)], "KeInsertQueueDpc", 0);
     misuse(&expected, || {
