@@ -29,7 +29,7 @@ use ksync_sys as sys;
 
 use crate::driver::image::{Image, Running};
 use crate::error::{NtError, Result, check};
-use crate::irql::{self, Irql};
+use crate::irql::{self, Dispatch, Irql};
 use crate::pool::KBox;
 
 /// Where in its queue a DPC goes, and how soon the queue is drained.
@@ -194,6 +194,39 @@ impl Dpc {
         F: Fn() + Send + Sync + 'static,
     {
         Ok(Self(Owner::new(closure, false)?))
+    }
+
+    /// [`new`](Self::new) for a closure that is given the token of its level, so that what it locks is checked at compile time.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::dpc::Dpc;
+    /// use ksync::mutex::{LockAt, SpinLocked};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// static COUNT: SpinLocked<u32> = SpinLocked::const_new(0);
+    /// # *COUNT.lock().unwrap() = 0;
+    /// let dpc = Dpc::new_with_irql(|dispatch| *COUNT.lock_at(dispatch) += 1).unwrap();
+    /// assert_eq!(dpc.enqueue(), Ok(true));
+    /// dpc.flush().unwrap();
+    /// assert_eq!(*COUNT.lock().unwrap(), 1);
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`KeInitializeDpc`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keinitializedpc).
+    #[doc(alias = "KeInitializeDpc")]
+    pub fn new_with_irql<F>(closure: F) -> Result<Self>
+    where
+        F: Fn(&mut Irql<Dispatch>) + Send + Sync + 'static,
+    {
+        // IRQL: an ordinary DPC runs at `DISPATCH_LEVEL`.
+        Self::new(move || closure(&mut Irql::made()))
     }
 }
 

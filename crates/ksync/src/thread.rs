@@ -39,7 +39,7 @@ use ksync_sys as sys;
 
 use crate::driver::image::Image;
 use crate::error::{NtError, Result};
-use crate::irql::{self, Irql};
+use crate::irql::{self, Irql, Passive};
 use crate::object::ThreadObject;
 use crate::wait::{Dispatchable, sealed};
 
@@ -114,6 +114,39 @@ where
     T: Send + 'static,
 {
     Builder::new().spawn(closure)
+}
+
+/// [`spawn`] for a closure that is given the token of a thread's level, so that what it locks is checked at compile time.
+///
+/// # IRQL
+/// `PASSIVE_LEVEL`.
+///
+/// # Errors
+/// Those of [`spawn`]. The closure does not come back.
+///
+/// # Examples
+/// ```
+/// use ksync::mutex::{LockAt, SpinLocked};
+/// use ksync::thread;
+///
+/// # ksim::Machine::new().run(|| {
+/// static COUNT: SpinLocked<u32> = SpinLocked::const_new(0);
+/// # *COUNT.lock().unwrap() = 0;
+/// let thread = thread::spawn_with_irql(|passive| *COUNT.lock_at(passive) += 1).unwrap();
+/// thread.join().unwrap();
+/// assert_eq!(*COUNT.lock().unwrap(), 1);
+/// # }).expect_clean();
+/// ```
+///
+/// Wraps [`PsCreateSystemThread`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-pscreatesystemthread).
+#[doc(alias = "PsCreateSystemThread")]
+pub fn spawn_with_irql<F, T>(closure: F) -> Result<JoinHandle<T>>
+where
+    F: FnOnce(&mut Irql<Passive>) -> T + Send + 'static,
+    T: Send + 'static,
+{
+    // IRQL: a thread starts at `PASSIVE_LEVEL`.
+    spawn(move || closure(&mut Irql::made())).map_err(|refused| refused.error)
 }
 
 /// Starts threads with settings of their own.

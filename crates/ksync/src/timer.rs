@@ -39,7 +39,7 @@ use ksync_sys as sys;
 use crate::driver::image::Image;
 use crate::error::{NtError, Result};
 use crate::init::{PinInit, pin_init_from_closure};
-use crate::irql::{self, Irql};
+use crate::irql::{self, Dispatch, Irql};
 use crate::time::{SystemTime, Timeout};
 use crate::wait::{Dispatchable, sealed};
 
@@ -136,6 +136,42 @@ impl Timer {
         F: Fn() + Send + Sync + 'static,
     {
         Self::with_kind(TimerKind::Notification, closure, threaded)
+    }
+
+    /// [`new`](Self::new) for a closure that runs at `DISPATCH_LEVEL` and is given the token of that level, so that what it locks is checked at compile time.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::mutex::{LockAt, SpinLocked};
+    /// use ksync::timer::Timer;
+    /// use ksync::wait::Dispatchable;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// static COUNT: SpinLocked<u32> = SpinLocked::const_new(0);
+    /// # *COUNT.lock().unwrap() = 0;
+    /// let timer = Timer::new_with_irql(|dispatch| *COUNT.lock_at(dispatch) += 1).unwrap();
+    /// timer.start(Duration::from_millis(1), Duration::ZERO).unwrap();
+    /// assert!(timer.wait().success());
+    /// drop(timer);
+    /// assert_eq!(*COUNT.lock().unwrap(), 1);
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`KeInitializeTimerEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keinitializetimerex).
+    #[doc(alias = "KeInitializeTimerEx")]
+    pub fn new_with_irql<F>(closure: F) -> Result<Self>
+    where
+        F: Fn(&mut Irql<Dispatch>) + Send + Sync + 'static,
+    {
+        // IRQL: an ordinary DPC runs at `DISPATCH_LEVEL`.
+        Self::new(move || closure(&mut Irql::made()), false)
     }
 
     /// Makes a timer of either kind whose closure runs at each expiry. See [`new`](Self::new).
