@@ -29,6 +29,10 @@
 //! Windows Vista: the routines for lists of this kind. Allocating and freeing are inlined, as in the WDK's headers before Windows 11 22H2, and use the exports of interlocked lists, which are older.
 //! Wine 8 does not have them. They are imported only by a driver that initialises a list.
 //!
+//! # In hosted tests
+//! A static is one for all of a process, and a list is of the machine that it was initialised on. A test with a list in a static runs one machine at a time, and destroys the list before
+//! that machine ends. A list that is a value (a field of the driver's state, say) asks for no such care.
+//!
 //! # Examples
 //! ```
 //! use ksync::alloc::Pool;

@@ -175,3 +175,133 @@ impl Drop for Change<'_> {
         self.0.0.store(ABSENT, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use core::cell::UnsafeCell;
+    use core::sync::atomic::{AtomicBool, AtomicU32};
+    use std::thread;
+
+    /// What the state guards, in place of a list.
+    struct Guarded {
+        state: State,
+        /// All the same: zero where there is no list, and otherwise the number of the making.
+        list: UnsafeCell<[u64; 8]>,
+    }
+
+    // SAFETY: the cell is touched under holds and changes only, which is what is tested.
+    unsafe impl Sync for Guarded {}
+
+    impl Guarded {
+        const fn new() -> Self {
+            Self { state: State::new(), list: UnsafeCell::new([0; 8]) }
+        }
+
+        /// Writes what is there, word by word, to be seen half-way.
+        fn write(&self, _change: &Change<'_>, value: u64) {
+            for i in 0..8 {
+                let word = self.list.get().cast::<u64>().wrapping_add(i);
+                // SAFETY: the word lies in the array; who changes the state has it alone.
+                unsafe { word.write_volatile(value) };
+            }
+        }
+
+        /// Reads what is there, and checks that it is whole.
+        fn read(&self, _hold: &Hold<'_>) -> u64 {
+            // SAFETY: under a hold nobody writes.
+            let words = unsafe { self.list.get().read_volatile() };
+            assert!(words.iter().all(|&word| word == words[0]) && words[0] != 0, "{words:?}");
+            words[0]
+        }
+    }
+
+    #[test]
+    fn the_phases() {
+        let state = State::new();
+        assert!(matches!(state.close(), Ok(Close::Absent)));
+        assert!(matches!(state.enter(Unit::Entry), Err(LookasideError::Uninitialized)));
+
+        let opening = state.open().unwrap();
+        assert!(matches!(state.open(), Err(LookasideError::Busy)));
+        assert!(matches!(state.close(), Err(LookasideError::Busy)));
+        assert!(matches!(state.enter(Unit::Visitor), Err(LookasideError::Busy)));
+        // A making that fails leaves nothing.
+        drop(opening);
+        assert!(matches!(state.close(), Ok(Close::Absent)));
+
+        state.open().unwrap().into_ready();
+        assert!(matches!(state.open(), Err(LookasideError::AlreadyInitialized)));
+        let visitor = state.enter(Unit::Visitor).unwrap();
+        assert!(matches!(state.close(), Err(LookasideError::Busy)));
+        state.enter(Unit::Entry).unwrap().keep();
+        assert!(matches!(state.close(), Err(LookasideError::EntriesOut(1))));
+        drop(visitor);
+        assert_eq!(state.entries(), 1);
+        // SAFETY: the entry was kept above.
+        drop(unsafe { state.resume(Unit::Entry) });
+        assert!(matches!(state.close(), Ok(Close::Closing(_))));
+        assert!(matches!(state.close(), Ok(Close::Absent)));
+    }
+
+    /// A count that is full does not run over into the next.
+    #[test]
+    fn full_counts_are_refused() {
+        let state = State(AtomicU64::new(READY | VISITORS));
+        assert!(matches!(state.enter(Unit::Visitor), Err(LookasideError::Busy)));
+        drop(state.enter(Unit::Entry).unwrap());
+        let state = State(AtomicU64::new(READY | ENTRIES));
+        assert!(matches!(state.enter(Unit::Entry), Err(LookasideError::Busy)));
+        drop(state.enter(Unit::Visitor).unwrap());
+        assert_eq!(state.entries(), u32::MAX);
+    }
+
+    /// On the host's own processors: nobody sees a list half-made, or uses one that goes away.
+    #[test]
+    fn holds_and_changes_exclude_each_other() {
+        const TURNS: u32 = if cfg!(miri) { 50 } else { 20_000 };
+        static GUARDED: Guarded = Guarded::new();
+        static STOP: AtomicBool = AtomicBool::new(false);
+        let [made, unmade, held] = [const { AtomicU32::new(0) }; 3];
+        thread::scope(|scope| {
+            for id in 0..2_u64 {
+                let (made, unmade) = (&made, &unmade);
+                scope.spawn(move || {
+                    for turn in 0..TURNS {
+                        if let Ok(change) = GUARDED.state.open() {
+                            GUARDED.write(&change, (u64::from(turn) << 1 | id) + 1);
+                            change.into_ready();
+                            made.fetch_add(1, Ordering::Relaxed);
+                        }
+                        thread::yield_now();
+                        if let Ok(Close::Closing(change)) = GUARDED.state.close() {
+                            GUARDED.write(&change, 0);
+                            unmade.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    STOP.store(true, Ordering::Relaxed);
+                });
+            }
+            for unit in [Unit::Visitor, Unit::Entry] {
+                let held = &held;
+                scope.spawn(move || {
+                    while !STOP.load(Ordering::Relaxed) {
+                        if let Ok(hold) = GUARDED.state.enter(unit) {
+                            let first = GUARDED.read(&hold);
+                            held.fetch_add(1, Ordering::Relaxed);
+                            hold.keep();
+                            // SAFETY: it was kept just now.
+                            let hold = unsafe { GUARDED.state.resume(unit) };
+                            assert_eq!(GUARDED.read(&hold), first);
+                        }
+                    }
+                });
+            }
+        });
+        let [made, unmade, held] = [made, unmade, held].map(AtomicU32::into_inner);
+        assert!(made > 0 && held > 0 && (made == unmade || made == unmade + 1), "{made} {unmade} {held}");
+        assert_eq!(GUARDED.state.0.load(Ordering::Relaxed) & !PHASE, 0);
+    }
+}
