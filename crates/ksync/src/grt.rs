@@ -21,7 +21,7 @@
 //!
 //! # Tests
 //! Hosted, each driver of each machine has its own [`Grt`], as each loaded image has in a kernel, so tests that use it can run side by side. A test that does not
-//! [`destroy`](Grt::destroy) it leaks what is in it, which the machine reports.
+//! [`destroy`](Grt::destroy) it leaks what is in it, which the machine reports. A handle must not leave the machine, as nothing may that lies in its pool.
 //!
 //! # Examples
 //! ```

@@ -24,7 +24,8 @@
 //! | shared by threads (`Sync`) if | `T: Send + Sync` | `T: Send + Sync`, `F: Sync` | `T: Send + Sync` | `T: Send + Sync`, `F: Send` |
 //!
 //! Why [`OnceLock`] and [`LazyLock`] never initialise above `APC_LEVEL`, even where nobody else does just then: a DPC that forces one would work in every test and fail in the one run in which
-//! it comes while a thread is initialising. This way it fails in the first.
+//! it comes while a thread is initialising. This way it fails in the first. (The routine of a threaded DPC has to be right at
+//! `DISPATCH_LEVEL` too, so it forces only what has a value.)
 //!
 //! # What "never waits" means
 //! [`OnceCell`] and [`LazyCell`] move the value into its place with all interrupts of the processor held off (`HIGH_LEVEL`). So nothing on that processor can find the value half written, at any
@@ -35,7 +36,8 @@
 //! A static is never dropped: what the value of a static owns is still there when the driver has been unloaded. Keep such values in the driver's state, or take them out in the unload routine with `take_unchecked`.
 //!
 //! Hosted, an ordinary static is one for all machines of the process, as the tests of one binary are, whereas each loaded image has its own in a kernel. Put cells
-//! that tests fill into the driver's state, or into a [`ImageLocal`](crate::sys::ImageLocal), or run the tests that use them one after another and take the value out at the end of each.
+//! that tests fill into the driver's state, or into a [`ImageLocal`](crate::sys::ImageLocal), or run the tests that use them one after another and take the value out at the end of each. What a
+//! machine leaves that stops in an initialiser, as by a bug check, is a static that is being initialised for ever.
 //!
 //! # Examples
 //! ```
@@ -87,7 +89,6 @@ pub const DEREFERENCED_IN_VAIN: u32 = 0x6B73_796C;
 
 /// Stops the system: a dereference has no other way to say that there is no value.
 #[cold]
-#[track_caller]
 fn dereferenced_in_vain<T>(cell: &T, error: NtError) -> ! {
     let cell = core::ptr::from_ref(cell).addr();
     // CAST: the status, sign-extended as C does it.

@@ -85,6 +85,18 @@ impl<'r, T> Handle<'r, T> {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::grt::{Handle, Registry};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let registry = Registry::new();
+    /// registry.register("name", 5u32).unwrap();
+    /// let handle = registry.get::<u32>("name").unwrap();
+    /// assert!(Handle::ptr_eq(&handle, &registry.get("name").unwrap()));
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub fn ptr_eq(one: &Self, other: &Self) -> bool {
         one.entry == other.entry
@@ -127,6 +139,21 @@ impl<'r, T, L: Exclusive> Handle<'r, Locked<T, L>> {
     ///
     /// # Errors
     /// Those of the lock's own [`try_lock`](crate::mutex::PinnedLocked::try_lock).
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::NtError;
+    /// use ksync::grt::Registry;
+    /// use ksync::mutex::FastLocked;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let registry = Registry::new();
+    /// registry.register("name", FastLocked::new(5).unwrap()).unwrap();
+    /// let handle = registry.get::<FastLocked<i32>>("name").unwrap();
+    /// let guard = handle.try_lock().unwrap();
+    /// assert_eq!(handle.try_lock().unwrap_err(), NtError::LOCK_NOT_GRANTED);
+    /// # drop(guard); }).expect_clean();
+    /// ```
     #[inline]
     pub fn try_lock(&self) -> Result<HandleGuard<'r, T, L>> {
         self.acquire(|lock| lock.try_lock())
@@ -187,6 +214,7 @@ impl<T> Drop for Handle<'_, T> {
 
 /// Exclusive access to what a registered lock guards, from [`Handle::lock`]. It keeps the lock alive.
 #[must_use = "the lock is released as soon as the guard is dropped"]
+#[clippy::has_significant_drop]
 pub struct HandleGuard<'r, T, L: Exclusive> {
     /// Dropped first, and borrows from the entry.
     guard: LockedGuard<'r, T, L>,

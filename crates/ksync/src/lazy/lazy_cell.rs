@@ -40,6 +40,17 @@ impl<T, F: Fn() -> T> LazyCell<T, F> {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lazy::LazyCell;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let name = String::from("Ada");
+    /// let greeting = LazyCell::new(|| name.clone() + "!");
+    /// assert_eq!(*greeting, "Ada!");
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub const fn new(init: F) -> Self {
         Self { value: OnceCell::new(), entered: Entered::new(), init }
@@ -126,6 +137,14 @@ impl<T, F> LazyCell<T, F> {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lazy::LazyCell;
+    ///
+    /// let mut value = LazyCell::new(|| 5);
+    /// assert_eq!(LazyCell::get_mut(&mut value), None);
+    /// ```
     #[inline]
     #[must_use]
     pub fn get_mut(this: &mut Self) -> Option<&mut T> {
@@ -139,6 +158,19 @@ impl<T, F> LazyCell<T, F> {
     ///
     /// # Safety
     /// No reference to the value is used any more, and nobody uses the cell while this runs.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lazy::LazyCell;
+    ///
+    /// static NAMES: LazyCell<Vec<&str>> = LazyCell::new(|| vec!["Ada"]);
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert_eq!(NAMES.len(), 1);
+    /// // In the unload routine. SAFETY: nothing of the driver runs any more.
+    /// drop(unsafe { LazyCell::take_unchecked(&NAMES) });
+    /// # }).expect_clean();
+    /// ```
     #[must_use = "the value is dropped when this is"]
     pub unsafe fn take_unchecked(this: &Self) -> Option<T> {
         // SAFETY: by this function's own contract.

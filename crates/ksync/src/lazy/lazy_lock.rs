@@ -131,6 +131,14 @@ impl<T, F> LazyLock<T, F> {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lazy::LazyLock;
+    ///
+    /// let mut value = LazyLock::new(|| 5);
+    /// assert_eq!(LazyLock::get_mut(&mut value), None);
+    /// ```
     #[inline]
     #[must_use]
     pub fn get_mut(this: &mut Self) -> Option<&mut T> {
@@ -144,6 +152,21 @@ impl<T, F> LazyLock<T, F> {
     ///
     /// # Safety
     /// No reference to the value is used any more, and nobody uses the cell while this runs.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::NtError;
+    /// use ksync::lazy::LazyLock;
+    ///
+    /// static NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| vec!["Ada"]);
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert_eq!(NAMES.len(), 1);
+    /// // In the unload routine. SAFETY: nothing of the driver runs any more.
+    /// drop(unsafe { LazyLock::take_unchecked(&NAMES) });
+    /// assert_eq!(LazyLock::force(&NAMES), Err(NtError::INVALID_DEVICE_STATE));
+    /// # }).expect_clean();
+    /// ```
     #[must_use = "the value is dropped when this is"]
     pub unsafe fn take_unchecked(this: &Self) -> Option<T> {
         // SAFETY: by this function's own contract.

@@ -10,7 +10,7 @@
 //! A node lies in the frame of the thread that waits, with an event of its own. Nodes are pushed one by one, and leave all at once when the one who ran the initialiser takes the word's pointer: it
 //! alone walks them, and wakes each. Those who still have no value then look again.
 //!
-//! `ExInitializeOnce`'s relative `RtlRunOnceExecuteOnce` is not used: it has no way to say that it would wait, and its users at `DISPATCH_LEVEL` and its recursive users hang.
+//! NT's own `RtlRunOnceExecuteOnce` is not used: it may be called at `<= APC_LEVEL` only, even where there is a value, and whoever calls it again from within waits for himself.
 
 use core::cell::Cell;
 use core::fmt;

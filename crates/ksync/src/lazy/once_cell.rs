@@ -52,6 +52,14 @@ impl<T> OnceCell<T> {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lazy::OnceCell;
+    ///
+    /// static CELL: OnceCell<u32> = OnceCell::new();
+    /// assert_eq!(CELL.get(), None);
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         Self { state: AtomicU8::new(EMPTY), value: UnsafeCell::new(MaybeUninit::uninit()), _owns: PhantomData }
@@ -317,6 +325,14 @@ impl<T> OnceCell<T> {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lazy::OnceCell;
+    ///
+    /// assert_eq!(OnceCell::from(5).into_inner(), Some(5));
+    /// assert_eq!(OnceCell::<u32>::new().into_inner(), None);
+    /// ```
     #[must_use]
     pub fn into_inner(mut self) -> Option<T> {
         self.take()

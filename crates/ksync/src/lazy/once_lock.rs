@@ -348,6 +348,14 @@ impl<T> OnceLock<T> {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lazy::OnceLock;
+    ///
+    /// assert_eq!(OnceLock::from(5).into_inner(), Some(5));
+    /// assert_eq!(OnceLock::<u32>::new().into_inner(), None);
+    /// ```
     #[must_use]
     pub fn into_inner(mut self) -> Option<T> {
         self.take()
