@@ -11,11 +11,10 @@
 //! A level is one number per processor, so what raises it has to lower it in the reverse order. Guards (a [`RaisedIrql`], the guard of a spin lock) are values that can be
 //! dropped in any order. Dropping one never lowers the level below what it was before the *first* of them, never raises it, and never leaves a lock unreleased. In
 //! the reverse order, levels go as one expects. In another order:
-//! - of guards of one level, the one that raised returns to the level before it when it is dropped, and those that remain are held at that lower level: locks stay
-//!   locked, but DPCs and other threads can now interrupt the holder and spin on them. When the remaining guards are dropped the level stays;
+//! - of guards at `DISPATCH_LEVEL`, the last that is dropped returns to the level before the first, whichever that is;
 //! - a guard of a lower level that is dropped under one of a higher level leaves the level alone; the lower level is what remains in the end, for the thread's lifetime.
 //!
-//! Neither is unsound, and both are mistakes: the hosted kernel shows them. Closures ([`with_raised`], `with` of the spin locks) and the level tokens exclude them.
+//! The second is a mistake, though not an unsound one. Closures ([`with_raised`], `with` of the spin locks) and the level tokens exclude them.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -24,7 +23,11 @@ use ksync_sys as sys;
 
 use crate::error::{NtError, Result};
 
+mod nesting;
 mod token;
+
+pub(crate) use nesting::First;
+pub use nesting::Raised;
 
 pub use token::{Apc, AtMost, Dispatch, Dynamic, Level, Passive, StaticLevel};
 
@@ -157,7 +160,12 @@ pub fn raise(level: Irql) -> Result<RaisedIrql> {
         // SAFETY: the new level is above the present one.
         unsafe { sys::KfRaiseIrql(level.0) };
     }
-    Ok(RaisedIrql { level, old, _not_send: PhantomData })
+    let among = (level == Irql::DISPATCH).then(|| {
+        // SAFETY: the routine reads a word of the processor's; it asks nothing of its caller.
+        let thread = unsafe { sys::KeGetCurrentThread() };
+        if old < level { Raised::Apart(First::new(old, thread)) } else { Raised::inside(thread) }
+    });
+    Ok(RaisedIrql { level, old, among, _not_send: PhantomData })
 }
 
 /// Runs a closure at a raised level and returns to the level before.
@@ -196,6 +204,8 @@ pub struct RaisedIrql {
     level: Irql,
     /// The level before.
     old: Irql,
+    /// How the guard stands to others at `DISPATCH_LEVEL`, if it is at that level and not for this library's own use.
+    among: Option<Raised>,
     _not_send: PhantomData<*mut ()>,
 }
 
@@ -215,7 +225,10 @@ impl RaisedIrql {
 
 impl Drop for RaisedIrql {
     fn drop(&mut self) {
-        restore(self.level, self.old);
+        match self.among {
+            Some(among) => among.release(|_| (), || ()),
+            None => restore(self.level, self.old),
+        }
     }
 }
 
@@ -242,7 +255,7 @@ pub(crate) fn raise_again(level: Irql) -> Option<RaisedIrql> {
 fn raise_below(level: Irql) -> RaisedIrql {
     // SAFETY: the caller found the present level to be below.
     let old = unsafe { sys::KfRaiseIrql(level.0) };
-    RaisedIrql { level, old: Irql(old), _not_send: PhantomData }
+    RaisedIrql { level, old: Irql(old), among: None, _not_send: PhantomData }
 }
 
 /// Checks that the current level is `DISPATCH_LEVEL`.

@@ -77,7 +77,7 @@ pub use reentrant::{PinnedReentrantKMutex, ReentrantGuard, ReentrantKMutex, Reen
 pub use resource::ResouceLocked;
 pub use resource::{PinnedResourceLocked, Resource, ResourceLocked, ResourceLockedGuard, ResourceSharedGuard};
 pub use rundown::{CacheAwareRundown, CacheAwareRundownGuard, Rundown, RundownGuard};
-pub use spin::{PinnedSpinLocked, Raised, Spin, SpinLocked, SpinLockedGuard};
+pub use spin::{PinnedSpinLocked, Spin, SpinLocked, SpinLockedGuard};
 pub use spin_rw::{PinnedSpinRwLocked, SpinRw, SpinRwLocked, SpinRwLockedGuard, SpinRwSharedGuard};
 
 /// The bug check for a lock in place that is dropped while the kernel still links to it: its holder forgot a guard, or the level forbids taking it out of the

@@ -25,7 +25,7 @@ use super::guard::LockedGuard;
 use super::locked::{Locked, PinnedLocked};
 use super::placement::Inline;
 use crate::error::{NtError, Result};
-use crate::irql::{self, AtMost, Dispatch, Irql, StaticLevel};
+use crate::irql::{self, AtMost, Dispatch, First, Irql, Raised, StaticLevel};
 
 /// Data under an in-stack queued spin lock.
 ///
@@ -70,14 +70,12 @@ pub struct InStackQueueState {
     owner: Owner,
 }
 
-/// Which pair of routines an acquisition is of.
+/// Which pair of routines an acquisition is of, if it raised the level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Pair {
-    /// The one that raises and restores the level.
-    Raising,
-    /// The one that leaves it at `DISPATCH_LEVEL`.
-    AtDpcLevel,
-    /// The one for threaded DPCs, which raises and restores where that is needed.
+    /// The ordinary one.
+    Ordinary,
+    /// The one for threaded DPCs.
     ForDpc,
 }
 
@@ -95,6 +93,8 @@ pub struct LockedQueueHandle<'lock> {
     held: Cell<Option<NonNull<InStackQueueState>>>,
     /// How it was acquired.
     pair: Cell<Pair>,
+    /// What that did to the level.
+    raised: Cell<Raised>,
     _lock: PhantomData<&'lock InStackQueueState>,
     _pinned: PhantomPinned,
     _not_send: PhantomData<*mut ()>,
@@ -114,7 +114,8 @@ impl LockedQueueHandle<'_> {
         Self {
             place: UnsafeCell::new(MaybeUninit::uninit()),
             held: Cell::new(None),
-            pair: Cell::new(Pair::Raising),
+            pair: Cell::new(Pair::Ordinary),
+            raised: Cell::new(Raised::Not),
             _lock: PhantomData,
             _pinned: PhantomPinned,
             _not_send: PhantomData,
@@ -133,19 +134,18 @@ impl LockedQueueHandle<'_> {
         let Some(state) = self.held.take() else { return };
         // SAFETY: by the type's invariant the handle holds this lock, whose memory outlives it (`'lock`).
         unsafe { state.as_ref() }.owner.clear();
-        match self.pair.get() {
-            // A guard that raised is the only one of its level that did, and nothing lowers the level before it does. So the level is `DISPATCH_LEVEL`.
-            // SAFETY: by the type's invariant the place is linked by the routine that this one undoes.
-            Pair::Raising => unsafe { sys::KeReleaseInStackQueuedSpinLock(self.place()) },
-            Pair::AtDpcLevel => {
-                // The guard that raised the level may have been dropped before this one.
-                let _raised = irql::raise_again(Irql::DISPATCH);
-                // SAFETY: as above. IRQL: `DISPATCH_LEVEL` or above.
-                unsafe { sys::KeReleaseInStackQueuedSpinLockFromDpcLevel(self.place()) };
-            }
-            // SAFETY: as above.
-            Pair::ForDpc => unsafe { sys::KeReleaseInStackQueuedSpinLockForDpc(self.place()) },
-        }
+        let place = self.place();
+        // The place keeps the level before, so that it need not be said.
+        self.raised.get().release(
+            |_| match self.pair.get() {
+                // SAFETY: by the type's invariant the place is linked by the routine that this one undoes. The level is `DISPATCH_LEVEL`.
+                Pair::ForDpc => unsafe { sys::KeReleaseInStackQueuedSpinLockForDpc(place) },
+                // SAFETY: as above.
+                Pair::Ordinary => unsafe { sys::KeReleaseInStackQueuedSpinLock(place) },
+            },
+            // SAFETY: by the type's invariant the place is linked. The level is `DISPATCH_LEVEL` or above.
+            || unsafe { sys::KeReleaseInStackQueuedSpinLockFromDpcLevel(place) },
+        );
     }
 }
 
@@ -233,11 +233,7 @@ impl<T: ?Sized> PinnedLocked<T, InStackQueue> {
         &'lock self,
         handle: &'a mut Pin<&mut LockedQueueHandle<'lock>>,
     ) -> Result<LockedGuard<'a, T, InStackQueue>> {
-        let level = irql::current();
-        if level > Irql::DISPATCH {
-            return Err(NtError::IRQL_TOO_HIGH);
-        }
-        self.acquire(handle, if level == Irql::DISPATCH { Pair::AtDpcLevel } else { Pair::Raising })
+        self.acquire(handle, Pair::Ordinary)
     }
 
     /// Acquires the lock in a DPC, where the level is `DISPATCH_LEVEL` already.
@@ -256,7 +252,7 @@ impl<T: ?Sized> PinnedLocked<T, InStackQueue> {
         handle: &'a mut Pin<&mut LockedQueueHandle<'lock>>,
     ) -> Result<LockedGuard<'a, T, InStackQueue>> {
         irql::require_dispatch()?;
-        self.acquire(handle, Pair::AtDpcLevel)
+        self.acquire(handle, Pair::Ordinary)
     }
 
     /// Acquires the lock in a threaded DPC, which runs at `PASSIVE_LEVEL` or at `DISPATCH_LEVEL`, as the system is set up.
@@ -274,7 +270,6 @@ impl<T: ?Sized> PinnedLocked<T, InStackQueue> {
         &'lock self,
         handle: &'a mut Pin<&mut LockedQueueHandle<'lock>>,
     ) -> Result<LockedGuard<'a, T, InStackQueue>> {
-        irql::require_at_most(Irql::DISPATCH)?;
         self.acquire(handle, Pair::ForDpc)
     }
 
@@ -352,13 +347,17 @@ impl<T: ?Sized> PinnedLocked<T, InStackQueue> {
         run(unsafe { &mut *self.data_ptr() }, &mut Irql::made())
     }
 
-    /// Acquires the lock by one pair of routines, whose level the caller has checked.
+    /// Acquires the lock by one pair of routines.
     #[inline]
     fn acquire<'a, 'lock>(
         &'lock self,
         handle: &'a mut Pin<&mut LockedQueueHandle<'lock>>,
         pair: Pair,
     ) -> Result<LockedGuard<'a, T, InStackQueue>> {
+        let level = irql::current();
+        if level > Irql::DISPATCH {
+            return Err(NtError::IRQL_TOO_HIGH);
+        }
         let handle: &'a LockedQueueHandle<'lock> = handle;
         if handle.held.get().is_some() {
             return Err(NtError::INVALID_DEVICE_STATE);
@@ -367,18 +366,24 @@ impl<T: ?Sized> PinnedLocked<T, InStackQueue> {
         let state: &'lock InStackQueueState = unsafe { &*self.state() };
         let thread = state.owner.refuse_recursion()?;
         let (lock, place) = (state.lock.get(), handle.place());
-        match pair {
+        let raised = if level == Irql::DISPATCH {
             // SAFETY: the lock is initialised and not held by this processor; the place is in no queue, is pinned, and leaves the queue before its
-            // memory goes. IRQL: checked by the caller.
-            Pair::Raising => unsafe { sys::KeAcquireInStackQueuedSpinLock(lock, place) },
-            // SAFETY: as above.
-            Pair::AtDpcLevel => unsafe { sys::KeAcquireInStackQueuedSpinLockAtDpcLevel(lock, place) },
-            // SAFETY: as above.
-            Pair::ForDpc => unsafe { sys::KeAcquireInStackQueuedSpinLockForDpc(lock, place) },
-        }
+            // memory goes. IRQL: checked.
+            unsafe { sys::KeAcquireInStackQueuedSpinLockAtDpcLevel(lock, place) };
+            Raised::inside(thread)
+        } else {
+            match pair {
+                // SAFETY: as above.
+                Pair::Ordinary => unsafe { sys::KeAcquireInStackQueuedSpinLock(lock, place) },
+                // SAFETY: as above.
+                Pair::ForDpc => unsafe { sys::KeAcquireInStackQueuedSpinLockForDpc(lock, place) },
+            }
+            Raised::Together(First::new(level, thread))
+        };
         state.owner.set(thread);
         // INVARIANT: the place is linked by this acquisition.
         handle.pair.set(pair);
+        handle.raised.set(raised);
         handle.held.set(Some(NonNull::from(state)));
         // SAFETY: the lock was acquired, and is released through this handle, which the guard borrows.
         Ok(unsafe { LockedGuard::new(self, NonNull::from(handle).cast()) })

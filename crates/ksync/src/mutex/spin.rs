@@ -19,7 +19,7 @@ use super::guard::LockedGuard;
 use super::locked::{Locked, PinnedLocked};
 use super::placement::Inline;
 use crate::error::{NtError, Result};
-use crate::irql::{self, Irql};
+use crate::irql::{self, First, Irql, Raised};
 
 /// Data under a spin lock.
 ///
@@ -62,17 +62,6 @@ pub struct SpinState {
     owner: Owner,
 }
 
-/// What an acquisition did to the level, which its release undoes.
-#[derive(Clone, Copy, Debug)]
-pub enum Raised {
-    /// It raised the level and took the lock in one call.
-    Together(Irql),
-    /// It raised the level in a call of its own.
-    Apart(Irql),
-    /// Nothing: the level was `DISPATCH_LEVEL`.
-    Not,
-}
-
 impl SpinState {
     /// The lock's word.
     #[inline]
@@ -108,22 +97,13 @@ unsafe impl Backend for Spin {
         // SAFETY: the state is valid, and all of its fields can be shared.
         let state = unsafe { &*state };
         state.owner.clear();
-        match raised {
-            // A guard that raised is the only one of its level that did, and nothing lowers the level before it does. So the level is `DISPATCH_LEVEL`.
-            // SAFETY: the lock is held by an acquisition of the same kind, which found this level.
-            Raised::Together(old) => unsafe { sys::KeReleaseSpinLock(state.lock.get(), old.get()) },
-            Raised::Apart(old) => {
-                // SAFETY: the lock is held, and the level is `DISPATCH_LEVEL` as above.
-                unsafe { sys::KeReleaseSpinLockFromDpcLevel(state.lock.get()) };
-                irql::restore(Irql::DISPATCH, old);
-            }
-            Raised::Not => {
-                // The guard that raised the level may have been dropped before this one.
-                let _raised = irql::raise_again(Irql::DISPATCH);
-                // SAFETY: the lock is held, and the level is `DISPATCH_LEVEL` or above.
-                unsafe { sys::KeReleaseSpinLockFromDpcLevel(state.lock.get()) };
-            }
-        }
+        let lock = state.lock.get();
+        raised.release(
+            // SAFETY: the lock is held by the routine that this one undoes, and the level is `DISPATCH_LEVEL`.
+            |old| unsafe { sys::KeReleaseSpinLock(lock, old) },
+            // SAFETY: the lock is held, and the level is `DISPATCH_LEVEL` or above.
+            || unsafe { sys::KeReleaseSpinLockFromDpcLevel(lock) },
+        );
     }
 
     #[inline]
@@ -151,10 +131,11 @@ unsafe impl Exclusive for Spin {
         let raised = if level == Irql::DISPATCH {
             // SAFETY: the lock is initialised and not held by this processor. IRQL: checked.
             unsafe { sys::KeAcquireSpinLockAtDpcLevel(state.lock.get()) };
-            Raised::Not
+            Raised::inside(thread)
         } else {
             // SAFETY: as above.
-            Raised::Together(Irql::new(unsafe { sys::KeAcquireSpinLockRaiseToDpc(state.lock.get()) }))
+            let old = unsafe { sys::KeAcquireSpinLockRaiseToDpc(state.lock.get()) };
+            Raised::Together(First::new(Irql::new(old), thread))
         };
         state.owner.set(thread);
         Ok(raised)
@@ -168,12 +149,10 @@ unsafe impl Exclusive for Spin {
         }
         // SAFETY: the state is valid, and all of its fields can be shared.
         let state = unsafe { &*state };
-        let raised = if level == Irql::DISPATCH {
-            Raised::Not
-        } else {
+        if level < Irql::DISPATCH {
             // SAFETY: the level is below.
-            Raised::Apart(Irql::new(unsafe { sys::KfRaiseIrql(sys::DISPATCH_LEVEL) }))
-        };
+            unsafe { sys::KfRaiseIrql(sys::DISPATCH_LEVEL) };
+        }
         // SAFETY: the lock is initialised. IRQL: raised.
         if unsafe { sys::KeTryToAcquireSpinLockAtDpcLevel(state.lock.get()) } == sys::FALSE {
             irql::restore(Irql::DISPATCH, level);
@@ -186,7 +165,7 @@ unsafe impl Exclusive for Spin {
             return Err(NtError::LOCK_NOT_GRANTED);
         }
         state.owner.set(thread);
-        Ok(raised)
+        Ok(if level < Irql::DISPATCH { Raised::Apart(First::new(level, thread)) } else { Raised::inside(thread) })
     }
 }
 
@@ -230,6 +209,6 @@ impl<T: ?Sized> PinnedLocked<T, Spin> {
         unsafe { sys::KeAcquireSpinLockAtDpcLevel(state.lock.get()) };
         state.owner.set(thread);
         // SAFETY: the lock was acquired without a change of level.
-        Ok(unsafe { LockedGuard::new(self, Raised::Not) })
+        Ok(unsafe { LockedGuard::new(self, Raised::inside(thread)) })
     }
 }

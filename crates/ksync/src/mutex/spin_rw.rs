@@ -18,9 +18,8 @@ use super::backend::{Backend, ConstInit, Exclusive, Owner, SendAndSync, Shared, 
 use super::guard::{LockedGuard, SharedGuard};
 use super::locked::{Locked, PinnedLocked};
 use super::placement::Inline;
-use super::spin::Raised;
 use crate::error::{NtError, Result};
-use crate::irql::{self, Irql};
+use crate::irql::{self, First, Irql, Raised};
 
 /// Data under a reader-writer spin lock.
 ///
@@ -73,12 +72,18 @@ fn level() -> Result<Irql> {
 
 /// Raises to `DISPATCH_LEVEL` from a level that [`level`] returned.
 #[inline]
-fn raise(level: Irql) -> Raised {
-    if level == Irql::DISPATCH {
-        return Raised::Not;
+fn raise(level: Irql) {
+    if level < Irql::DISPATCH {
+        // SAFETY: the level is below.
+        unsafe { sys::KfRaiseIrql(sys::DISPATCH_LEVEL) };
     }
-    // SAFETY: the level is below.
-    Raised::Apart(Irql::new(unsafe { sys::KfRaiseIrql(sys::DISPATCH_LEVEL) }))
+}
+
+/// What an acquisition after [`raise`] did to the level.
+#[inline]
+fn raised(level: Irql) -> Raised {
+    let thread = current_thread();
+    if level < Irql::DISPATCH { Raised::Apart(First::new(level, thread)) } else { Raised::inside(thread) }
 }
 
 impl SpinRwState {
@@ -115,22 +120,13 @@ unsafe impl Backend for SpinRw {
         // SAFETY: the state is valid, and all of its fields can be shared.
         let state = unsafe { &*state };
         state.owner.clear();
-        match raised {
-            // A guard that raised is the only one of its level that did, and nothing lowers the level before it does. So the level is `DISPATCH_LEVEL`.
-            // SAFETY: the lock is held exclusively, by an acquisition that found this level.
-            Raised::Together(old) => unsafe { sys::ExReleaseSpinLockExclusive(state.lock.get(), old.get()) },
-            Raised::Apart(old) => {
-                // SAFETY: the lock is held exclusively, and the level is `DISPATCH_LEVEL` as above.
-                unsafe { sys::ExReleaseSpinLockExclusiveFromDpcLevel(state.lock.get()) };
-                irql::restore(Irql::DISPATCH, old);
-            }
-            Raised::Not => {
-                // The guard that raised the level may have been dropped before this one.
-                let _raised = irql::raise_again(Irql::DISPATCH);
-                // SAFETY: the lock is held exclusively, and the level is `DISPATCH_LEVEL` or above.
-                unsafe { sys::ExReleaseSpinLockExclusiveFromDpcLevel(state.lock.get()) };
-            }
-        }
+        let lock = state.lock.get();
+        raised.release(
+            // SAFETY: the lock is held exclusively by the routine that this one undoes, and the level is `DISPATCH_LEVEL`.
+            |old| unsafe { sys::ExReleaseSpinLockExclusive(lock, old) },
+            // SAFETY: the lock is held exclusively, and the level is `DISPATCH_LEVEL` or above.
+            || unsafe { sys::ExReleaseSpinLockExclusiveFromDpcLevel(lock) },
+        );
     }
 
     #[inline]
@@ -154,10 +150,11 @@ unsafe impl Exclusive for SpinRw {
         let raised = if level == Irql::DISPATCH {
             // SAFETY: the lock is initialised. IRQL: checked.
             unsafe { sys::ExAcquireSpinLockExclusiveAtDpcLevel(state.lock.get()) };
-            Raised::Not
+            Raised::inside(thread)
         } else {
             // SAFETY: as above.
-            Raised::Together(Irql::new(unsafe { sys::ExAcquireSpinLockExclusive(state.lock.get()) }))
+            let old = unsafe { sys::ExAcquireSpinLockExclusive(state.lock.get()) };
+            Raised::Together(First::new(Irql::new(old), thread))
         };
         state.owner.set(thread);
         Ok(raised)
@@ -168,14 +165,14 @@ unsafe impl Exclusive for SpinRw {
         let level = level()?;
         // SAFETY: the state is valid, and all of its fields can be shared.
         let state = unsafe { &*state };
-        let raised = raise(level);
+        raise(level);
         // SAFETY: the lock is initialised. IRQL: raised.
         if unsafe { sys::ExTryAcquireSpinLockExclusiveAtDpcLevel(state.lock.get()) } == 0 {
             irql::restore(Irql::DISPATCH, level);
             return Err(NtError::LOCK_NOT_GRANTED);
         }
         state.owner.set(current_thread());
-        Ok(raised)
+        Ok(raised(level))
     }
 }
 
@@ -188,14 +185,15 @@ unsafe impl Shared for SpinRw {
         let level = level()?;
         // SAFETY: the state is valid, and all of its fields can be shared.
         let state = unsafe { &*state };
-        state.owner.refuse_recursion()?;
+        let thread = state.owner.refuse_recursion()?;
         if level == Irql::DISPATCH {
             // SAFETY: the lock is initialised. IRQL: checked.
             unsafe { sys::ExAcquireSpinLockSharedAtDpcLevel(state.lock.get()) };
-            Ok(Raised::Not)
+            Ok(Raised::inside(thread))
         } else {
             // SAFETY: as above.
-            Ok(Raised::Together(Irql::new(unsafe { sys::ExAcquireSpinLockShared(state.lock.get()) })))
+            let old = unsafe { sys::ExAcquireSpinLockShared(state.lock.get()) };
+            Ok(Raised::Together(First::new(Irql::new(old), thread)))
         }
     }
 
@@ -204,34 +202,25 @@ unsafe impl Shared for SpinRw {
         let level = level()?;
         // SAFETY: the state is valid, and all of its fields can be shared.
         let state = unsafe { &*state };
-        let raised = raise(level);
+        raise(level);
         // SAFETY: the lock is initialised. IRQL: raised.
         if unsafe { sys::ExTryAcquireSpinLockSharedAtDpcLevel(state.lock.get()) } == 0 {
             irql::restore(Irql::DISPATCH, level);
             return Err(NtError::LOCK_NOT_GRANTED);
         }
-        Ok(raised)
+        Ok(raised(level))
     }
 
     #[inline]
     unsafe fn unlock_shared(state: *mut SpinRwState, raised: Raised) {
         // SAFETY: the state is valid, and all of its fields can be shared.
         let lock = unsafe { &*state }.lock.get();
-        match raised {
-            // SAFETY: the lock is held shared, by an acquisition that found this level; the level is `DISPATCH_LEVEL` as for exclusive access.
-            Raised::Together(old) => unsafe { sys::ExReleaseSpinLockShared(lock, old.get()) },
-            Raised::Apart(old) => {
-                // SAFETY: the lock is held shared, and the level is `DISPATCH_LEVEL` as above.
-                unsafe { sys::ExReleaseSpinLockSharedFromDpcLevel(lock) };
-                irql::restore(Irql::DISPATCH, old);
-            }
-            Raised::Not => {
-                // The guard that raised the level may have been dropped before this one.
-                let _raised = irql::raise_again(Irql::DISPATCH);
-                // SAFETY: the lock is held shared, and the level is `DISPATCH_LEVEL` or above.
-                unsafe { sys::ExReleaseSpinLockSharedFromDpcLevel(lock) };
-            }
-        }
+        raised.release(
+            // SAFETY: the lock is held shared by the routine that this one undoes, and the level is `DISPATCH_LEVEL`.
+            |old| unsafe { sys::ExReleaseSpinLockShared(lock, old) },
+            // SAFETY: the lock is held shared, and the level is `DISPATCH_LEVEL` or above.
+            || unsafe { sys::ExReleaseSpinLockSharedFromDpcLevel(lock) },
+        );
     }
 }
 
