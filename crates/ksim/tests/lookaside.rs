@@ -425,3 +425,27 @@ fn interlocked_lists_under_many_schedules() {
         outcome.expect_clean();
     }
 }
+
+#[test]
+fn rule_63_must_succeed_pool_is_no_more() {
+    let stop = crash(0xc2, || {
+        raw!(ExAllocatePoolWithTag(NonPagedPool | 2, 8, TAG));
+    });
+    assert_eq!(stop.parameters, [0x9a, 2, 8, u64::from(TAG)]);
+}
+
+#[test]
+fn rule_63_flags_name_exactly_one_pool() {
+    run(|| {
+        for flags in
+            [0, POOL_FLAG_UNINITIALIZED, POOL_FLAG_PAGED | POOL_FLAG_NON_PAGED, POOL_FLAG_NON_PAGED | POOL_FLAG_NON_PAGED_EXECUTE]
+        {
+            assert_eq!(raw!(ExAllocatePool2(flags, 8, TAG)), null_mut(), "{flags:#x}");
+        }
+        free(raw!(ExAllocatePool2(POOL_FLAG_NON_PAGED_EXECUTE, 8, TAG)));
+    });
+    let stop = crash(0x1e, || {
+        raw!(ExAllocatePool2(POOL_FLAG_RAISE_ON_FAILURE, 8, TAG));
+    });
+    assert_eq!(stop.parameters[0], u64::from(STATUS_INVALID_PARAMETER as u32));
+}
