@@ -1,6 +1,7 @@
 //! Cells: initialised once or by the first, waited for or never, under many schedules.
 
 use core::cell::Cell;
+use core::ffi::c_void;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,6 +14,7 @@ use ksync::dpc::Dpc;
 use ksync::error::Result;
 use ksync::irql::{self, Irql};
 use ksync::lazy::{self, LazyCell, LazyLock, OnceCell, OnceLock};
+use ksync::sys;
 use ksync::thread::{self, this_thread};
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
@@ -57,10 +59,10 @@ fn sleep(milliseconds: u64) {
 /// Runs code at a level that guards do not raise to.
 fn at_level<R>(level: u8, code: impl FnOnce() -> R) -> R {
     // SAFETY: the level is above the present one, and taken back below.
-    let old = unsafe { ksync::sys::KfRaiseIrql(level) };
+    let old = unsafe { sys::KfRaiseIrql(level) };
     let result = code();
     // SAFETY: as above.
-    unsafe { ksync::sys::KeLowerIrql(old) };
+    unsafe { sys::KeLowerIrql(old) };
     result
 }
 
@@ -439,6 +441,70 @@ fn ksync_54_recursion_is_an_error() {
     });
 }
 
+/// An APC and what it runs.
+#[repr(C)]
+struct Interruption<'a> {
+    apc: core::mem::MaybeUninit<sys::KAPC>,
+    code: &'a dyn Fn(),
+}
+
+unsafe extern "system-unwind" fn run_apc(
+    apc: *mut sys::KAPC,
+    _: *mut sys::PKNORMAL_ROUTINE,
+    _: *mut *mut c_void,
+    _: *mut *mut c_void,
+    _: *mut *mut c_void,
+) {
+    // SAFETY: the APC is the beginning of an interruption.
+    let code = unsafe { (*apc.cast::<Interruption<'_>>()).code };
+    code();
+}
+
+/// Runs code in a special kernel APC that interrupts the present thread.
+fn interrupt(code: &dyn Fn()) {
+    let mut interruption = Interruption { apc: core::mem::MaybeUninit::uninit(), code };
+    let apc = (&raw mut interruption).cast::<sys::KAPC>();
+    // SAFETY: the routine reads a word of the processor's.
+    let thread = unsafe { sys::KeGetCurrentThread() };
+    let (mode, null) = (sys::KernelMode, core::ptr::null_mut());
+    // SAFETY: the APC is valid for writes, and is not moved.
+    unsafe { sys::KeInitializeApc(apc, thread, sys::OriginalApcEnvironment, Some(run_apc), None, None, mode, null) };
+    // SAFETY: the APC outlives its use: at PASSIVE_LEVEL it is delivered before this returns.
+    assert_ne!(unsafe { sys::KeInsertQueueApc(apc, null, null, 0) }, 0);
+}
+
+/// An APC may wait, but not for the thread that it has interrupted.
+#[test]
+fn an_apc_that_interrupts_the_initialiser_is_refused() {
+    static INTERRUPTED: LazyCell<u32> = LazyCell::new(|| {
+        if irql::current() == Irql::APC {
+            return 2;
+        }
+        interrupt(&|| assert_eq!(*INTERRUPTED, 2));
+        1
+    });
+    on_machine(|| {
+        let (lock, ran) = (OnceLock::new(), Cell::new(0));
+        let value = lock.get_or_init(|| {
+            interrupt(&|| {
+                assert_eq!(irql::current(), Irql::APC);
+                assert_eq!(lock.get_or_init(|| 2), Err(NtError::WOULD_DEADLOCK));
+                assert_eq!(lock.wait(), Err(NtError::WOULD_DEADLOCK));
+                assert_eq!(lock.set(2).unwrap_err().error, NtError::WOULD_DEADLOCK);
+                ran.set(ran.get() + 1);
+            });
+            1
+        });
+        assert_eq!((value, ran.get()), (Ok(&1), 1));
+
+        // These have their own way.
+        let cell = OnceCell::new();
+        assert_eq!(*cell.get_or_init(|| (interrupt(&|| assert_eq!(*cell.get_or_init(|| 2), 2)), 1).1), 2);
+        assert_eq!(*INTERRUPTED, 2);
+        Ok(())
+    });
+}
+
 #[test]
 fn recursion_of_lazy_values_is_an_error() {
     static LOCK: LazyLock<Result<u32>> = LazyLock::new(|| LazyLock::force(&LOCK).map(|_| 1));
@@ -799,7 +865,7 @@ fn statics_of_each_kind() {
 #[test]
 fn statics_of_which_each_machine_has_its_own() {
     // SAFETY: an empty cell owns nothing, and nothing points to it.
-    static LOCK: ksync::sys::ImageLocal<OnceLock<u64>> = unsafe { ksync::sys::ImageLocal::new(OnceLock::new()) };
+    static LOCK: sys::ImageLocal<OnceLock<u64>> = unsafe { sys::ImageLocal::new(OnceLock::new()) };
     std::thread::scope(|scope| {
         for first in [0, 1000] {
             scope.spawn(move || {
