@@ -133,7 +133,7 @@ impl Machine {
     }
 
     /// Whether the order of locks is checked: two orders that form a cycle are bug check 0xC4 (0x1001), whether the run came to a deadlock or not.
-    /// Off by default.
+    /// Off by default: spin locks whose memory is used again for other locks, as on a stack, can be taken for each other.
     pub fn check_lock_order(mut self, check: bool) -> Self {
         self.config.lock_order = check;
         self
@@ -536,6 +536,7 @@ impl MachineCell {
                 kernel.clock.advance_to(time);
                 kernel.record(Operation::AdvanceClock, 0, time);
                 let expired = kernel.expire();
+                kernel.prefetch_expiries();
                 drop(kernel);
                 if let Err(fault) = expired {
                     self.stop_with(*fault, None);

@@ -306,7 +306,6 @@ fn a_dpc_may_notify() {
 }
 
 #[test]
-#[ignore = "in a DPC on an idle processor ksim's KeGetCurrentThread returns null, which SpinLocked takes for its owner"]
 fn a_dpc_on_an_idle_processor_may_notify() {
     for seed in 0..SEEDS {
         dpcs_notify(seed, Some((seed % 4) as u32));

@@ -297,7 +297,6 @@ fn it_may_move_while_nobody_uses_it() {
 }
 
 #[test]
-#[ignore = "ksim takes a reference of 1 at an address that it does not know for one that was never initialised (0xC4)"]
 fn it_may_move_when_it_has_run_down() {
     on_machine(|| {
         let over = Rundown::new();

@@ -81,7 +81,8 @@ impl Kernel {
         }
         // SAFETY: by the caller's contract.
         unsafe { dpc.write(layout::dpc(routine, context, threaded)) };
-        let state = DpcState { importance: MediumImportance, target: None, threaded, queued_on: None, order: 0, driver, by_timer: false };
+        let state =
+            DpcState { importance: MediumImportance, target: None, threaded, queued_on: None, order: 0, driver, by_timer: false };
         self.objects.register(dpc as usize, Kind::Dpc(state));
         Ok(())
     }

@@ -210,6 +210,14 @@ impl ObjectTable {
         Some(id)
     }
 
+    /// Asks the host's caches for an entry.
+    #[inline]
+    pub(crate) fn prefetch(&self, id: ObjId) {
+        let entry = (&raw const self.slots[id as usize]).addr();
+        super::timer::prefetch(entry);
+        super::timer::prefetch(entry + 64);
+    }
+
     /// Enters an object. One that stood at the same address before is replaced and keeps its index, not its number.
     pub(crate) fn register(&mut self, address: usize, kind: Kind) -> ObjId {
         self.last_number += 1;

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::object::ObjId;
-use super::thread::Tid;
+use super::thread::{ThreadObject, Tid};
 use crate::irql::DISPATCH_LEVEL;
 use std::collections::VecDeque;
 
@@ -19,6 +19,8 @@ pub(crate) struct Processor {
     pub(crate) in_dpc: bool,
     /// While in a DPC: the level to return to.
     pub(crate) interrupted_irql: u8,
+    /// What drivers see as the idle thread: its ETHREAD's memory, made when it is first asked for.
+    pub(crate) idle_thread: Option<Box<ThreadObject>>,
     /// It turns on a spin lock that another processor holds.
     pub(crate) spinning: bool,
     /// The DPC queue, head first.

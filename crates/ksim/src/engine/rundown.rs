@@ -19,6 +19,15 @@ pub(crate) struct RundownState {
 impl Kernel {
     fn rundown_at(&mut self, pointer: *mut EX_RUNDOWN_REF) -> Check<ObjId> {
         let word: *const usize = pointer.cast_const().cast();
+        let known = self.objects.find(pointer as usize).is_some_and(|id| matches!(self.objects[id].kind, Kind::Rundown(_)));
+        if !known && (pointer as usize) >= 0x1_0000 {
+            // A word of 1 is a reference that is run down, which header code may store as well as a 0.
+            // SAFETY: the caller of the export vouches for the pointer.
+            if unsafe { word.read() } == 1 {
+                let state = RundownState { begun: true, ..RundownState::default() };
+                return Ok(self.objects.register(pointer as usize, Kind::Rundown(Box::new(state))));
+            }
+        }
         self.word_object(word, "rundown reference", |kind| matches!(kind, Kind::Rundown(_)), || Kind::Rundown(Box::default()))
     }
 

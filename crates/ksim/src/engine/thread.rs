@@ -88,6 +88,13 @@ pub(crate) struct Thread {
     pub(crate) system_affinity: Option<u64>,
 }
 
+impl ThreadObject {
+    /// Memory for a thread that has not been initialised.
+    pub(crate) fn boxed() -> Box<Self> {
+        Box::new(Self { header: layout::header(0, 0, 0, std::ptr::null_mut()), opaque: [0; 13] })
+    }
+}
+
 impl Thread {
     /// The pointer that drivers know the thread by.
     pub(crate) fn address(&self) -> usize {
@@ -105,7 +112,7 @@ impl Kernel {
 
     fn new_thread(&mut self, process: u32, context: Context) -> Tid {
         let tid = self.threads.len() as Tid;
-        let mut memory = Box::new(ThreadObject { header: layout::header(0, 0, 0, std::ptr::null_mut()), opaque: [0; 13] });
+        let mut memory = ThreadObject::boxed();
         let header = &raw mut memory.header;
         // SAFETY: the box is fresh memory of the right size.
         let object = unsafe {

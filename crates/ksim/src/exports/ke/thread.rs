@@ -1,15 +1,17 @@
 //! The current thread, and priorities.
 
-use crate::engine::thread::LOW_REALTIME_PRIORITY;
+use crate::engine::thread::{LOW_REALTIME_PRIORITY, ThreadObject};
 use crate::exports::{ANY, DISPATCHER, PASSIVE, exports};
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{KPRIORITY, KTHREAD, LONG};
 
 exports! {
     [ANY] silent fn KeGetCurrentThread(call) -> *mut KTHREAD {
-        call.read(|kernel| kernel.current_thread().map_or(std::ptr::null_mut(), |tid| {
-            kernel.thread(tid).address() as *mut KTHREAD
-        }))
+        call.read(|kernel| match kernel.current_thread() {
+            Some(tid) => kernel.thread(tid).address() as *mut KTHREAD,
+            // In a DPC on an idle processor: the idle thread, which has a pointer and nothing else.
+            None => (&raw mut **kernel.processor().idle_thread.get_or_insert_with(ThreadObject::boxed)).cast(),
+        })
     }
 
     [PASSIVE] visible fn KeSetPriorityThread(call; Thread: *mut KTHREAD, Priority: KPRIORITY) -> KPRIORITY {
