@@ -123,6 +123,17 @@ impl LookasideAlloc {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::LookasideAlloc;
+    ///
+    /// static LIST: LookasideAlloc = LookasideAlloc::default();
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// assert!(LIST.alloc().is_err());
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub const fn default() -> Self {
         Self { state: State::new(), list: AtomicPtr::new(ptr::null_mut()), lost: AtomicU32::new(0) }
@@ -372,6 +383,18 @@ impl LookasideAlloc {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::alloc::Pool;
+    /// use ksync::lookaside::LookasideAlloc;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let list = LookasideAlloc::default();
+    /// list.init(8, Pool::NonPaged, None, None, None, None).unwrap();
+    /// assert_eq!(list.entries(), 0);
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub fn entries(&self) -> u32 {
         self.state.entries()
@@ -381,6 +404,19 @@ impl LookasideAlloc {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::alloc::Pool;
+    /// use ksync::lookaside::LookasideAlloc;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let list = LookasideAlloc::default();
+    /// assert_eq!(list.entry_size(), None);
+    /// list.init(40, Pool::NonPaged, None, None, None, None).unwrap();
+    /// assert_eq!(list.entry_size(), Some(40));
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub fn entry_size(&self) -> Option<usize> {
         let hold = self.state.enter(Unit::Visitor).ok()?;

@@ -81,6 +81,17 @@ impl<'a, T> LookasideBox<'a, T> {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::{Lookaside, LookasideBox};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let list = Lookaside::<u8>::new().unwrap();
+    /// let pinned = LookasideBox::into_pin(list.alloc(1).unwrap());
+    /// assert_eq!(*pinned, 1);
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub fn into_pin(this: Self) -> Pin<Self> {
         // SAFETY: the value lies in an entry, which moving the box does not move. A pinned box gives no way to move it out. If the box is forgotten the entry stays out for
@@ -113,6 +124,19 @@ impl<'a, T> LookasideBox<'a, T> {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::{Lookaside, LookasideBox};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let list = Lookaside::<u8>::new().unwrap();
+    /// let number: *mut u8 = LookasideBox::leak(list.alloc(1).unwrap());
+    /// assert_eq!(list.entries(), 1);
+    /// // SAFETY: the pointer is that of a leaked box of this list, and is taken back once.
+    /// drop(unsafe { list.from_raw(number) });
+    /// # }).expect_clean();
+    /// ```
     #[must_use = "use `core::mem::forget` if the value is not needed"]
     pub fn leak(this: Self) -> &'a mut T
     where
@@ -128,6 +152,16 @@ impl<'a, T> LookasideBox<'a, MaybeUninit<T>> {
     ///
     /// # IRQL
     /// That of the memory.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::Lookaside;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let list = Lookaside::<u8>::new().unwrap();
+    /// assert_eq!(*list.alloc_uninit().unwrap().write(1), 1);
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub fn write(mut self, value: T) -> LookasideBox<'a, T> {
         MaybeUninit::write(&mut self, value);
@@ -142,6 +176,20 @@ impl<'a, T> LookasideBox<'a, MaybeUninit<T>> {
     ///
     /// # Safety
     /// It is.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::Lookaside;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let list = Lookaside::<[u8; 100]>::new().unwrap();
+    /// let mut memory = list.alloc_uninit().unwrap();
+    /// // SAFETY: the memory is that of 100 bytes.
+    /// unsafe { memory.as_mut_ptr().write_bytes(7, 1) };
+    /// // SAFETY: all of them were written.
+    /// assert_eq!(*unsafe { memory.assume_init() }, [7; 100]);
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub unsafe fn assume_init(self) -> LookasideBox<'a, T> {
         let this = ManuallyDrop::new(self);

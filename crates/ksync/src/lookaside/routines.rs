@@ -74,7 +74,31 @@ impl fmt::Debug for AllocateFn {
 /// A function that a list calls with an entry for which it has no room, or that it does not keep any longer.
 ///
 /// # Examples
-/// See `AllocateFn`, whose counterpart it is.
+/// ```
+/// use core::ffi::c_void;
+/// use ksync::alloc::Pool;
+/// use ksync::lookaside::{FreeFn, LookasideAlloc};
+/// use ksync::sys;
+///
+/// unsafe extern "system-unwind" fn free(entry: *mut c_void, _: *mut sys::LOOKASIDE_LIST_EX) {
+///     ksync::println!("one less");
+///     // SAFETY: the list passes an entry, which is pool.
+///     unsafe { sys::ExFreePool(entry) };
+/// }
+///
+/// # let outcome = ksim::Machine::new().run(|| {
+/// let list = LookasideAlloc::default();
+/// // SAFETY: the function gives everything to the pool.
+/// let free = unsafe { FreeFn::new(free) };
+/// list.init(40, Pool::NonPaged, None, None, None, Some(free)).unwrap();
+/// let entry = list.alloc().unwrap();
+/// // SAFETY: the entry is of this list and is not used any more.
+/// unsafe { list.free(entry) };
+/// list.flush().unwrap();
+/// # });
+/// # assert_eq!(outcome.debug_output(), ["one less"]);
+/// # outcome.expect_clean();
+/// ```
 #[derive(Clone, Copy)]
 #[doc(alias = "FREE_FUNCTION_EX")]
 pub struct FreeFn(sys::FREE_FUNCTION_EX);
@@ -90,6 +114,9 @@ impl FreeFn {
     /// # Safety
     /// Called with a block that `ExAllocatePoolWithTag` or `ExAllocatePool2` returned, with whatever tag, at a level at which it can be freed, the function frees it, or does with it whatever
     /// its owner may. The function stays as long as a list that has it.
+    ///
+    /// # Examples
+    /// See [`FreeFn`].
     #[must_use]
     pub const unsafe fn new(function: sys::FREE_FUNCTION_EX) -> Self {
         Self(function)

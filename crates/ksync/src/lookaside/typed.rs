@@ -65,6 +65,16 @@ impl<T, P: PoolAllocator> Lookaside<T, P> {
     /// # Errors
     /// Those of [`init`](Self::init).
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::Lookaside;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let numbers = Lookaside::<u64>::new().unwrap();
+    /// assert_eq!(*numbers.alloc(1).unwrap(), 1);
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`ExInitializeLookasideListEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exinitializelookasidelistex).
     #[doc(alias = "ExInitializeLookasideListEx")]
     pub fn new() -> Result<Self, LookasideError> {
@@ -107,6 +117,17 @@ impl<T, P: PoolAllocator> Lookaside<T, P> {
     /// - [`LookasideError::NoMemory`] if there is no pool for the list.
     /// - [`LookasideError::IrqlTooHigh`] above `DISPATCH_LEVEL`.
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::{Lookaside, LookasideError};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let numbers = Lookaside::<u64>::const_new();
+    /// assert_eq!(numbers.init(), Ok(()));
+    /// assert_eq!(numbers.init(), Err(LookasideError::AlreadyInitialized));
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`ExInitializeLookasideListEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exinitializelookasidelistex).
     #[doc(alias = "ExInitializeLookasideListEx")]
     pub fn init(&self) -> Result<(), LookasideError> {
@@ -120,6 +141,19 @@ impl<T, P: PoolAllocator> Lookaside<T, P> {
     ///
     /// # Errors
     /// Those of [`LookasideAlloc::destroy`]. Boxes that were forgotten count as entries that are out.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::{Lookaside, LookasideError};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let numbers = Lookaside::<u64>::new().unwrap();
+    /// let number = numbers.alloc(1).unwrap();
+    /// assert_eq!(numbers.destroy(), Err(LookasideError::EntriesOut(1)));
+    /// drop(number);
+    /// assert_eq!(numbers.destroy(), Ok(()));
+    /// # }).expect_clean();
+    /// ```
     ///
     /// Wraps [`ExDeleteLookasideListEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exdeletelookasidelistex).
     #[doc(alias = "ExDeleteLookasideListEx")]
@@ -165,6 +199,18 @@ impl<T, P: PoolAllocator> Lookaside<T, P> {
     /// # Errors
     /// As [`alloc`](Self::alloc).
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::Lookaside;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let numbers = Lookaside::<u64>::new().unwrap();
+    /// let mut number = numbers.alloc_pin(1).unwrap();
+    /// number.set(2);
+    /// assert_eq!(*number, 2);
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`ExAllocateFromLookasideListEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exallocatefromlookasidelistex).
     #[doc(alias = "ExAllocateFromLookasideListEx")]
     pub fn alloc_pin(&self, value: T) -> Result<Pin<LookasideBox<'_, T>>, NotAllocated<T>> {
@@ -178,6 +224,17 @@ impl<T, P: PoolAllocator> Lookaside<T, P> {
     ///
     /// # Errors
     /// As [`alloc`](Self::alloc), without a value.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::Lookaside;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let numbers = Lookaside::<u64>::new().unwrap();
+    /// let memory = numbers.alloc_uninit().unwrap();
+    /// assert_eq!(*memory.write(3), 3);
+    /// # }).expect_clean();
+    /// ```
     ///
     /// Wraps [`ExAllocateFromLookasideListEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exallocatefromlookasidelistex).
     #[doc(alias = "ExAllocateFromLookasideListEx")]
@@ -225,6 +282,18 @@ impl<T, P: PoolAllocator> Lookaside<T, P> {
     ///
     /// # Safety
     /// The pointer came from `into_raw` or `leak` of a box of this very list, is taken back once, and nobody else uses the value.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::{Lookaside, LookasideBox};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let numbers = Lookaside::<u64>::new().unwrap();
+    /// let pointer = LookasideBox::into_raw(numbers.alloc(1).unwrap());
+    /// // SAFETY: the pointer is that of a box of this list, and is taken back once.
+    /// drop(unsafe { numbers.from_raw(pointer) });
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub unsafe fn from_raw(&self, pointer: *mut T) -> LookasideBox<'_, T> {
         // SAFETY: such pointers are never null.
@@ -241,6 +310,18 @@ impl<T, P: PoolAllocator> Lookaside<T, P> {
     /// # Errors
     /// Those of [`LookasideAlloc::flush`].
     ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::Lookaside;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let numbers = Lookaside::<u64>::new().unwrap();
+    /// drop(numbers.alloc(1).unwrap());
+    /// numbers.flush().unwrap();
+    /// assert_eq!(numbers.statistics().unwrap().kept, 0);
+    /// # }).expect_clean();
+    /// ```
+    ///
     /// Wraps [`ExFlushLookasideListEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exflushlookasidelistex).
     #[doc(alias = "ExFlushLookasideListEx")]
     pub fn flush(&self) -> Result<(), LookasideError> {
@@ -254,6 +335,19 @@ impl<T, P: PoolAllocator> Lookaside<T, P> {
     ///
     /// # Errors
     /// Those of [`LookasideAlloc::statistics`].
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::Lookaside;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let numbers = Lookaside::<u64>::new().unwrap();
+    /// drop(numbers.alloc(1).unwrap());
+    /// drop(numbers.alloc(2).unwrap());
+    /// let figures = numbers.statistics().unwrap();
+    /// assert_eq!((figures.allocate_misses, figures.allocate_hits(), figures.kept), (1, 1, 1));
+    /// # }).expect_clean();
+    /// ```
     pub fn statistics(&self) -> Result<Statistics, LookasideError> {
         self.list.statistics()
     }
@@ -262,6 +356,17 @@ impl<T, P: PoolAllocator> Lookaside<T, P> {
     ///
     /// # IRQL
     /// Any.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::Lookaside;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let numbers = Lookaside::<u64>::new().unwrap();
+    /// let _number = numbers.alloc(1).unwrap();
+    /// assert_eq!(numbers.entries(), 1);
+    /// # }).expect_clean();
+    /// ```
     #[must_use]
     pub fn entries(&self) -> u32 {
         self.list.entries()
