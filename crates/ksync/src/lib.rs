@@ -33,6 +33,8 @@
 //! | module | for |
 //! |---|---|
 //! | [`mutex`] | data behind a lock: fast, guarded and spin mutexes, executive resources, push locks, `KMUTEX` |
+//! | [`lazy`] | values that are made once, when they are first asked for |
+//! | [`grt`] | values that are found by name |
 //! | [`event`], [`semaphore`] | threads that signal each other |
 //! | [`wait`] | waiting for one, any or all of several objects |
 //! | [`thread`] | system threads, and what a thread asks about itself |
