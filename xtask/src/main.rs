@@ -3,6 +3,7 @@
 //! `cargo xtask --help` lists them. Measurements are printed twice: in a table for people, and as one line per
 //! figure for machines, `RESULT name value unit`.
 
+mod bench;
 mod ci;
 mod driver;
 mod image;
@@ -45,6 +46,12 @@ enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 120)]
         timeout: u64,
     },
+    /// Count what the library costs.
+    Bench {
+        /// What to count.
+        #[command(subcommand)]
+        bench: bench::Bench,
+    },
     /// Everything that CI runs, in order. Stops at the first failure.
     Ci {
         /// Run these phases alone.
@@ -74,6 +81,7 @@ fn run() -> Result<()> {
             let limits = wine::Limits { at_least, timeout: Duration::from_secs(timeout) };
             wine::run(&workspace, &name, limits)
         }
+        Command::Bench { bench } => bench::run(&workspace, bench),
         Command::Ci { phases } => ci::run(&workspace, &phases),
     }
 }

@@ -58,6 +58,8 @@ pub enum SpinRw {}
 
 /// A reader-writer spin lock and its writer.
 #[derive(Debug)]
+// The word first, so that the lock's address is the word's.
+#[repr(C)]
 pub struct SpinRwState {
     lock: UnsafeCell<sys::EX_SPIN_LOCK>,
     owner: Owner,
