@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what the library costs, counted rather than timed.
 
 mod callgrind;
+mod code;
 mod overhead;
 
 use anyhow::Result;
@@ -13,11 +14,23 @@ use crate::workspace::Workspace;
 pub(crate) enum Bench {
     /// The instructions that the library adds to NT's routines, by callgrind on the hosted kernel.
     Overhead,
+    /// The machine code of one pair of calls on a spin lock in a driver, beside that of C.
+    Code,
+}
+
+/// Counts the overhead where callgrind is there, and otherwise says that it is not.
+pub(crate) fn overhead_if_possible(workspace: &Workspace) -> Result<()> {
+    if overhead::is_possible() {
+        return overhead::run(workspace);
+    }
+    println!("valgrind was not found: the overhead is not counted");
+    Ok(())
 }
 
 /// Runs one of them.
 pub(crate) fn run(workspace: &Workspace, bench: Bench) -> Result<()> {
     match bench {
         Bench::Overhead => overhead::run(workspace),
+        Bench::Code => code::run(workspace),
     }
 }

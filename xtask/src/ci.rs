@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
+use crate::bench;
 use crate::driver;
 use crate::process;
 use crate::wine;
@@ -91,7 +92,7 @@ fn bench(workspace: &Workspace) -> Result<()> {
     let text = process::tee(&mut bench, BENCH_LIMIT)?;
     let figures = text.lines().filter(|line| line.starts_with("RESULT ")).count();
     ensure!(figures != 0, "the benches printed no `RESULT name value unit` line");
-    Ok(())
+    bench::overhead_if_possible(workspace)
 }
 
 /// Runs the phases, all of them when none is named, until one fails. Prints what each took.

@@ -235,7 +235,7 @@ impl MingwTools {
 
 /// Where `core` and `alloc` for the driver come from.
 #[derive(Debug)]
-enum StandardLibrary {
+pub(crate) enum StandardLibrary {
     /// Compiled, in the toolchain in use.
     Compiled { version: String },
     /// From source, by this compiler.
@@ -243,7 +243,7 @@ enum StandardLibrary {
 }
 
 impl StandardLibrary {
-    fn find() -> Option<Self> {
+    pub(crate) fn find() -> Option<Self> {
         let own = PathBuf::from(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
         if let Some(compiler) = Compiler::probe(&own) {
             if compiler.has_target() {
