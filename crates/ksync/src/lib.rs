@@ -66,26 +66,26 @@ pub mod irql;
 
 pub mod alloc;
 pub mod init;
+pub mod lookaside;
 pub mod pool;
 pub mod region;
-pub mod lookaside;
 
 pub mod mutex;
 
-pub mod time;
-pub mod wait;
-pub mod event;
-pub mod semaphore;
-pub mod lazy;
-pub mod grt;
-pub mod object;
-pub mod handle;
-pub mod thread;
 pub mod dpc;
-pub mod timer;
 pub mod driver;
+pub mod event;
+pub mod grt;
+pub mod handle;
+pub mod lazy;
+pub mod object;
 #[doc(hidden)]
 pub mod print;
+pub mod semaphore;
+pub mod thread;
+pub mod time;
+pub mod timer;
+pub mod wait;
 
 pub use error::{NtError, NtStatus};
 
