@@ -23,6 +23,7 @@ pub(crate) mod processor;
 pub(crate) mod push_lock;
 pub(crate) mod queue;
 pub(crate) mod resource;
+pub(crate) mod run_once;
 pub(crate) mod rundown;
 pub(crate) mod semaphore;
 pub(crate) mod spin;

@@ -9,6 +9,7 @@ use super::ob::ObjectManager;
 use super::object::ObjectTable;
 use super::pool::Pool;
 use super::processor::{Cpu, Processor};
+use super::run_once::RunOnceWaits;
 use super::thread::{Thread, Tid};
 use super::timer::TimerQueue;
 use crate::check::lock_order::LockOrder;
@@ -74,6 +75,7 @@ pub(crate) struct Kernel {
     /// Processors whose thread for threaded DPCs the machine's loop is to create.
     pub(crate) wanted_dpc_threads: Vec<Cpu>,
     pub(crate) generic: GenericCall,
+    pub(crate) run_once: RunOnceWaits,
     pub(crate) clock: Clock,
     pub(crate) pool: Pool,
     pub(crate) ob: ObjectManager,
@@ -114,6 +116,7 @@ impl Kernel {
             dpcs: DpcCounters::default(),
             wanted_dpc_threads: Vec::new(),
             generic: GenericCall::default(),
+            run_once: RunOnceWaits::default(),
             clock,
             pool,
             ob: ObjectManager::default(),
