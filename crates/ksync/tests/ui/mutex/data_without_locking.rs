@@ -2,6 +2,6 @@
 use ksync::mutex::FastLocked;
 
 fn main() {
-    let lock = FastLocked::new(vec![0u32]).unwrap();
+    let lock = FastLocked::new([0u32; 3]).unwrap();
     lock.len();
 }
