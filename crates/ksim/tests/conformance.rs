@@ -4,6 +4,10 @@
 
 mod common;
 
+#[path = "conformance/objects.rs"]
+mod a_objects;
+#[path = "conformance/queues.rs"]
+mod a_queues;
 #[path = "conformance/waits.rs"]
 mod a_waits;
 #[path = "conformance/apcs.rs"]

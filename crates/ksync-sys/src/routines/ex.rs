@@ -1,6 +1,5 @@
 //! The executive: fast mutexes, resources, push locks, rundown protection, pool, lookaside lists, timers.
 
-#[allow(unused_imports, reason = "which names are needed depends on the target")]
 use crate::*;
 
 routines! {

@@ -1,6 +1,5 @@
 //! The routines of the hardware abstraction layer that begin with `Ke`.
 
-#[allow(unused_imports, reason = "which names are needed depends on the target")]
 use crate::*;
 
 routines! {

@@ -1,6 +1,5 @@
 //! Work items, devices and remove locks.
 
-#[allow(unused_imports, reason = "which names are needed depends on the target")]
 use crate::*;
 
 routines! {

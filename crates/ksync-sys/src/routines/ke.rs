@@ -1,6 +1,5 @@
 //! The kernel proper: dispatcher objects, spin locks, DPCs, APCs, time, processors.
 
-#[allow(unused_imports, reason = "which names are needed depends on the target")]
 use crate::*;
 
 routines! {

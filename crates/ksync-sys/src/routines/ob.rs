@@ -1,6 +1,5 @@
 //! References to objects.
 
-#[allow(unused_imports, reason = "which names are needed depends on the target")]
 use crate::*;
 
 routines! {

@@ -1,6 +1,5 @@
 //! System services, as kernel mode calls them.
 
-#[allow(unused_imports, reason = "which names are needed depends on the target")]
 use crate::*;
 
 routines! {
