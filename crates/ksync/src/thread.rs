@@ -450,8 +450,13 @@ pub fn available_parallelism() -> NonZero<usize> {
 
 /// Waits until all threads of the image that are not a scope's have ended, and frees those that nobody will join.
 pub(crate) fn drain(image: &Image) {
-    packet::wait_for_all(&image.threads);
-    packet::sweep(&image.threads);
+    loop {
+        packet::wait_for_all(&image.threads);
+        // A result that is dropped here may start a thread in its destructor.
+        if !packet::sweep(&image.threads) {
+            return;
+        }
+    }
 }
 
 /// Checks that the caller may start a thread.

@@ -104,13 +104,15 @@ impl Running {
 /// unload routine, and where its entry fails.
 ///
 /// In this order: it waits for all threads that [`thread::spawn`](crate::thread::spawn) started, detached and forgotten ones included; refuses DPCs and timers from then on; cancels all
-/// timers; and waits until the DPCs that are queued or running are done. Then it admits DPCs and timers again, for the case that the image stays.
+/// timers; waits until the DPCs that are queued or running are done; and waits for the threads that those started meanwhile. Then it admits DPCs and timers again, for the case that the image stays.
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`.
 ///
 /// # Errors
-/// [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`; nothing was done.
+/// Nothing was done, and the error is
+/// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`;
+/// - [`NtError::WOULD_DEADLOCK`] in a threaded DPC of this image, which would wait for itself.
 ///
 /// # Examples
 /// ```
@@ -126,10 +128,16 @@ impl Running {
 pub fn drain() -> Result {
     irql::require_at_most(Irql::PASSIVE)?;
     let image = Image::this();
+    if image.in_threaded_dpc() {
+        return Err(NtError::WOULD_DEADLOCK);
+    }
     thread::drain(image);
     image.closing.store(true, Ordering::SeqCst);
     // A routine that runs now may have found the image open, and may be about to queue a DPC or to set a timer. After this it has done so.
     dpc::flush_all();
+    timer::drain(image);
+    // Threaded DPCs that ran until now may have started threads. They set no timers and queue no DPCs, but may have dropped some.
+    thread::drain(image);
     timer::drain(image);
     image.closing.store(false, Ordering::SeqCst);
     Ok(())

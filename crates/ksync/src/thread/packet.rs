@@ -85,6 +85,9 @@ pub(crate) struct Header {
     abandoned: Cell<bool>,
     /// The thread is known to have ended.
     ended: Cell<bool>,
+    /// Its result has been dropped, or is being dropped, by [`drop_results`]. Touched under the list's lock.
+    emptied: Cell<bool>,
+    empty: unsafe fn(NonNull<Header>),
     free: unsafe fn(NonNull<Header>),
 }
 
@@ -131,6 +134,8 @@ where
         thread: MaybeUninit::uninit(),
         abandoned: Cell::new(false),
         ended: Cell::new(false),
+        emptied: Cell::new(false),
+        empty: empty::<T>,
         free: free::<F, T>,
     };
     let block = KBox::into_raw(memory.write(Block {
@@ -365,23 +370,25 @@ pub(crate) unsafe fn abandon(header: NonNull<Header>) {
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`; above it nothing is done, because results are dropped here.
-pub(crate) fn sweep(list: &List) {
+pub(crate) fn sweep(list: &List) -> bool {
     if irql::current() > Irql::PASSIVE {
-        return;
+        return false;
     }
-    free_where(list, |header| header.abandoned.get() && has_ended(header));
+    free_where(list, |header| header.abandoned.get() && has_ended(header))
 }
 
 /// Frees the packets of a list that are chosen.
-fn free_where(list: &List, choose: impl Fn(&Header) -> bool) {
+fn free_where(list: &List, choose: impl Fn(&Header) -> bool) -> bool {
+    let mut any = false;
     loop {
-        let Some(mut locked) = list.lock() else { return };
+        let Some(mut locked) = list.lock() else { return any };
         let found = locked.nodes().find(|node| {
             // SAFETY: the nodes of these lists are the first fields of headers, which are alive while they are in the list. The list is locked.
             let header = unsafe { &*node.cast::<Header>() };
             choose(header)
         });
-        let Some(node) = found else { return };
+        let Some(node) = found else { return any };
+        any = true;
         // SAFETY: the node was found in this list.
         unsafe { locked.remove(node) };
         drop(locked);
@@ -427,6 +434,52 @@ pub(crate) fn wait_for_all(list: &List) {
         let Some(thread) = running else { return };
         // SAFETY: the reference keeps the thread throughout the wait.
         unsafe { wait::wait_uninterrupted(thread.as_raw().cast()) };
+    }
+}
+
+/// Drops a packet's result, which stays behind as `None`.
+///
+/// # Safety
+/// The header is that of a `Packet<T>` that is alive and whose thread has ended. Nobody else uses its result.
+unsafe fn empty<T>(header: NonNull<Header>) {
+    // SAFETY: by this function's contract; the place is only pointed to.
+    let result = unsafe { &raw mut (*header.cast::<Packet<T>>().as_ptr()).result };
+    // SAFETY: by this function's contract. It is taken out first, because its destructor may join this very packet, which frees it.
+    let result = unsafe { &mut *result.cast::<Option<T>>() }.take();
+    drop(result);
+}
+
+/// Waits for all threads of a list and drops their results, those of threads included that such a drop starts.
+///
+/// The packets stay until all of that is done, because a result may hold handles.
+///
+/// # Safety
+/// Only results, and threads of the list, have handles to its packets.
+pub(crate) unsafe fn drop_results(list: &List) {
+    /// Goes on if a destructor unwinds, which it can do hosted.
+    struct Rest<'a>(&'a List);
+    impl Drop for Rest<'_> {
+        fn drop(&mut self) {
+            // SAFETY: by the contract of `drop_results`.
+            unsafe { drop_results(self.0) };
+        }
+    }
+    loop {
+        wait_for_all(list);
+        let Some(locked) = list.lock() else { continue };
+        let found = locked.nodes().find_map(|node| {
+            // SAFETY: the nodes of these lists are the first fields of headers, which are alive while they are in the list. The list is locked.
+            let header = unsafe { &*node.cast::<Header>() };
+            (!header.emptied.replace(true)).then(|| NonNull::from(header))
+        });
+        drop(locked);
+        let Some(header) = found else { return };
+        let rest = Rest(list);
+        // SAFETY: the packet is alive, because only this thread runs code that has handles. Its thread has ended.
+        let empty = unsafe { (*header.as_ptr()).empty };
+        // SAFETY: as above; the flag was set just now, so that the result is dropped here only.
+        unsafe { empty(header) };
+        core::mem::forget(rest);
     }
 }
 

@@ -60,8 +60,9 @@ where
     struct End<'a>(&'a List);
     impl Drop for End<'_> {
         fn drop(&mut self) {
-            packet::wait_for_all(self.0);
-            // SAFETY: all threads of the scope have ended. Handles are in use by those threads and by `f` only, which is over.
+            // SAFETY: handles are in use by the scope's threads, by their results, and by `f`, which is over.
+            unsafe { packet::drop_results(self.0) };
+            // SAFETY: all threads of the scope have ended, and all results, which may have held handles, were dropped.
             unsafe { packet::free_all(self.0) };
         }
     }
