@@ -218,6 +218,8 @@ impl PinnedEvent {
 
     /// Signals the event as [`set`](Self::set) does, and raises the priority of threads that this wakes for a moment.
     ///
+    /// An increment outside 0 to 15 counts as the nearest of these.
+    ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`.
     ///
@@ -240,7 +242,7 @@ impl PinnedEvent {
     pub fn set_with_increment(&self, increment: i32) -> Result<bool> {
         irql::require_at_most(Irql::DISPATCH)?;
         // SAFETY: by the type's invariant the event is initialised and in its place. The level was checked; without `Wait`, `DISPATCH_LEVEL` is admitted.
-        Ok(unsafe { sys::KeSetEvent(self.raw(), increment, sys::FALSE) } != 0)
+        Ok(unsafe { sys::KeSetEvent(self.raw(), increment.clamp(0, 15), sys::FALSE) } != 0)
     }
 
     /// Clears the event, and tells whether it was signaled.

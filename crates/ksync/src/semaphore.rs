@@ -218,6 +218,8 @@ impl PinnedSemaphore {
 
     /// Counts up as [`release`](Self::release) does, and raises the priority of threads that this wakes for a moment.
     ///
+    /// An increment outside 0 to 15 counts as the nearest of these.
+    ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`.
     ///
@@ -250,7 +252,7 @@ impl PinnedSemaphore {
         let previous = if fits {
             // SAFETY: by the type's invariant the semaphore is initialised and in its place. The count can only have become smaller since it was read,
             // because only the holder of the lock makes it larger, so the limit is kept and nothing is raised. Without `Wait`, `DISPATCH_LEVEL` is admitted.
-            unsafe { sys::KeReleaseSemaphore(self.raw(), increment, adjustment, sys::FALSE) }
+            unsafe { sys::KeReleaseSemaphore(self.raw(), increment.clamp(0, 15), adjustment, sys::FALSE) }
         } else {
             0
         };

@@ -662,3 +662,17 @@ pub(crate) fn explore_on(processors: &[u8], code: impl Fn()) {
 pub(crate) fn crash(code: u32, body: impl FnOnce()) -> BugCheck {
     Machine::new().run(body).expect_bug_check(code)
 }
+
+/// Starts threads that wait on an object one after another, so that they are in its list in this order.
+pub(crate) fn waiters(count: usize, log: &Log, object: PVOID) -> Vec<Thread> {
+    (0..count)
+        .map(|index| {
+            let thread = spawn(move || {
+                assert_eq!(wait(object), STATUS_SUCCESS);
+                log.push(index);
+            });
+            settle();
+            thread
+        })
+        .collect()
+}

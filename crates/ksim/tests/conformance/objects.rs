@@ -5,20 +5,6 @@ use ksim::Machine;
 use ksync_sys::*;
 use std::cell::Cell;
 
-/// Starts threads that wait on an object one after another, so that they are in its list in this order.
-fn waiters(count: usize, log: &Log, object: PVOID) -> Vec<Thread> {
-    (0..count)
-        .map(|index| {
-            let thread = spawn(move || {
-                assert_eq!(wait(object), STATUS_SUCCESS);
-                log.push(index);
-            });
-            settle();
-            thread
-        })
-        .collect()
-}
-
 #[test]
 fn rule_01_notification_event_satisfies_every_wait_and_stays_signaled() {
     explore(|| {

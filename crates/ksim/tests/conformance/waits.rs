@@ -5,20 +5,6 @@ use ksync_sys::*;
 use std::cell::Cell;
 use std::ptr::null_mut;
 
-/// Starts threads that wait on an object one after another, so that they are in its list in this order.
-fn waiters(count: usize, log: &Log, object: PVOID) -> Vec<Thread> {
-    (0..count)
-        .map(|index| {
-            let thread = spawn(move || {
-                assert_eq!(wait(object), STATUS_SUCCESS);
-                log.push(index);
-            });
-            settle();
-            thread
-        })
-        .collect()
-}
-
 #[test]
 fn rule_13_wait_any_takes_the_lowest_index_alone() {
     run(|| {

@@ -185,7 +185,7 @@ impl<T, P: PoolAllocator> Lookaside<T, P> {
     /// Wraps [`ExAllocateFromLookasideListEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exallocatefromlookasidelistex).
     #[doc(alias = "ExAllocateFromLookasideListEx")]
     pub fn alloc(&self, value: T) -> Result<LookasideBox<'_, T>, NotAllocated<T>> {
-        match self.alloc_uninit() {
+        match self.entry() {
             Ok(memory) => Ok(memory.write(value)),
             Err(error) => Err(NotAllocated { value, error }),
         }
@@ -218,61 +218,11 @@ impl<T, P: PoolAllocator> Lookaside<T, P> {
     }
 
     /// Takes an entry for a value that is written later.
-    ///
-    /// # IRQL
-    /// As [`alloc`](Self::alloc).
-    ///
-    /// # Errors
-    /// As [`alloc`](Self::alloc), without a value.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksync::lookaside::Lookaside;
-    ///
-    /// # ksim::Machine::new().run(|| {
-    /// let numbers = Lookaside::<u64>::new().unwrap();
-    /// let memory = numbers.alloc_uninit().unwrap();
-    /// assert_eq!(*memory.write(3), 3);
-    /// # }).expect_clean();
-    /// ```
-    ///
-    /// Wraps [`ExAllocateFromLookasideListEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exallocatefromlookasidelistex).
-    #[doc(alias = "ExAllocateFromLookasideListEx")]
-    pub fn alloc_uninit(&self) -> Result<LookasideBox<'_, MaybeUninit<T>>> {
+    fn entry(&self) -> Result<LookasideBox<'_, MaybeUninit<T>>> {
         let entry = self.list.alloc()?;
         // SAFETY: the entry is of this list, and nobody else has it. It has room for a `T`, whose size the list was initialised with, and whose alignment `const_new` compared. What
         // may be uninitialised need not be written.
         Ok(unsafe { LookasideBox::from_entry(entry.cast(), &self.list) })
-    }
-
-    /// Makes a value in an entry, at its final address.
-    ///
-    /// # IRQL
-    /// As [`alloc`](Self::alloc), and what the initialiser asks for.
-    ///
-    /// # Errors
-    /// As [`alloc`](Self::alloc), and those of the initialiser. The entry has gone back then.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksync::lookaside::Lookaside;
-    /// use ksync::mutex::PinnedFastLocked;
-    ///
-    /// # ksim::Machine::new().run(|| {
-    /// let counters = Lookaside::<PinnedFastLocked<u32>>::new().unwrap();
-    /// let counter = counters.pin_init(PinnedFastLocked::pin_init(1)).unwrap();
-    /// *counter.lock().unwrap() += 1;
-    /// assert_eq!(*counter.lock().unwrap(), 2);
-    /// # }).expect_clean();
-    /// ```
-    ///
-    /// Wraps [`ExAllocateFromLookasideListEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exallocatefromlookasidelistex).
-    #[doc(alias = "ExAllocateFromLookasideListEx")]
-    pub fn pin_init<E>(&self, init: impl PinInit<T, E>) -> Result<Pin<LookasideBox<'_, T>>>
-    where
-        NtError: From<E>,
-    {
-        self.alloc_uninit()?.write_pin_init(init).map_err(NtError::from)
     }
 
     /// Takes a pointer of [`LookasideBox::into_raw`] or [`LookasideBox::leak`] back.
@@ -370,6 +320,64 @@ impl<T, P: PoolAllocator> Lookaside<T, P> {
     #[must_use]
     pub fn entries(&self) -> u32 {
         self.list.entries()
+    }
+}
+
+/// What makes a value in its place is for nonpaged entries: the kernel's objects, which are made so, must not be paged out.
+impl<T, const TAG: u32> Lookaside<T, NonPaged<TAG>> {
+    /// Takes an entry for a value that is written later.
+    ///
+    /// # IRQL
+    /// As [`alloc`](Self::alloc).
+    ///
+    /// # Errors
+    /// As [`alloc`](Self::alloc), without a value.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::Lookaside;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let numbers = Lookaside::<u64>::new().unwrap();
+    /// let memory = numbers.alloc_uninit().unwrap();
+    /// assert_eq!(*memory.write(3), 3);
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`ExAllocateFromLookasideListEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exallocatefromlookasidelistex).
+    #[doc(alias = "ExAllocateFromLookasideListEx")]
+    pub fn alloc_uninit(&self) -> Result<LookasideBox<'_, MaybeUninit<T>>> {
+        self.entry()
+    }
+
+    /// Makes a value in an entry, at its final address.
+    ///
+    /// # IRQL
+    /// As [`alloc`](Self::alloc), and what the initialiser asks for.
+    ///
+    /// # Errors
+    /// As [`alloc`](Self::alloc), and those of the initialiser. The entry has gone back then.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::lookaside::Lookaside;
+    /// use ksync::mutex::PinnedFastLocked;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let counters = Lookaside::<PinnedFastLocked<u32>>::new().unwrap();
+    /// let counter = counters.pin_init(PinnedFastLocked::pin_init(1)).unwrap();
+    /// *counter.lock().unwrap() += 1;
+    /// assert_eq!(*counter.lock().unwrap(), 2);
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`ExAllocateFromLookasideListEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exallocatefromlookasidelistex).
+    #[doc(alias = "ExAllocateFromLookasideListEx")]
+    pub fn pin_init<E>(&self, init: impl PinInit<T, E>) -> Result<Pin<LookasideBox<'_, T>>>
+    where
+        NtError: From<E>,
+    {
+        self.alloc_uninit()?.write_pin_init(init).map_err(NtError::from)
     }
 }
 
