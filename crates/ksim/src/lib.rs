@@ -41,6 +41,12 @@ mod machine;
 mod report;
 pub mod schedule;
 
+/// What happened in a run, operation by operation.
+pub mod trace {
+    pub use crate::report::sites::SiteId;
+    pub use crate::report::trace::{Actor, Event, Operation};
+}
+
 pub use config::{ClockMode, OsProfile};
 pub use control::{create_process, in_process, set_system_time};
 pub use driver::{LoadedDriver, load_driver};

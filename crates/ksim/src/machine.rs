@@ -8,8 +8,9 @@ use crate::engine::thread::State;
 use crate::engine::{Check, Cpu, Fault, Kernel, Stop};
 use crate::exports::Export;
 use crate::report::bug_check::{Violation, codes};
+use crate::report::sites::Frames;
 use crate::report::trace::Operation;
-use crate::report::{BugCheck, CallSite, DriverPanic, End, Left, Outcome, PoolLeft, Statistics, WaitGraph};
+use crate::report::{BugCheck, DriverPanic, End, Left, Outcome, PoolLeft, Statistics, WaitGraph};
 use crate::schedule::Policy;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,7 +43,7 @@ pub(crate) struct MachineCell {
     unwinding_calls: Cell<u32>,
     panic: RefCell<Option<PanicSeen>>,
     /// Frames of a bug check, resolved when the machine has stopped and there is stack to do it on.
-    frames: RefCell<Option<backtrace::Backtrace>>,
+    frames: RefCell<Option<Frames>>,
 }
 
 /// Builds and runs a simulated machine.
@@ -122,6 +123,12 @@ impl Machine {
     /// Whether the trace is recorded. It is by default.
     pub fn record_trace(mut self, record: bool) -> Self {
         self.config.trace = record;
+        self
+    }
+
+    /// Whether each operation of the trace says where driver code called from. Off by default: it costs microseconds a call.
+    pub fn record_sites(mut self, record: bool) -> Self {
+        self.config.sites = record;
         self
     }
 
@@ -349,7 +356,7 @@ impl MachineCell {
 
     /// Records why the machine stops. The context that runs is not resumed after its next suspension.
     fn stop_with(&self, fault: Violation, export: Option<&'static Export>) {
-        let frames = backtrace::Backtrace::new_unresolved();
+        let frames = Frames::capture();
         let mut kernel = self.kernel.borrow_mut();
         if kernel.stop.is_some() {
             return;
@@ -569,7 +576,7 @@ impl MachineCell {
             Some(Stop::Completed) | None => End::Completed,
             Some(Stop::BugCheck(mut bug_check)) => {
                 if let Some(frames) = self.frames.into_inner() {
-                    bug_check.call_sites = resolve(frames);
+                    bug_check.call_sites = frames.resolve();
                 }
                 End::BugCheck(*bug_check)
             }
@@ -577,8 +584,10 @@ impl MachineCell {
             Some(Stop::Deadlock(graph)) => End::Deadlock(*graph),
             Some(Stop::StepLimit(limit)) => End::StepLimit(limit),
         };
-        let trace = kernel.trace.clone();
-        Outcome { end, left, statistics, debug_output: std::mem::take(&mut kernel.debug_output), trace, seed }
+        let mut trace = std::mem::take(&mut kernel.trace);
+        trace.set_kinds(kernel.objects.take_kinds());
+        let sites = std::mem::take(&mut kernel.sites);
+        Outcome { end, left, statistics, debug_output: std::mem::take(&mut kernel.debug_output), trace, sites, seed }
     }
 }
 
@@ -597,30 +606,6 @@ fn left_behind(kernel: &Kernel) -> Left {
         .collect();
     let (handles, references) = kernel.ob.left();
     Left { pool, timers: kernel.armed_timers(), handles, references }
-}
-
-/// The frames of driver code, innermost first.
-fn resolve(mut frames: backtrace::Backtrace) -> Vec<CallSite> {
-    frames.resolve();
-    let mut sites = Vec::new();
-    for symbol in frames.frames().iter().flat_map(|frame| frame.symbols()) {
-        let Some(name) = symbol.name() else { continue };
-        let function = format!("{name:#}");
-        if function.contains("corosensei") {
-            break;
-        }
-        let internal =
-            ["ksim::", "<ksim::", "backtrace::", "core::", "<core::", "std::", "<std::", "alloc::", "<alloc::", "__rust"]
-                .iter()
-                .any(|prefix| function.starts_with(prefix))
-                || crate::exports::is_export(&function);
-        if internal {
-            continue;
-        }
-        let file = symbol.filename().map(|path| path.display().to_string());
-        sites.push(CallSite { function, file, line: symbol.lineno() });
-    }
-    sites
 }
 
 /// A call of an export: the way from driver code into the engine.
@@ -667,6 +652,9 @@ impl Call {
         if !export.irql.contains(irql) {
             drop(kernel);
             cell.halt(*export.irql.violation(export.name, irql), Some(export));
+        }
+        if kernel.config.sites {
+            kernel.record_site();
         }
         let suspend = export.visible && kernel.scheduling_point();
         drop(kernel);

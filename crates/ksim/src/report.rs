@@ -2,6 +2,7 @@
 
 pub(crate) mod bug_check;
 pub(crate) mod outcome;
+pub(crate) mod sites;
 pub(crate) mod trace;
 pub(crate) mod wait_graph;
 

@@ -16,7 +16,8 @@ use crate::check::lock_order::LockOrder;
 use crate::config::Config;
 use crate::image_local::ImageLocals;
 use crate::report::bug_check::Violation;
-use crate::report::trace::{Operation, Trace};
+use crate::report::sites::{Frames, SiteId, Sites};
+use crate::report::trace::{Operation, Place, Trace};
 use crate::schedule::Policy;
 
 /// A rule that was broken, on its way to stop the machine.
@@ -83,6 +84,7 @@ pub(crate) struct Kernel {
     pub(crate) image_locals: ImageLocals,
     pub(crate) lock_order: LockOrder,
     pub(crate) trace: Trace,
+    pub(crate) sites: Sites,
     pub(crate) debug_output: Vec<String>,
     /// What `DbgPrint` printed behind the last line's end.
     pub(crate) debug_partial: String,
@@ -124,6 +126,7 @@ impl Kernel {
             lock_order: LockOrder::default(),
             image_locals: ImageLocals::default(),
             trace,
+            sites: Sites::default(),
             debug_output: Vec::new(),
             debug_partial: String::new(),
             stop: None,
@@ -186,8 +189,29 @@ impl Kernel {
             Executing::Dpcs => Trace::DPC,
             Executing::Machine => Trace::MACHINE,
         };
-        let time = self.clock.interrupt_time();
-        self.trace.push(time, self.cpu, thread, operation, object, argument);
+        let site = if self.config.sites { self.site() } else { None };
+        let place = Place { time: self.clock.interrupt_time(), cpu: self.cpu, irql: self.irql(), thread, site };
+        self.trace.push(place, operation, object, argument);
+    }
+
+    /// Where what acts made the call that it is in, if that is recorded.
+    pub(crate) fn site(&self) -> Option<SiteId> {
+        match self.executing {
+            Executing::Thread(tid) => self.threads[tid as usize].site,
+            Executing::Dpcs => self.processors[self.cpu as usize].dpc_site,
+            Executing::Machine => None,
+        }
+    }
+
+    /// What acts makes a call: records where.
+    #[cold]
+    pub(crate) fn record_site(&mut self) {
+        let site = Some(self.sites.enter(Frames::capture()));
+        match self.executing {
+            Executing::Thread(tid) => self.threads[tid as usize].site = site,
+            Executing::Dpcs => self.processors[self.cpu as usize].dpc_site = site,
+            Executing::Machine => {}
+        }
     }
 
     /// Decides one thing that NT leaves open.

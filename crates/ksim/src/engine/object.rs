@@ -162,6 +162,8 @@ pub(crate) struct ObjectTable {
     by_address: FxHashMap<usize, ObjId>,
     cache: Box<[(usize, ObjId); CACHED]>,
     last_number: u32,
+    /// What each object was, by its number. There is no number 0.
+    kinds: Vec<&'static str>,
 }
 
 impl Default for ObjectTable {
@@ -172,6 +174,7 @@ impl Default for ObjectTable {
             by_address: FxHashMap::default(),
             cache: Box::new([(0, 0); CACHED]),
             last_number: 0,
+            kinds: vec![""],
         }
     }
 }
@@ -222,6 +225,7 @@ impl ObjectTable {
     pub(crate) fn register(&mut self, address: usize, kind: Kind) -> ObjId {
         self.last_number += 1;
         let number = self.last_number;
+        self.kinds.push(kind.name());
         if let Some(id) = self.find(address) {
             let object = &mut self.slots[id as usize];
             object.number = number;
@@ -275,6 +279,11 @@ impl ObjectTable {
             found.sort_by_key(|id| self.slots[*id as usize].address);
         }
         found
+    }
+
+    /// What each object that there ever was is, by its number.
+    pub(crate) fn take_kinds(&mut self) -> Vec<&'static str> {
+        std::mem::take(&mut self.kinds)
     }
 
     /// All objects, in index order.

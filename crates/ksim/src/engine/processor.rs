@@ -4,6 +4,7 @@ use super::context::Context;
 use super::object::ObjId;
 use super::thread::{ThreadObject, Tid};
 use crate::irql::DISPATCH_LEVEL;
+use crate::report::sites::SiteId;
 use std::collections::VecDeque;
 
 /// The index of a processor.
@@ -39,6 +40,8 @@ pub(crate) struct Processor {
     pub(crate) running_driver: Option<u16>,
     /// Spin locks that the running DPC routine has taken and not released.
     pub(crate) dpc_spin_locks: Vec<ObjId>,
+    /// Where the running DPC routine made its last call, if that is recorded.
+    pub(crate) dpc_site: Option<SiteId>,
     /// Where the thread-context IRQL raised by KeRaiseIrql must return to, innermost last (rule 59).
     pub(crate) raises: Vec<u8>,
 }

@@ -9,6 +9,7 @@ use super::processor::Cpu;
 use super::wait::Wait;
 use crate::irql::{DISPATCH_LEVEL, PASSIVE_LEVEL};
 use crate::report::bug_check::{Violation, codes};
+use crate::report::sites::SiteId;
 use crate::report::trace::Operation;
 use ksync_sys::{DISPATCHER_HEADER, KWAIT_BLOCK, NTSTATUS};
 
@@ -86,6 +87,8 @@ pub(crate) struct Thread {
     pub(crate) last_operation: u64,
     /// The processors of KeSetSystemAffinityThreadEx, while in force.
     pub(crate) system_affinity: Option<u64>,
+    /// Where it made its last call, if that is recorded.
+    pub(crate) site: Option<SiteId>,
 }
 
 impl ThreadObject {
@@ -150,6 +153,7 @@ impl Kernel {
             idle_clock_reads: 0,
             last_operation: 0,
             system_affinity: None,
+            site: None,
         };
         self.threads.push(Box::new(thread));
         self.live_threads += 1;

@@ -1,7 +1,8 @@
 //! The outcome of a run.
 
-use super::bug_check::BugCheck;
-use super::trace::Trace;
+use super::bug_check::{BugCheck, CallSite};
+use super::sites::{SiteId, Sites};
+use super::trace::{Event, Trace};
 use super::wait_graph::WaitGraph;
 use std::fmt;
 use std::time::Duration;
@@ -151,6 +152,7 @@ pub struct Outcome {
     pub(crate) statistics: Statistics,
     pub(crate) debug_output: Vec<String>,
     pub(crate) trace: Trace,
+    pub(crate) sites: Sites,
     pub(crate) seed: u64,
 }
 
@@ -183,6 +185,34 @@ impl Outcome {
     #[must_use]
     pub fn trace(&self) -> Vec<u8> {
         self.trace.render()
+    }
+
+    /// Every visible operation, in order, as values.
+    ///
+    /// # Example
+    /// ```
+    /// use ksim::{Machine, trace::Operation};
+    /// use ksync_sys::{KEVENT, KeInitializeEvent, KeSetEvent, NotificationEvent};
+    ///
+    /// let outcome = Machine::new().record_sites(true).run(|| {
+    ///     let mut event = std::mem::MaybeUninit::<KEVENT>::uninit();
+    ///     // SAFETY: the event is initialised and does not move.
+    ///     unsafe { KeInitializeEvent(event.as_mut_ptr(), NotificationEvent, 0) };
+    ///     // SAFETY: as above.
+    ///     unsafe { KeSetEvent(event.as_mut_ptr(), 0, 0) };
+    /// });
+    /// let set = outcome.events().find(|event| event.operation == Operation::SetEvent).expect("it was set");
+    /// assert_eq!((set.object_kind, set.irql, set.processor), ("event", 0, 0));
+    /// assert!(!outcome.call_sites(set.site.expect("sites were recorded")).is_empty());
+    /// ```
+    pub fn events(&self) -> impl DoubleEndedIterator<Item = Event> + ExactSizeIterator {
+        self.trace.events()
+    }
+
+    /// The driver code at a site of this run, innermost first.
+    #[must_use]
+    pub fn call_sites(&self, site: SiteId) -> Vec<CallSite> {
+        self.sites.resolve(site)
     }
 
     /// How many operations the trace holds.

@@ -1,54 +1,97 @@
 //! The trace of a run: every visible operation, in order.
 //!
-//! Objects appear by number, never by address, so that the same seed gives the same bytes on every host.
+//! Objects appear by number, never by address, so that the same seed gives the same bytes on every host. [`Outcome::trace`](crate::Outcome::trace) is the
+//! text, [`Outcome::events`](crate::Outcome::events) the same as values.
 
+use super::sites::SiteId;
+use std::fmt;
 use std::io::Write;
 
 /// What was done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
-pub(crate) enum Operation {
+#[non_exhaustive]
+pub enum Operation {
+    /// A thread was created: the object.
     CreateThread,
+    /// A thread ended: the object. The argument is its exit status.
     TerminateThread,
+    /// The wait of a thread ended: the object. The argument is the status.
     EndWait,
+    /// A wait on the object began. The argument is how many objects the wait names.
     BeginWait,
+    /// An event was set.
     SetEvent,
+    /// An event was pulsed.
     PulseEvent,
+    /// An event was reset or cleared.
     ResetEvent,
+    /// The state of a dispatcher object was read.
     ReadState,
+    /// A semaphore was released.
     ReleaseSemaphore,
+    /// A mutex was acquired.
     AcquireMutex,
+    /// A mutex was released.
     ReleaseMutex,
+    /// A spin lock was acquired, of any kind.
     AcquireSpinLock,
+    /// A spin lock was released.
     ReleaseSpinLock,
+    /// A fast or guarded mutex was acquired.
     AcquireFastMutex,
+    /// A fast or guarded mutex was released.
     ReleaseFastMutex,
+    /// A resource was acquired.
     AcquireResource,
+    /// A resource was released.
     ReleaseResource,
+    /// A push lock was acquired. The argument is 1 for exclusive ownership.
     AcquirePushLock,
+    /// A push lock was released.
     ReleasePushLock,
+    /// Rundown protection was asked for. The argument is 1 if it was granted.
     AcquireRundown,
+    /// Rundown protection was released.
     ReleaseRundown,
+    /// A wait for the release of rundown protection.
     WaitForRundown,
+    /// A timer was set.
     SetTimer,
+    /// A timer was cancelled.
     CancelTimer,
+    /// A timer expired.
     TimerExpired,
+    /// A DPC was queued.
     InsertDpc,
+    /// A DPC was taken off its queue.
     RemoveDpc,
+    /// A DPC routine began.
     RunDpc,
+    /// An APC was queued to the thread that is the object.
     InsertApc,
+    /// A kernel APC was delivered to the thread that is the object.
     DeliverApc,
+    /// The thread that is the object was alerted.
     AlertThread,
+    /// An entry was inserted into a queue.
     InsertQueue,
+    /// A delay began. The argument is the interval.
     Delay,
+    /// All processors were idle and the clock went on. The argument is the interrupt time.
     AdvanceClock,
+    /// A driver was loaded. The object is its number among the drivers.
     LoadDriver,
+    /// A driver was unloaded. The object is its number among the drivers.
     UnloadDriver,
+    /// A driver printed a line.
     DebugPrint,
 }
 
 impl Operation {
-    fn name(self) -> &'static str {
+    /// Its name in the text of the trace.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::CreateThread => "create thread",
             Self::TerminateThread => "terminate thread",
@@ -91,23 +134,92 @@ impl Operation {
     }
 }
 
+/// Who acted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Actor {
+    /// A thread, by its place among the threads of the run in order of creation, from 0.
+    Thread(u32),
+    /// A DPC routine of the processor.
+    Dpc,
+    /// The clock of the machine: no driver code ran.
+    Clock,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Thread(thread) => write!(f, "t{thread}"),
+            Self::Dpc => write!(f, "dpc"),
+            Self::Clock => write!(f, "clock"),
+        }
+    }
+}
+
+/// One operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Event {
+    /// The interrupt time, in 100 ns units.
+    pub time: u64,
+    /// The processor.
+    pub processor: u8,
+    /// Its IRQL.
+    pub irql: u8,
+    /// Who acted.
+    pub actor: Actor,
+    /// What was done.
+    pub operation: Operation,
+    /// The number of the object, or 0 for none.
+    pub object: u32,
+    /// What the object is, as in reports ("event", "spin lock"), or "" for none.
+    pub object_kind: &'static str,
+    /// What else there is to say; see [`Operation`].
+    pub argument: u64,
+    /// Where driver code made the call, when [`Machine::record_sites`](crate::Machine::record_sites) is on.
+    /// [`Outcome::call_sites`](crate::Outcome::call_sites) has the place.
+    pub site: Option<SiteId>,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, rest) = (self.time / 10_000_000, self.time % 10_000_000);
+        let (processor, actor, operation) = (self.processor, self.actor, self.operation.name());
+        write!(f, "{seconds}.{rest:07} p{processor} {actor} {operation} #{} {:#x}", self.object, self.argument)
+    }
+}
+
+/// An event as it is kept: compact, since a run has very many.
 #[derive(Clone, Copy, Debug)]
-struct Event {
+struct Entry {
     time: u64,
     argument: u64,
     thread: u32,
     object: u32,
+    site: Option<SiteId>,
     cpu: u8,
+    irql: u8,
     operation: Operation,
 }
 
+/// Where an operation happens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) time: u64,
+    pub(crate) cpu: u8,
+    pub(crate) irql: u8,
+    pub(crate) thread: u32,
+    pub(crate) site: Option<SiteId>,
+}
+
 /// The events of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Trace {
-    events: Vec<Event>,
+    entries: Vec<Entry>,
     enabled: bool,
     /// How many there were, recorded or not.
     pushed: u64,
+    /// What each object is, by its number.
+    kinds: Vec<&'static str>,
 }
 
 impl Trace {
@@ -117,30 +229,54 @@ impl Trace {
     pub(crate) const MACHINE: u32 = u32::MAX - 1;
 
     pub(crate) fn new(enabled: bool) -> Self {
-        Self { events: Vec::new(), enabled, pushed: 0 }
+        Self { enabled, ..Self::default() }
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, time: u64, cpu: u8, thread: u32, operation: Operation, object: u32, argument: u64) {
+    pub(crate) fn push(&mut self, place: Place, operation: Operation, object: u32, argument: u64) {
         self.pushed += 1;
         if self.enabled {
-            self.events.push(Event { time, argument, thread, object, cpu, operation });
+            let Place { time, cpu, irql, thread, site } = place;
+            self.entries.push(Entry { time, argument, thread, object, site, cpu, irql, operation });
         }
+    }
+
+    /// The run is over: what each object was, by its number.
+    pub(crate) fn set_kinds(&mut self, kinds: Vec<&'static str>) {
+        self.kinds = kinds;
+    }
+
+    fn kind(&self, operation: Operation, object: u32) -> &'static str {
+        match operation {
+            Operation::LoadDriver | Operation::UnloadDriver => "driver",
+            _ => self.kinds.get(object as usize).copied().unwrap_or(""),
+        }
+    }
+
+    /// The events, in order.
+    pub(crate) fn events(&self) -> impl DoubleEndedIterator<Item = Event> + ExactSizeIterator {
+        self.entries.iter().map(|entry| Event {
+            time: entry.time,
+            processor: entry.cpu,
+            irql: entry.irql,
+            actor: match entry.thread {
+                Self::DPC => Actor::Dpc,
+                Self::MACHINE => Actor::Clock,
+                thread => Actor::Thread(thread),
+            },
+            operation: entry.operation,
+            object: entry.object,
+            object_kind: self.kind(entry.operation, entry.object),
+            argument: entry.argument,
+            site: entry.site,
+        })
     }
 
     /// One line an event: time in seconds, processor, thread, operation, object, argument.
     pub(crate) fn render(&self) -> Vec<u8> {
-        let mut text = Vec::with_capacity(self.events.len() * 48);
-        for event in &self.events {
-            let (seconds, rest) = (event.time / 10_000_000, event.time % 10_000_000);
-            let actor = match event.thread {
-                Self::DPC => "dpc".to_owned(),
-                Self::MACHINE => "clock".to_owned(),
-                thread => format!("t{thread}"),
-            };
-            let (cpu, operation, object, argument) = (event.cpu, event.operation.name(), event.object, event.argument);
-            writeln!(text, "{seconds}.{rest:07} p{cpu} {actor} {operation} #{object} {argument:#x}")
-                .expect("writing to a Vec cannot fail");
+        let mut text = Vec::with_capacity(self.entries.len() * 48);
+        for event in self.events() {
+            writeln!(text, "{event}").expect("writing to a Vec cannot fail");
         }
         text
     }
@@ -151,6 +287,6 @@ impl Trace {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.events.len()
+        self.entries.len()
     }
 }

@@ -1,0 +1,83 @@
+//! Where driver code called from: the frames of a stack, kept as they are and given names only for a report.
+
+use super::bug_check::CallSite;
+use rustc_hash::FxHashMap;
+use std::ffi::c_void;
+use std::num::NonZeroU32;
+
+/// How many frames of a stack are kept. The innermost few are the hosted kernel's own.
+const FRAMES: usize = 48;
+
+/// A place that driver code called from, within one run.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct SiteId(NonZeroU32);
+
+/// The return addresses of a stack, innermost first.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Frames(Box<[usize]>);
+
+impl Frames {
+    /// The stack of who calls. It costs about a microsecond a frame.
+    #[inline(never)]
+    pub(crate) fn capture() -> Self {
+        let mut frames = Vec::with_capacity(FRAMES);
+        backtrace::trace(|frame| {
+            frames.push(frame.ip().addr());
+            frames.len() < FRAMES
+        });
+        Self(frames.into_boxed_slice())
+    }
+
+    /// The frames of driver code, innermost first.
+    pub(crate) fn resolve(&self) -> Vec<CallSite> {
+        let mut sites = Vec::new();
+        let mut over = false;
+        for &address in &self.0 {
+            backtrace::resolve(address as *mut c_void, |symbol| {
+                let Some(name) = symbol.name() else { return };
+                let function = format!("{name:#}");
+                over |= function.contains("corosensei");
+                if !over && !is_internal(&function) {
+                    let file = symbol.filename().map(|path| path.display().to_string());
+                    sites.push(CallSite { function, file, line: symbol.lineno() });
+                }
+            });
+            if over {
+                break;
+            }
+        }
+        sites
+    }
+}
+
+/// True for a function that is not a driver's: the hosted kernel's, or the language's.
+fn is_internal(function: &str) -> bool {
+    const PREFIXES: [&str; 10] =
+        ["ksim::", "<ksim::", "backtrace::", "core::", "<core::", "std::", "<std::", "alloc::", "<alloc::", "__rust"];
+    PREFIXES.iter().any(|prefix| function.starts_with(prefix)) || crate::exports::is_export(function)
+}
+
+/// The places of a run, each once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sites {
+    frames: Vec<Frames>,
+    ids: FxHashMap<Frames, SiteId>,
+}
+
+impl Sites {
+    /// The number of a stack.
+    pub(crate) fn enter(&mut self, frames: Frames) -> SiteId {
+        if let Some(&id) = self.ids.get(&frames) {
+            return id;
+        }
+        let id = SiteId(NonZeroU32::MIN.saturating_add(self.frames.len() as u32));
+        self.frames.push(frames.clone());
+        self.ids.insert(frames, id);
+        id
+    }
+
+    /// The driver code of a place, innermost first.
+    pub(crate) fn resolve(&self, id: SiteId) -> Vec<CallSite> {
+        self.frames.get(id.0.get() as usize - 1).map(Frames::resolve).unwrap_or_default()
+    }
+}
