@@ -33,6 +33,7 @@ mod config;
 mod control;
 mod driver;
 mod engine;
+pub mod explore;
 mod exports;
 mod image_local;
 mod irql;
@@ -50,6 +51,7 @@ pub mod trace {
 pub use config::{ClockMode, OsProfile};
 pub use control::{create_process, in_process, set_system_time};
 pub use driver::{LoadedDriver, load_driver};
+pub use explore::explore;
 pub use exports::{Export, IrqlRange, table as exports};
 pub use irql::irql_name;
 pub use machine::Machine;

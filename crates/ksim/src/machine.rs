@@ -6,6 +6,7 @@ use crate::engine::dpc::RunningDpc;
 use crate::engine::kernel::Executing;
 use crate::engine::thread::State;
 use crate::engine::{Check, Cpu, Fault, Kernel, Stop};
+use crate::explore::token::Choice;
 use crate::exports::Export;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::sites::Frames;
@@ -171,9 +172,26 @@ impl Machine {
     /// If called from code that runs on a machine already.
     #[must_use = "a bug check, a panic, a deadlock and a leak are all reported in the outcome and nowhere else"]
     pub fn run_with_policy(&self, policy: Box<dyn Policy>, main: impl FnOnce()) -> Outcome {
+        self.run_recorded(policy, None, main).0
+    }
+
+    /// The settings.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// [`run_with_policy`](Self::run_with_policy) that adds the choices that are made to `choices`, if that is given.
+    pub(crate) fn run_recorded(
+        &self,
+        policy: Box<dyn Policy>,
+        choices: Option<Vec<Choice>>,
+        main: impl FnOnce(),
+    ) -> (Outcome, Vec<Choice>) {
         install_panic_hook();
+        let mut kernel = Kernel::boot(self.config.clone(), policy);
+        kernel.choices = choices;
         let cell = MachineCell {
-            kernel: RefCell::new(Kernel::boot(self.config.clone(), policy)),
+            kernel: RefCell::new(kernel),
             handle: Cell::new(ContextHandle::NONE),
             dying: Cell::new(false),
             unwinding_calls: Cell::new(0),
@@ -201,7 +219,8 @@ impl Machine {
             Err(error) => panic!("ksim: no stack for the first thread: {error}"),
         }
         drop(leave);
-        cell.into_outcome(self.config.seed)
+        let choices = cell.kernel.borrow_mut().choices.take().unwrap_or_default();
+        (cell.into_outcome(self.config.seed), choices)
     }
 }
 

@@ -14,6 +14,7 @@ use super::thread::{Thread, Tid};
 use super::timer::TimerQueue;
 use crate::check::lock_order::LockOrder;
 use crate::config::Config;
+use crate::explore::token::Choice;
 use crate::image_local::ImageLocals;
 use crate::report::bug_check::Violation;
 use crate::report::sites::{Frames, SiteId, Sites};
@@ -56,6 +57,8 @@ pub(crate) enum Executing {
 pub(crate) struct Kernel {
     pub(crate) config: Config,
     pub(crate) policy: Box<dyn Policy>,
+    /// The choices that were made, where they are recorded.
+    pub(crate) choices: Option<Vec<Choice>>,
     pub(crate) processors: Vec<Processor>,
     /// The processor that performs the current operation.
     pub(crate) cpu: Cpu,
@@ -104,6 +107,7 @@ impl Kernel {
         let mut kernel = Self {
             config,
             policy,
+            choices: None,
             processors,
             cpu: 0,
             executing: Executing::Machine,
@@ -222,6 +226,9 @@ impl Kernel {
         }
         let choice = self.policy.choose(options as u32) as usize;
         assert!(choice < options, "ksim: a policy chose {choice} of {options} options");
+        if let Some(choices) = &mut self.choices {
+            choices.push(Choice { value: choice as u32, point: Choice::point(options as u32) });
+        }
         choice
     }
 

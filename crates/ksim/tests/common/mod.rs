@@ -17,6 +17,7 @@ macro_rules! raw {
         unsafe { $call }
     }};
 }
+#[allow(unused_imports, reason = "each test binary uses its part")]
 pub(crate) use raw;
 
 pub(crate) const MS: i64 = 10_000;

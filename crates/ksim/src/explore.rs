@@ -1,0 +1,187 @@
+//! Searching the schedules of a program: many runs, each of which decides otherwise what NT leaves open.
+//!
+//! ```
+//! use ksim::explore;
+//! use std::sync::atomic::{AtomicU32, Ordering};
+//!
+//! let exploration = explore().processors(2).schedules(100).check(|| {
+//!     // Driver code, as in Machine::run. It runs once for each schedule, on several OS threads at a time, so that what it captures is shared.
+//! });
+//! exploration.expect_clean();
+//! assert_eq!(exploration.executions(), 100);
+//! ```
+//!
+//! A run fails if it ends in anything but completion (a bug check, a panic, a deadlock, the limit on steps) or leaves something behind. The search stops at the
+//! first failure, the one of the lowest number however many OS threads search, and gives it back with a [token](Failure::token) that repeats it.
+
+mod environment;
+mod exploration;
+mod progress;
+pub(crate) mod token;
+mod workers;
+
+pub use environment::{REPLAY, SCHEDULES, SEED, SHARD};
+pub use exploration::{Exploration, Failure};
+pub use token::TokenError;
+
+use crate::Machine;
+use crate::schedule::Strategy;
+use environment::Environment;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+/// How many schedules are run where nothing else is said.
+const DEFAULT_SCHEDULES: u64 = 1_000;
+
+/// One part of a search that is spread over several machines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shard {
+    pub(crate) index: u64,
+    pub(crate) count: u64,
+}
+
+impl Shard {
+    const WHOLE: Self = Self { index: 0, count: 1 };
+}
+
+/// A search of schedules, before it is made. See [`explore`].
+#[derive(Clone, Debug)]
+#[must_use = "a search does nothing until `check` is called"]
+pub struct Explore {
+    machine: Machine,
+    strategy: Strategy,
+    seed: u64,
+    schedules: Option<u64>,
+    time: Option<Duration>,
+    jobs: Option<NonZeroUsize>,
+    shard: Shard,
+    progress: bool,
+}
+
+/// A search of schedules: [`Explore::check`] makes it.
+///
+/// Without further settings: 1,000 schedules of the seed 0 on a machine with one processor, on as many OS threads as the host has processors.
+pub fn explore() -> Explore {
+    Explore {
+        machine: Machine::new(),
+        strategy: Strategy::default(),
+        seed: 0,
+        schedules: None,
+        time: None,
+        jobs: None,
+        shard: Shard::WHOLE,
+        progress: true,
+    }
+}
+
+impl Explore {
+    /// How many processors the machine has, 1 to 64. What threads do at the same time needs a processor for each.
+    ///
+    /// # Panics
+    /// If the number is 0 or above 64.
+    pub fn processors(mut self, processors: u8) -> Self {
+        self.machine = self.machine.processors(processors);
+        self
+    }
+
+    /// The machine that each schedule runs on. Its seed and whether it records a trace do not matter.
+    pub fn machine(mut self, machine: Machine) -> Self {
+        self.machine = machine;
+        self
+    }
+
+    /// How schedules are chosen.
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// What the random choices of all schedules come from. The default is 0; `KSIM_SEED` overrides it.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// How many schedules to run. The default is 1,000, or no limit where a [time](Self::time) is given; `KSIM_SCHEDULES` overrides it.
+    pub fn schedules(mut self, schedules: u64) -> Self {
+        self.schedules = Some(schedules);
+        self
+    }
+
+    /// For how long to run schedules, by the host's clock. Of two limits, the first that is reached counts.
+    pub fn time(mut self, time: Duration) -> Self {
+        self.time = Some(time);
+        self
+    }
+
+    /// On how many OS threads. The default is one for each processor of the host. What is found does not depend on it.
+    pub fn jobs(mut self, jobs: NonZeroUsize) -> Self {
+        self.jobs = Some(jobs);
+        self
+    }
+
+    /// Runs part `index` of `count` only, counted from 0. All parts together are the whole search: schedule number `n` is in part `n % count`.
+    /// `KSIM_SHARD=index/count` overrides it.
+    ///
+    /// # Panics
+    /// If `index` is not below `count`.
+    pub fn shard(mut self, index: u64, count: u64) -> Self {
+        assert!(index < count, "there is no part {index} of {count}: parts are counted from 0");
+        self.shard = Shard { index, count };
+        self
+    }
+
+    /// Whether progress is shown, where standard error is a terminal. It is by default.
+    pub fn progress(mut self, progress: bool) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Runs `program` under one schedule after another, until one fails or the limit is reached.
+    ///
+    /// The program runs on several OS threads at once, each with a machine of its own: what it captures is shared by all of these runs, so that what a run
+    /// changes belongs inside the program. It must decide nothing by anything but the machine's answers (no clock of the host, no addresses, no `HashMap`).
+    ///
+    /// With `KSIM_REPLAY=token` in the environment it runs the one schedule that the token stands for.
+    ///
+    /// # Panics
+    /// - If a variable of the environment is not what it should be, or the token does not belong to this program: the message says where they part.
+    /// - If called from code that runs on a machine already.
+    #[must_use = "what was found is in the exploration and nowhere else: `expect_clean` panics for a failure"]
+    pub fn check(mut self, program: impl Fn() + Sync) -> Exploration {
+        let environment = Environment::read().unwrap_or_else(|error| panic!("ksim: {error}"));
+        if let Some(seed) = environment.seed {
+            self.seed = seed;
+        }
+        if let Some(schedules) = environment.schedules {
+            self.schedules = Some(schedules);
+            self.time = None;
+        }
+        if let Some(shard) = environment.shard {
+            self.shard = shard;
+        }
+        match environment.replay {
+            Some(token) => self.replay(&token, program).unwrap_or_else(|error| panic!("ksim: {REPLAY}: {error}")),
+            None => workers::search(&self, &program),
+        }
+    }
+
+    /// Runs the one schedule that a [token](Failure::token) stands for, whether it fails again or not.
+    ///
+    /// # Errors
+    /// If the token is damaged, was made with other settings of the machine, or the program no longer makes the choices that it was made for.
+    ///
+    /// # Panics
+    /// If called from code that runs on a machine already.
+    pub fn replay(&self, token: &str, program: impl Fn()) -> Result<Exploration, TokenError> {
+        workers::replay(self, token, &program)
+    }
+
+    fn limit(&self) -> u64 {
+        match (self.schedules, self.time) {
+            (Some(schedules), _) => schedules,
+            (None, Some(_)) => u64::MAX,
+            (None, None) => DEFAULT_SCHEDULES,
+        }
+    }
+}

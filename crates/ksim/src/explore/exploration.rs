@@ -1,0 +1,101 @@
+//! What a search came to.
+
+use crate::Outcome;
+use std::fmt;
+use std::time::Duration;
+
+/// A schedule that fails.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Failure {
+    /// How the run ended, with its trace.
+    pub outcome: Outcome,
+    /// Stands for the schedule: [`Explore::replay`](super::Explore::replay) repeats it, as `KSIM_REPLAY` does.
+    pub token: String,
+    /// The number of the schedule in the search, from 0.
+    pub schedule: u64,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\nfound by schedule {}; to repeat it: {}={}", self.outcome, self.schedule, super::REPLAY, self.token)
+    }
+}
+
+/// What a search came to.
+#[derive(Clone, Debug)]
+pub struct Exploration {
+    pub(super) executions: u64,
+    pub(super) distinct: u64,
+    pub(super) exhausted: bool,
+    pub(super) elapsed: Duration,
+    pub(super) failure: Option<Box<Failure>>,
+}
+
+impl Exploration {
+    /// How many schedules were run.
+    #[must_use]
+    pub fn executions(&self) -> u64 {
+        self.executions
+    }
+
+    /// How many of them differ by more than the order of operations that do not depend on each other.
+    #[must_use]
+    pub fn distinct(&self) -> u64 {
+        self.distinct
+    }
+
+    /// True when no schedule is left that would differ from those that were run.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    /// How long it took by the host's clock.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
+    /// The failure of the lowest schedule that failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_deref()
+    }
+
+    /// Passes a search on that found nothing.
+    ///
+    /// # Panics
+    /// If a schedule failed, with the whole report.
+    #[track_caller]
+    pub fn expect_clean(&self) -> &Self {
+        if let Some(failure) = &self.failure {
+            panic!("{failure}");
+        }
+        self
+    }
+
+    /// The failure that the search found.
+    ///
+    /// # Panics
+    /// If it found none.
+    #[track_caller]
+    #[must_use]
+    pub fn expect_failure(&self) -> &Failure {
+        match &self.failure {
+            Some(failure) => failure,
+            None => panic!("expected a failure, but: {self}"),
+        }
+    }
+}
+
+impl fmt::Display for Exploration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exhausted = if self.exhausted { ", which are all there are" } else { "" };
+        write!(f, "{} schedules, {} of them distinct{exhausted}, in {:.1?}", self.executions, self.distinct, self.elapsed)?;
+        if let Some(failure) = &self.failure {
+            write!(f, "\n{failure}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! A progress bar, on a terminal and nowhere else.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::Duration;
+
+/// How many executions a worker makes between two reports.
+pub(super) const REPORT_EVERY: u64 = 256;
+
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// `schedules` is the number that will be run, or `u64::MAX`.
+    pub(super) fn new(shown: bool, schedules: u64) -> Self {
+        if !shown || !std::io::stderr().is_terminal() {
+            return Self { bar: None };
+        }
+        let (length, template) = if schedules == u64::MAX {
+            (None, "{spinner} {human_pos} schedules, {per_sec}, {elapsed}, {msg} distinct")
+        } else {
+            (Some(schedules), "{bar:30} {human_pos}/{human_len} schedules, {per_sec}, {eta} left, {msg} distinct")
+        };
+        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr_with_hz(5));
+        bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar: Some(bar) }
+    }
+
+    pub(super) fn advance(&self, executions: u64, distinct: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(executions);
+            bar.set_message(distinct.to_string());
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Searches of schedules.
+
+mod common;
+
+use common::*;
+use ksim::explore::{Explore, TokenError};
+use ksim::{Machine, explore};
+use std::cell::Cell;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Two threads that take two locks in opposite orders.
+fn opposite_orders() {
+    let (a, b) = (Mutex::new(), Mutex::new());
+    let nest = |first: &Mutex, second: &Mutex| {
+        wait(first.object());
+        wait(second.object());
+        second.release();
+        first.release();
+    };
+    let threads = [spawn(|| nest(&a, &b)), spawn(|| nest(&b, &a))];
+    join_all(threads);
+}
+
+/// Two threads that count under a lock.
+fn count() {
+    let (lock, count) = (FastMutex::new(), Cell::new(0));
+    let turn = || {
+        lock.acquire();
+        count.set(count.get() + 1);
+        lock.release();
+    };
+    join_all([spawn(turn), spawn(turn)]);
+    assert_eq!(count.get(), 2);
+}
+
+fn two() -> Explore {
+    explore().processors(3)
+}
+
+fn jobs(jobs: usize) -> NonZeroUsize {
+    NonZeroUsize::new(jobs).unwrap()
+}
+
+#[test]
+fn so_many_schedules_are_run_as_was_asked_for() {
+    let runs = AtomicU64::new(0);
+    let exploration = two().schedules(1234).check(|| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        count();
+    });
+    exploration.expect_clean();
+    assert_eq!(exploration.executions(), 1234);
+    assert_eq!(runs.into_inner(), 1234);
+    assert!((2..1234).contains(&exploration.distinct()), "{exploration}");
+}
+
+#[test]
+fn a_deadlock_is_found_and_its_token_repeats_it() {
+    let exploration = two().check(opposite_orders);
+    let failure = exploration.expect_failure();
+    assert!(failure.outcome.deadlock().is_some(), "{failure}");
+    let again = two().replay(&failure.token, opposite_orders).unwrap();
+    assert_eq!(again.expect_failure().outcome.trace(), failure.outcome.trace());
+    assert!(failure.outcome.trace_len() > 0);
+    assert!(failure.to_string().contains(&format!("KSIM_REPLAY={}", failure.token)), "{failure}");
+}
+
+#[test]
+fn what_is_found_does_not_depend_on_the_number_of_os_threads() {
+    for seed in 0..20 {
+        let found = |number| {
+            let exploration = two().seed(seed).jobs(jobs(number)).check(opposite_orders);
+            let failure = exploration.expect_failure();
+            (failure.schedule, failure.token.clone())
+        };
+        assert_eq!(found(1), found(4), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_parts_of_a_search_are_the_whole() {
+    let whole = two().seed(3).check(opposite_orders);
+    let parts = (0..4).filter_map(|part| two().seed(3).shard(part, 4).check(opposite_orders).failure().cloned());
+    let lowest = parts.min_by_key(|failure| failure.schedule).unwrap();
+    assert_eq!(lowest.schedule, whole.expect_failure().schedule);
+    assert_eq!(lowest.token, whole.expect_failure().token);
+    let schedules = |part| two().schedules(10).shard(part, 4).check(count).executions();
+    assert_eq!((0..4).map(schedules).collect::<Vec<_>>(), [3, 3, 2, 2]);
+}
+
+#[test]
+fn what_is_left_behind_is_a_failure() {
+    let exploration = explore().check(|| _ = allocate(24));
+    let failure = exploration.expect_failure();
+    assert_eq!((failure.schedule, failure.outcome.left().pool_bytes()), (0, 24));
+}
+
+#[test]
+fn damaged_and_foreign_tokens_are_told_apart() {
+    let token = two().check(opposite_orders).expect_failure().token.clone();
+    let error = |token: &str, explore: Explore, program: fn()| explore.replay(token, program).unwrap_err();
+    assert_eq!(error("nonsense!", two(), opposite_orders), TokenError::Damaged);
+    assert_eq!(error(&token[1..], two(), opposite_orders), TokenError::Damaged);
+    assert_eq!(error(&token, explore().processors(4), opposite_orders), TokenError::Settings);
+    let differs = error(&token, two(), || ());
+    assert!(matches!(differs, TokenError::Differs { .. }), "{differs}");
+    assert!(differs.to_string().contains("the run ended"), "{differs}");
+}
+
+#[test]
+#[should_panic(expected = "is not deterministic")]
+fn a_program_that_decides_by_itself_is_noticed() {
+    let runs = AtomicU64::new(0);
+    let _ = explore().check(|| {
+        if runs.fetch_add(1, Ordering::Relaxed) == 0 {
+            panic!("only once");
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "cannot be made from code that runs on a machine")]
+fn a_search_is_not_made_on_a_machine() {
+    let mut message = None;
+    let _ = Machine::new().run(|| {
+        let seen = std::panic::catch_unwind(|| explore().check(|| ()));
+        message = seen.err().and_then(|payload| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    });
+    panic!("{}", message.unwrap());
+}
+
+#[test]
+fn time_limits_a_search() {
+    let exploration = two().time(std::time::Duration::from_millis(50)).check(count);
+    exploration.expect_clean();
+    assert!(exploration.executions() > 0);
+    assert!(exploration.elapsed() >= std::time::Duration::from_millis(50));
+}
