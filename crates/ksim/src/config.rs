@@ -1,5 +1,6 @@
 //! What a machine is configured with.
 
+use crate::engine::groups::Groups;
 use crate::schedule::{Policy, Random};
 
 /// How the clock reads and when timers expire (rule 57).
@@ -51,7 +52,9 @@ impl OsProfile {
 /// The settings of one machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
+    /// How many processors there are, in all groups.
     pub(crate) processors: u8,
+    pub(crate) groups: Groups,
     pub(crate) seed: u64,
     pub(crate) system_time: i64,
     pub(crate) clock: ClockMode,
@@ -70,6 +73,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             processors: 1,
+            groups: Groups::new(&[1]),
             seed: 0,
             // 2026-01-01 00:00:00 UTC, in 100 ns units since 1601.
             system_time: 134_116_992_000_000_000,

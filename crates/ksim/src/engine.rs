@@ -13,6 +13,7 @@ pub(crate) mod driver;
 pub(crate) mod event;
 pub(crate) mod fast_mutex;
 pub(crate) mod generic_dpc;
+pub(crate) mod groups;
 pub(crate) mod kernel;
 pub(crate) mod layout;
 pub(crate) mod mutant;

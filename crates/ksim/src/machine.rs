@@ -3,6 +3,7 @@
 use crate::config::{ClockMode, Config, OsProfile};
 use crate::engine::context::{Context, ContextHandle, Resumed};
 use crate::engine::dpc::RunningDpc;
+use crate::engine::groups::Groups;
 use crate::engine::kernel::Executing;
 use crate::engine::thread::State;
 use crate::engine::{Check, Cpu, Fault, Kernel, Stop};
@@ -69,13 +70,35 @@ impl Machine {
         Self::default()
     }
 
-    /// How many processors, 1 to 64.
+    /// How many processors, 1 to 64, in one group.
     ///
     /// # Panics
     /// If the number is 0 or above 64.
-    pub fn processors(mut self, processors: u8) -> Self {
+    pub fn processors(self, processors: u8) -> Self {
         assert!((1..=64).contains(&processors), "a machine has 1 to 64 processors, not {processors}");
-        self.config.processors = processors;
+        self.groups(&[processors])
+    }
+
+    /// Processors in several groups: how many each has. A group may have any number of them, from 1 on; in all there are at most 64.
+    ///
+    /// # Panics
+    /// If there is no group, an empty one, or if there are more than 64 processors.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksim::Machine;
+    /// use ksync_sys::{ALL_PROCESSOR_GROUPS, KeQueryActiveGroupCount, KeQueryActiveProcessorCountEx};
+    ///
+    /// Machine::new().groups(&[2, 1]).run(|| {
+    ///     // SAFETY: these routines may be called anywhere.
+    ///     assert_eq!(unsafe { KeQueryActiveGroupCount() }, 2);
+    ///     // SAFETY: as above.
+    ///     assert_eq!(unsafe { KeQueryActiveProcessorCountEx(ALL_PROCESSOR_GROUPS) }, 3);
+    /// }).expect_clean();
+    /// ```
+    pub fn groups(mut self, sizes: &[u8]) -> Self {
+        self.config.groups = Groups::new(sizes);
+        self.config.processors = self.config.groups.processors();
         self
     }
 

@@ -238,7 +238,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             ExGetPreviousMode ExSizeOfRundownProtectionCacheAware IoGetCurrentProcess IoSizeofWorkItem
             KeAreAllApcsDisabled KeAreApcsDisabled KeEnterCriticalRegion KeEnterGuardedRegion
             KeFlushQueuedDpcs KeGetCurrentIrql KeLeaveCriticalRegion KeLeaveGuardedRegion
-            KeQueryActiveProcessors KeQueryTimeIncrement KeQueryUnbiasedInterruptTime
+            KeQueryActiveGroupCount KeQueryActiveProcessors KeQueryMaximumGroupCount KeQueryTimeIncrement KeQueryUnbiasedInterruptTime
             PsGetCurrentProcessId PsGetCurrentThreadId
         }
         (_) {
@@ -264,7 +264,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             KeAcquireSpinLockForDpc KeBugCheck KeCancelTimer KeClearEvent KeGetCurrentProcessorNumberEx
             KeGetProcessorIndexFromNumber KeInitializeGuardedMutex KeInitializeTimer
             KeQueryActiveProcessorCount KeQueryActiveProcessorCountEx KeQueryInterruptTimePrecise
-            KeQueryMaximumProcessorCountEx KeQueryPerformanceCounter KeQueryPriorityThread
+            KeQueryGroupAffinity KeQueryMaximumProcessorCountEx KeQueryPerformanceCounter KeQueryPriorityThread
             KeQuerySystemTimePrecise KeReadStateEvent KeReadStateMutex KeReadStateQueue
             KeReadStateSemaphore KeReadStateTimer KeReleaseGuardedMutex KeReleaseGuardedMutexUnsafe
             KeReleaseInStackQueuedSpinLock KeReleaseInStackQueuedSpinLockForDpc

@@ -19,7 +19,8 @@ const MAXIMUM_DEPTH: usize = 4;
 #[derive(Debug)]
 pub(crate) struct DpcState {
     pub(crate) importance: i32,
-    pub(crate) target: Option<Cpu>,
+    /// The processor that it is for, or the number in group 0 that no processor has. `None` is whichever queues it.
+    pub(crate) target: Option<Result<Cpu, u8>>,
     pub(crate) threaded: bool,
     pub(crate) queued_on: Option<Cpu>,
     /// Its place among all insertions, for KeFlushQueuedDpcs.
@@ -115,20 +116,23 @@ impl Kernel {
     ) -> Check<bool> {
         let object = &self.objects[id];
         let (memory, number) = (object.address as *mut KDPC, object.number);
-        let count = self.config.processors;
+        let count = self.config.groups.size(0);
         let order = self.dpcs.inserted + 1;
         let state = self.dpc_state(id);
         if state.queued_on.is_some() {
             return Ok(false);
         }
-        let cpu = state.target.unwrap_or(from);
-        if cpu >= count {
-            return Err(Violation::boxed(
-                codes::TIMER_OR_DPC_INVALID,
-                [3, memory as u64, u64::from(cpu), u64::from(count)],
-                "a DPC was queued to a processor that does not exist",
-            ));
-        }
+        let cpu = match state.target {
+            None => from,
+            Some(Ok(cpu)) => cpu,
+            Some(Err(number)) => {
+                return Err(Violation::boxed(
+                    codes::TIMER_OR_DPC_INVALID,
+                    [3, memory as u64, u64::from(number), u64::from(count)],
+                    "a DPC was queued to a processor that does not exist",
+                ));
+            }
+        };
         state.by_timer = false;
         state.queued_on = Some(cpu);
         state.order = order;
@@ -168,11 +172,12 @@ impl Kernel {
     }
 
     /// Sets the processor that a DPC's next insertion goes to.
-    pub(crate) fn set_dpc_target(&mut self, id: ObjId, cpu: Cpu) {
-        self.dpc_state(id).target = Some(cpu);
+    pub(crate) fn set_dpc_target(&mut self, id: ObjId, target: Result<Cpu, u8>) {
+        self.dpc_state(id).target = Some(target);
         let memory = self.objects[id].address as *mut KDPC;
+        let (Ok(number) | Err(number)) = target;
         // SAFETY: a registered DPC's memory is valid.
-        unsafe { (*memory).Number = u16::from(cpu) + 0x800 };
+        unsafe { (*memory).Number = u16::from(number) + 0x800 };
     }
 
     /// Takes a DPC off its queue. True when it had not started (rule 45).

@@ -62,7 +62,7 @@ impl Kernel {
             let memory = &raw mut *self.generic.dpcs[cpu as usize];
             let state = DpcState {
                 importance: HighImportance,
-                target: Some(cpu),
+                target: Some(Ok(cpu)),
                 threaded: false,
                 queued_on: None,
                 order: 0,

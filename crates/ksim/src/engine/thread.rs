@@ -7,6 +7,7 @@ use super::layout;
 use super::object::{Kind, ObjId};
 use super::processor::Cpu;
 use super::wait::Wait;
+use crate::config::OsProfile;
 use crate::irql::{DISPATCH_LEVEL, PASSIVE_LEVEL};
 use crate::report::bug_check::{Violation, codes};
 use crate::report::sites::SiteId;
@@ -85,6 +86,8 @@ pub(crate) struct Thread {
     /// operations when it last did.
     pub(crate) idle_clock_reads: u32,
     pub(crate) last_operation: u64,
+    /// The processors that it may run on when no system affinity is in force.
+    pub(crate) user_affinity: u64,
     /// The processors of KeSetSystemAffinityThreadEx, while in force.
     pub(crate) system_affinity: Option<u64>,
     /// Where it made its last call, if that is recorded.
@@ -125,6 +128,7 @@ impl Kernel {
         self.ob.add_object(object, crate::engine::ob::Type::Thread);
         let client_id = self.ob.new_client_id(object);
         let driver = self.current_driver();
+        let affinity = self.first_affinity();
         let thread = Thread {
             memory,
             object,
@@ -134,7 +138,7 @@ impl Kernel {
             state: State::Ready,
             base_priority: NORMAL_PRIORITY,
             priority: NORMAL_PRIORITY,
-            affinity: self.all_processors(),
+            affinity,
             last_cpu: self.cpu,
             irql: PASSIVE_LEVEL,
             raises: Vec::new(),
@@ -152,6 +156,7 @@ impl Kernel {
             terminating: false,
             idle_clock_reads: 0,
             last_operation: 0,
+            user_affinity: affinity,
             system_affinity: None,
             site: None,
         };
@@ -174,6 +179,16 @@ impl Kernel {
         thread.base_priority = HIGH_PRIORITY;
         self.make_ready(tid);
         tid
+    }
+
+    /// The processors that a new thread may run on. From Windows 11 on that is all of them; before, a thread belongs to one group, that of its creator.
+    fn first_affinity(&self) -> u64 {
+        if self.config.profile >= OsProfile::Windows11 {
+            self.all_processors()
+        } else {
+            let groups = &self.config.groups;
+            groups.all_of(groups.number(self.cpu).Group)
+        }
     }
 
     /// One bit for each processor.

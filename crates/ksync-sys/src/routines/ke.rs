@@ -609,6 +609,36 @@ routines! {
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kequerymaximumprocessorcountex)
     fn KeQueryMaximumProcessorCountEx(GroupNumber: USHORT) -> ULONG;
 
+    /// Returns how many groups have active processors.
+    ///
+    /// Since Windows 7.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kequeryactivegroupcount)
+    fn KeQueryActiveGroupCount() -> USHORT;
+
+    /// Returns how many groups there can be.
+    ///
+    /// Since Windows 7.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kequerymaximumgroupcount)
+    fn KeQueryMaximumGroupCount() -> USHORT;
+
+    /// Returns which processors of a group are active; zero if there is no such group.
+    ///
+    /// Since Windows 7.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kequerygroupaffinity)
+    fn KeQueryGroupAffinity(GroupNumber: USHORT) -> KAFFINITY;
+
     /// Returns the group and number of the processor with an index.
     ///
     /// # IRQL
@@ -625,7 +655,7 @@ routines! {
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kegetprocessorindexfromnumber)
     fn KeGetProcessorIndexFromNumber(ProcNumber: *const PROCESSOR_NUMBER) -> ULONG;
 
-    /// Confines the current thread to processors of its group and returns the confinement before, zero if none.
+    /// Confines the current thread to processors of group 0 and returns the confinement before, zero if none.
     ///
     /// # IRQL
     /// `<= APC_LEVEL`; takes effect at once below `DISPATCH_LEVEL` only.

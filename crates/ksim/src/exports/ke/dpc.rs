@@ -54,7 +54,10 @@ exports! {
     [ANY] silent fn KeSetTargetProcessorDpc(call; Dpc: *mut KDPC, Number: CCHAR) {
         call.operate(|kernel| {
             let id = kernel.dpc_at(Dpc)?;
-            kernel.set_dpc_target(id, Number as u8);
+            // The number is one of group 0, whatever the caller's group.
+            let number = PROCESSOR_NUMBER { Group: 0, Number: Number as u8, Reserved: 0 };
+            let target = kernel.config.groups.cpu(number).ok_or(number.Number);
+            kernel.set_dpc_target(id, target);
             Ok(())
         });
     }
@@ -64,10 +67,8 @@ exports! {
         let number = unsafe { ProcNumber.read() };
         call.operate(|kernel| {
             let id = kernel.dpc_at(Dpc)?;
-            if number.Group != 0 || number.Number >= kernel.config.processors || number.Reserved != 0 {
-                return Ok(STATUS_INVALID_PARAMETER);
-            }
-            kernel.set_dpc_target(id, number.Number);
+            let Some(cpu) = kernel.config.groups.cpu(number) else { return Ok(STATUS_INVALID_PARAMETER) };
+            kernel.set_dpc_target(id, Ok(cpu));
             Ok(STATUS_SUCCESS)
         })
     }

@@ -1,51 +1,89 @@
-//! Processors and affinity.
+//! Processors, their groups, and affinity.
+//!
+//! The routines that know no group are for group 0, as in Windows 7 and later.
 
+use crate::engine::kernel::Kernel;
 use crate::exports::{ANY, BLOCKING, exports};
-use ksync_sys::{GROUP_AFFINITY, KAFFINITY, NTSTATUS, PROCESSOR_NUMBER, STATUS_INVALID_PARAMETER, STATUS_SUCCESS, ULONG, USHORT};
+use ksync_sys::{
+    ALL_PROCESSOR_GROUPS, GROUP_AFFINITY, KAFFINITY, NTSTATUS, PROCESSOR_NUMBER, STATUS_INVALID_PARAMETER, STATUS_SUCCESS, ULONG,
+    USHORT,
+};
 
-/// The number that means all processor groups.
-const ALL_GROUPS: USHORT = 0xffff;
+/// How many processors a group has, or all have.
+fn count(kernel: &Kernel, group: USHORT) -> ULONG {
+    let groups = &kernel.config.groups;
+    ULONG::from(if group == ALL_PROCESSOR_GROUPS { groups.processors() } else { groups.size(group) })
+}
 
-fn number(cpu: u8) -> PROCESSOR_NUMBER {
-    PROCESSOR_NUMBER { Group: 0, Number: cpu, Reserved: 0 }
+/// Confines the running thread to some processors. Returns the confinement before; if no processor was named nothing is changed, and the result is 0.
+fn confine(kernel: &mut Kernel, processors: u64) -> u64 {
+    if processors == 0 {
+        return 0;
+    }
+    let tid = kernel.this_thread();
+    let before = kernel.thread(tid).system_affinity.replace(processors);
+    kernel.set_affinity(tid, processors);
+    before.unwrap_or(0)
+}
+
+/// Goes back to a confinement before; 0 is none.
+fn revert(kernel: &mut Kernel, processors: u64) {
+    let tid = kernel.this_thread();
+    let thread = kernel.thread(tid);
+    thread.system_affinity = (processors != 0).then_some(processors);
+    let affinity = if processors == 0 { thread.user_affinity } else { processors };
+    kernel.set_affinity(tid, affinity);
 }
 
 exports! {
     [ANY] silent fn KeGetCurrentProcessorNumberEx(call; ProcNumber: *mut PROCESSOR_NUMBER) -> ULONG {
-        let cpu = call.read(|kernel| kernel.cpu);
+        let (cpu, number) = call.read(|kernel| (kernel.cpu, kernel.config.groups.number(kernel.cpu)));
         if !ProcNumber.is_null() {
             // SAFETY: the caller passes null or a valid pointer.
-            unsafe { ProcNumber.write(number(cpu)) };
+            unsafe { ProcNumber.write(number) };
         }
         ULONG::from(cpu)
     }
 
     [ANY] silent fn KeQueryActiveProcessorCount(call; ActiveProcessors: *mut KAFFINITY) -> ULONG {
-        let (count, mask) = call.read(|kernel| (kernel.config.processors, kernel.all_processors()));
+        let (count, mask) = call.read(|kernel| (count(kernel, 0), kernel.config.groups.active(0)));
         if !ActiveProcessors.is_null() {
             // SAFETY: the caller passes null or a valid pointer.
-            unsafe { ActiveProcessors.write(mask as KAFFINITY) };
+            unsafe { ActiveProcessors.write(mask) };
         }
-        ULONG::from(count)
+        count
     }
 
     [ANY] silent fn KeQueryActiveProcessorCountEx(call; GroupNumber: USHORT) -> ULONG {
-        if GroupNumber == 0 || GroupNumber == ALL_GROUPS { call.read(|kernel| ULONG::from(kernel.config.processors)) } else { 0 }
+        call.read(|kernel| count(kernel, GroupNumber))
     }
 
     [ANY] silent fn KeQueryMaximumProcessorCountEx(call; GroupNumber: USHORT) -> ULONG {
-        if GroupNumber == 0 || GroupNumber == ALL_GROUPS { call.read(|kernel| ULONG::from(kernel.config.processors)) } else { 0 }
+        call.read(|kernel| count(kernel, GroupNumber))
+    }
+
+    [ANY] silent fn KeQueryActiveGroupCount(call) -> USHORT {
+        call.read(|kernel| kernel.config.groups.count())
+    }
+
+    [ANY] silent fn KeQueryMaximumGroupCount(call) -> USHORT {
+        call.read(|kernel| kernel.config.groups.count())
+    }
+
+    [ANY] silent fn KeQueryGroupAffinity(call; GroupNumber: USHORT) -> KAFFINITY {
+        call.read(|kernel| kernel.config.groups.active(GroupNumber))
     }
 
     [ANY] silent fn KeQueryActiveProcessors(call) -> KAFFINITY {
-        call.read(|kernel| kernel.all_processors()) as KAFFINITY
+        call.read(|kernel| kernel.config.groups.active(0))
     }
 
     [ANY] silent fn KeGetProcessorNumberFromIndex(call; ProcIndex: ULONG, ProcNumber: *mut PROCESSOR_NUMBER) -> NTSTATUS {
         match u8::try_from(ProcIndex) {
             Ok(cpu) if call.read(|kernel| cpu < kernel.config.processors) => {
+                let number = call.read(|kernel| kernel.config.groups.number(cpu));
                 // SAFETY: the caller passes a valid pointer.
-                unsafe { ProcNumber.write(number(cpu)) };
+                unsafe { ProcNumber.write(number) };
                 STATUS_SUCCESS
             }
             _ => STATUS_INVALID_PARAMETER,
@@ -55,30 +93,22 @@ exports! {
     [ANY] silent fn KeGetProcessorIndexFromNumber(call; ProcNumber: *const PROCESSOR_NUMBER) -> ULONG {
         // SAFETY: the caller passes a valid pointer.
         let number = unsafe { ProcNumber.read() };
-        let exists = number.Group == 0 && call.read(|kernel| number.Number < kernel.config.processors);
-        if exists { ULONG::from(number.Number) } else { ULONG::MAX }
+        call.read(|kernel| kernel.config.groups.cpu(number)).map_or(ULONG::MAX, ULONG::from)
     }
 
     [BLOCKING] visible fn KeSetSystemAffinityThreadEx(call; Affinity: KAFFINITY) -> KAFFINITY {
         call.operate(|kernel| {
-            let tid = kernel.this_thread();
-            let wanted = Affinity as u64 & kernel.all_processors();
-            if wanted == 0 {
-                return Ok(0);
-            }
-            let before = kernel.thread(tid).system_affinity.replace(wanted);
-            kernel.set_affinity(tid, wanted);
-            Ok(before.unwrap_or(0) as KAFFINITY)
+            let processors = kernel.config.groups.flat(0, Affinity);
+            let before = confine(kernel, processors);
+            // What cannot be said in processors of group 0 is nothing.
+            Ok((before & kernel.config.groups.all_of(0)) as KAFFINITY)
         })
     }
 
     [BLOCKING] visible fn KeRevertToUserAffinityThreadEx(call; Affinity: KAFFINITY) {
         call.operate(|kernel| {
-            let tid = kernel.this_thread();
-            let wanted = Affinity as u64 & kernel.all_processors();
-            kernel.thread(tid).system_affinity = (wanted != 0).then_some(wanted);
-            let all = kernel.all_processors();
-            kernel.set_affinity(tid, if wanted == 0 { all } else { wanted });
+            let processors = kernel.config.groups.flat(0, Affinity);
+            revert(kernel, processors);
             Ok(())
         });
     }
@@ -89,18 +119,15 @@ exports! {
         // SAFETY: the caller passes a valid pointer.
         let wanted = unsafe { Affinity.read() };
         let before = call.operate(|kernel| {
-            let tid = kernel.this_thread();
-            let mask = if wanted.Group == 0 { wanted.Mask as u64 & kernel.all_processors() } else { 0 };
-            if mask == 0 {
-                return Ok(0);
-            }
-            let before = kernel.thread(tid).system_affinity.replace(mask);
-            kernel.set_affinity(tid, mask);
-            Ok(before.unwrap_or(0))
+            // A structure that is not valid, which one whose reserved words are not zero is too, changes nothing.
+            let valid = wanted.Reserved == [0; 3];
+            let processors = if valid { kernel.config.groups.flat(wanted.Group, wanted.Mask) } else { 0 };
+            let before = confine(kernel, processors);
+            Ok(kernel.config.groups.affinity(before))
         });
         if !PreviousAffinity.is_null() {
             // SAFETY: the caller passes null or a valid pointer.
-            unsafe { PreviousAffinity.write(GROUP_AFFINITY { Mask: before as KAFFINITY, Group: 0, Reserved: [0; 3] }) };
+            unsafe { PreviousAffinity.write(before) };
         }
     }
 
@@ -108,11 +135,8 @@ exports! {
         // SAFETY: the caller passes a valid pointer.
         let wanted = unsafe { PreviousAffinity.read() };
         call.operate(|kernel| {
-            let tid = kernel.this_thread();
-            let mask = wanted.Mask as u64 & kernel.all_processors();
-            kernel.thread(tid).system_affinity = (mask != 0).then_some(mask);
-            let all = kernel.all_processors();
-            kernel.set_affinity(tid, if mask == 0 { all } else { mask });
+            let processors = kernel.config.groups.flat(wanted.Group, wanted.Mask);
+            revert(kernel, processors);
             Ok(())
         });
     }
