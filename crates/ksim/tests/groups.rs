@@ -73,7 +73,7 @@ fn processors_are_counted_through_all_groups_and_by_group() {
         assert_eq!(raw!(KeGetProcessorNumberFromIndex(processors.len() as u32, &mut untouched)), STATUS_INVALID_PARAMETER);
         assert_eq!(untouched, number(7, 7));
         for wrong in [number(groups.len(), 0), number(0, groups[0]), PROCESSOR_NUMBER { Group: 0, Number: 0, Reserved: 1 }] {
-            assert_eq!(raw!(KeGetProcessorIndexFromNumber(&wrong)), u32::MAX);
+            assert_eq!(raw!(KeGetProcessorIndexFromNumber(&wrong)), INVALID_PROCESSOR_INDEX);
         }
     });
 }

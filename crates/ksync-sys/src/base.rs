@@ -285,6 +285,8 @@ pub struct GROUP_AFFINITY {
 
 /// As a group number: all groups.
 pub const ALL_PROCESSOR_GROUPS: USHORT = 0xFFFF;
+/// As a processor's index: there is no such processor.
+pub const INVALID_PROCESSOR_INDEX: ULONG = 0xFFFF_FFFF;
 
 /// What `RtlGetVersion` reports.
 #[repr(C)]

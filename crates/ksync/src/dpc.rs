@@ -16,6 +16,8 @@
 //! The closure and the kernel's object lie in one block of nonpaged pool, which counts its users: the handle, and each time that it is queued until the routine is done. The last
 //! one frees it. So a handle may be dropped at any level up to `DISPATCH_LEVEL`, in the closure too. At `PASSIVE_LEVEL` a drop also waits until the routine no longer runs.
 
+mod once;
+
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::fmt;
@@ -31,6 +33,8 @@ use crate::driver::image::{Image, Running};
 use crate::error::{NtError, Result, check};
 use crate::irql::{self, Dispatch, Irql};
 use crate::pool::KBox;
+
+pub use once::{NotQueued, run_once, run_once_on};
 
 /// Where in its queue a DPC goes, and how soon the queue is drained.
 #[doc(alias = "KDPC_IMPORTANCE")]
@@ -130,6 +134,32 @@ impl Processor {
         check(status).ok().map(|_| Self { group: number.Group, number: number.Number })
     }
 
+    /// The processor's index, which counts through all groups; `None` if there is no such processor.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::dpc::Processor;
+    ///
+    /// # ksim::Machine::new().groups(&[2, 2]).run(|| {
+    /// assert_eq!(Processor { group: 1, number: 0 }.index(), Some(2));
+    /// assert_eq!(Processor { group: 0, number: 2 }.index(), None);
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`KeGetProcessorIndexFromNumber`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kegetprocessorindexfromnumber). First
+    /// Windows: 7.
+    #[doc(alias = "KeGetProcessorIndexFromNumber")]
+    #[must_use]
+    pub fn index(self) -> Option<u32> {
+        let number = self.raw();
+        // SAFETY: the number is a local variable, and the routine may be called anywhere.
+        let index = unsafe { sys::KeGetProcessorIndexFromNumber(&raw const number) };
+        (index != sys::INVALID_PROCESSOR_INDEX).then_some(index)
+    }
+
     /// NT's form.
     pub(crate) const fn raw(self) -> sys::PROCESSOR_NUMBER {
         sys::PROCESSOR_NUMBER { Group: self.group, Number: self.number, Reserved: 0 }
@@ -192,6 +222,41 @@ impl Dpc {
     pub fn new<F>(closure: F) -> Result<Self>
     where
         F: Fn() + Send + Sync + 'static,
+    {
+        Self::new_with_arguments(move |_, _| closure())
+    }
+
+    /// [`new`](Self::new) for a closure that is given the two arguments of whoever [queued](PinnedDpc::enqueue_with) the DPC.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    ///
+    /// # Examples
+    /// ```
+    /// use core::sync::atomic::{AtomicUsize, Ordering};
+    /// use ksync::dpc::Dpc;
+    /// use std::sync::Arc;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let sum = Arc::new(AtomicUsize::new(0));
+    /// let total = sum.clone();
+    /// let dpc = Dpc::new_with_arguments(move |count, size| {
+    ///     total.fetch_add(count * size, Ordering::Relaxed);
+    /// }).unwrap();
+    /// dpc.enqueue_with(3, 14).unwrap();
+    /// dpc.flush().unwrap();
+    /// assert_eq!(sum.load(Ordering::Relaxed), 42);
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`KeInitializeDpc`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keinitializedpc).
+    #[doc(alias = "KeInitializeDpc")]
+    pub fn new_with_arguments<F>(closure: F) -> Result<Self>
+    where
+        F: Fn(usize, usize) + Send + Sync + 'static,
     {
         Ok(Self(Owner::new(closure, false)?))
     }
@@ -294,6 +359,34 @@ impl ThreadedDpc {
     where
         F: Fn() + Send + Sync + 'static,
     {
+        Self::new_with_arguments(move |_, _| closure())
+    }
+
+    /// [`new`](Self::new) for a closure that is given the two arguments of whoever [queued](PinnedDpc::enqueue_with) the DPC.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// Those of [`Dpc::new`].
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::dpc::ThreadedDpc;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let dpc = ThreadedDpc::new_with_arguments(|first, second| assert_eq!((first, second), (1, 2))).unwrap();
+    /// dpc.enqueue_with(1, 2).unwrap();
+    /// dpc.flush().unwrap();
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`KeInitializeThreadedDpc`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keinitializethreadeddpc).
+    #[doc(alias = "KeInitializeThreadedDpc")]
+    pub fn new_with_arguments<F>(closure: F) -> Result<Self>
+    where
+        F: Fn(usize, usize) + Send + Sync + 'static,
+    {
         Ok(Self(Owner::new(closure, true)?))
     }
 }
@@ -320,7 +413,7 @@ pub struct PinnedDpc {
     users: AtomicUsize,
     image: &'static Image,
     threaded: bool,
-    call: unsafe fn(NonNull<PinnedDpc>),
+    call: unsafe fn(NonNull<PinnedDpc>, usize, usize),
     free: unsafe fn(NonNull<PinnedDpc>),
 }
 
@@ -354,7 +447,7 @@ impl Owner {
     /// Allocates and initialises a DPC.
     fn new<F>(closure: F, threaded: bool) -> Result<Self>
     where
-        F: Fn() + Send + Sync + 'static,
+        F: Fn(usize, usize) + Send + Sync + 'static,
     {
         let block = KBox::new(Block {
             dpc: PinnedDpc {
@@ -433,10 +526,10 @@ unsafe fn leave(dpc: NonNull<PinnedDpc>) {
 ///
 /// # Safety
 /// The DPC is the first part of a `Block<F>` that is alive.
-unsafe fn call<F: Fn()>(dpc: NonNull<PinnedDpc>) {
+unsafe fn call<F: Fn(usize, usize)>(dpc: NonNull<PinnedDpc>, first: usize, second: usize) {
     // SAFETY: by this function's contract; others use the closure only shared.
     let closure = unsafe { &(*dpc.cast::<Block<F>>().as_ptr()).closure };
-    closure();
+    closure(first, second);
 }
 
 /// Frees a DPC and its closure.
@@ -455,8 +548,8 @@ unsafe fn free<F>(dpc: NonNull<PinnedDpc>) {
 unsafe extern "system-unwind" fn routine(
     _dpc: *mut sys::KDPC,
     context: *mut c_void,
-    _argument1: *mut c_void,
-    _argument2: *mut c_void,
+    argument1: *mut c_void,
+    argument2: *mut c_void,
 ) {
     /// Ends the insertion's use, also when the closure unwinds.
     struct Leave(NonNull<PinnedDpc>);
@@ -472,7 +565,7 @@ unsafe extern "system-unwind" fn routine(
     // SAFETY: by this function's contract the DPC is alive until `leave` is dropped.
     let this = unsafe { dpc.as_ref() };
     // SAFETY: by the type's invariant the function is the one for this block, which is alive.
-    let code = || unsafe { (this.call)(dpc) };
+    let code = || unsafe { (this.call)(dpc, argument1.addr(), argument2.addr()) };
     if this.threaded {
         Running::run(this.image, code)
     } else {
@@ -514,12 +607,41 @@ impl PinnedDpc {
     #[doc(alias = "KeInsertQueueDpc")]
     #[doc(alias = "activate")]
     pub fn enqueue(&self) -> Result<bool> {
+        self.enqueue_with(0, 0)
+    }
+
+    /// [`enqueue`](Self::enqueue) with two arguments for the closure. If the DPC is queued already, it keeps those that it was queued with.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// # Errors
+    /// Those of [`enqueue`](Self::enqueue).
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::dpc::Dpc;
+    /// use ksync::irql::{self, Irql};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let dpc = Dpc::new_with_arguments(|first, second| assert_eq!((first, second), (1, 2))).unwrap();
+    /// irql::with_raised(Irql::DISPATCH, || {
+    ///     assert_eq!(dpc.enqueue_with(1, 2), Ok(true));
+    ///     assert_eq!(dpc.enqueue_with(3, 4), Ok(false));
+    /// }).unwrap();
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`KeInsertQueueDpc`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keinsertqueuedpc).
+    #[doc(alias = "KeInsertQueueDpc")]
+    pub fn enqueue_with(&self, first: usize, second: usize) -> Result<bool> {
+        let (first, second) = (ptr::without_provenance_mut(first), ptr::without_provenance_mut(second));
         self.image.check_open()?;
         // Before the insertion, because the routine may be done before the kernel's routine returns. The count cannot overflow: insertions that count are in a queue
         // (one at most), run (one for each processor at most) or are just being tried.
         self.users.fetch_add(1, Ordering::Relaxed);
         // SAFETY: by the type's invariant the DPC is initialised and in its place, in which it stays until the insertion's use is ended by the routine.
-        let inserted = unsafe { sys::KeInsertQueueDpc(self.as_raw(), ptr::null_mut(), ptr::null_mut()) } != 0;
+        let inserted = unsafe { sys::KeInsertQueueDpc(self.as_raw(), first, second) } != 0;
         if !inserted {
             // The handle is borrowed and is a user, so this is not the last one.
             self.users.fetch_sub(1, Ordering::Release);

@@ -203,7 +203,24 @@ impl Builder {
     /// ```
     #[doc(alias = "KeSetSystemAffinityThreadEx")]
     pub const fn affinity(self, processors: usize) -> Self {
-        Self { settings: Settings { affinity: Some(processors), ..self.settings } }
+        self.group_affinity(0, processors)
+    }
+
+    /// The processors of one group that the thread may run on, one bit each.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::thread::Builder;
+    /// use ksync::dpc::Processor;
+    ///
+    /// # ksim::Machine::new().groups(&[1, 2]).run(|| {
+    /// let thread = Builder::new().group_affinity(1, 0b10).spawn(Processor::current).unwrap();
+    /// assert_eq!(thread.join(), Ok(Processor { group: 1, number: 1 }));
+    /// # }).expect_clean();
+    /// ```
+    #[doc(alias = "KeSetSystemGroupAffinityThread")]
+    pub const fn group_affinity(self, group: u16, processors: usize) -> Self {
+        Self { settings: Settings { affinity: Some((group, processors)), ..self.settings } }
     }
 
     /// Starts a system thread.

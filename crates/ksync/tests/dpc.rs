@@ -260,6 +260,137 @@ fn ksync_3_and_55_run_once_per_core_runs_on_each_and_waits() {
 }
 
 #[test]
+fn ksync_55_every_group_is_reached() {
+    for groups in [&[1][..], &[1, 1], &[2, 1, 3], &[1, 63], &[32, 32]] {
+        for seed in 0..5 {
+            Machine::new()
+                .groups(groups)
+                .seed(seed)
+                .run(|| {
+                    let count: usize = groups.iter().map(|&size| usize::from(size)).sum();
+                    assert_eq!(thread::available_parallelism().get(), count);
+                    let all: Vec<_> = (0..count as u32).map(|index| Processor::from_index(index).unwrap()).collect();
+                    let ran_on = Mutex::new(Vec::new());
+                    dpc::run_once_per_core(|| ran_on.lock().unwrap().push(Processor::current())).unwrap();
+                    let mut ran_on = ran_on.into_inner().unwrap();
+                    ran_on.sort_unstable();
+                    assert_eq!(ran_on, all);
+                    let last = Arc::new(Mutex::new(None));
+                    let seen = Arc::clone(&last);
+                    let dpc = Dpc::new(move || *seen.lock().unwrap() = Some(Processor::current())).unwrap();
+                    for (index, &processor) in all.iter().enumerate() {
+                        assert_eq!(processor.index(), Some(index as u32));
+                        dpc.set_target(processor).unwrap();
+                        dpc.enqueue().unwrap();
+                        dpc.flush().unwrap();
+                        assert_eq!(last.lock().unwrap().take(), Some(processor));
+                        let seen = Arc::clone(&last);
+                        dpc::run_once_on(processor, move || *seen.lock().unwrap() = Some(Processor::current())).unwrap();
+                        dpc.flush().unwrap();
+                        assert_eq!(last.lock().unwrap().take(), Some(processor));
+                    }
+                    let nowhere = Processor { group: groups.len() as u16, number: 0 };
+                    assert_eq!(nowhere.index(), None);
+                    assert_eq!(dpc.set_target(nowhere), Err(NtError::INVALID_PARAMETER));
+                })
+                .expect_clean();
+        }
+    }
+}
+
+#[test]
+fn rule_41_the_first_arguments_stay() {
+    on_seeds(|| {
+        let seen: Arc<Mutex<Vec<(usize, usize)>>> = Arc::default();
+        let log = Arc::clone(&seen);
+        let dpc = Dpc::new_with_arguments(move |first, second| log.lock().unwrap().push((first, second)))?;
+        irql::with_raised(Irql::DISPATCH, || {
+            assert_eq!(dpc.enqueue_with(1, usize::MAX), Ok(true));
+            assert_eq!(dpc.enqueue_with(3, 4), Ok(false));
+        })?;
+        dpc.enqueue_with(5, 6)?;
+        dpc.enqueue()?;
+        dpc.flush()?;
+        assert_eq!(*seen.lock().unwrap(), [(1, usize::MAX), (5, 6), (0, 0)]);
+        let log = Arc::clone(&seen);
+        let threaded = ThreadedDpc::new_with_arguments(move |first, second| log.lock().unwrap().push((first, second)))?;
+        threaded.enqueue_with(7, 8)?;
+        threaded.flush()?;
+        assert_eq!(seen.lock().unwrap().last(), Some(&(7, 8)));
+        Ok(())
+    });
+}
+
+#[test]
+fn closures_that_run_once_are_freed_once() {
+    for level in [Irql::PASSIVE, Irql::APC, Irql::DISPATCH] {
+        on_seeds(|| {
+            for number in 0..3 {
+                let (owned, runs, drops) = Owned::new();
+                irql::with_raised(level, || dpc::run_once_on(Processor { group: 0, number }, move || owned.run()))?
+                    .map_err(NtError::from)?;
+                ksync::driver::drain()?;
+                assert_eq!((runs.load(Ordering::Relaxed), drops.load(Ordering::Relaxed)), (1, 1));
+            }
+            let (owned, runs, drops) = Owned::new();
+            irql::with_raised(level, || {
+                dpc::run_once(move || owned.run()).unwrap();
+                // At DISPATCH_LEVEL it waits for the level to fall.
+                assert_eq!(runs.load(Ordering::Relaxed), u32::from(level != Irql::DISPATCH));
+            })?;
+            ksync::driver::drain()?;
+            assert_eq!((runs.load(Ordering::Relaxed), drops.load(Ordering::Relaxed)), (1, 1));
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn ksync_56_closures_that_cannot_be_queued_come_back() {
+    Machine::new()
+        .fail_allocation(1)
+        .run(|| {
+            let (owned, runs, drops) = Owned::new();
+            let failure = dpc::run_once(move || owned.run()).unwrap_err();
+            assert_eq!(failure.error, NtError::INSUFFICIENT_RESOURCES);
+            assert_eq!((runs.load(Ordering::Relaxed), drops.load(Ordering::Relaxed)), (0, 0));
+            let failure = dpc::run_once_on(Processor { group: 0, number: 1 }, failure.closure).unwrap_err();
+            assert_eq!(failure.error, NtError::INVALID_PARAMETER);
+            // SAFETY: the level is restored below, and in between only an operation runs that checks it.
+            let old = unsafe { ksync::sys::KfRaiseIrql(5) };
+            let refused = dpc::run_once(failure.closure);
+            // SAFETY: the level was raised above from this one.
+            unsafe { ksync::sys::KeLowerIrql(old) };
+            let failure = refused.unwrap_err();
+            assert_eq!(failure.error, NtError::IRQL_TOO_HIGH);
+            dpc::run_once(failure.closure).unwrap();
+            assert_eq!((runs.load(Ordering::Relaxed), drops.load(Ordering::Relaxed)), (1, 1));
+        })
+        .expect_clean();
+}
+
+#[test]
+fn a_closure_that_runs_once_may_run_others() {
+    on_seeds(|| {
+        let (owned, runs, drops) = Owned::new();
+        dpc::run_once(move || {
+            owned.run();
+            for number in 0..3 {
+                let runs = Arc::clone(&owned.runs);
+                dpc::run_once_on(Processor { group: 0, number }, move || {
+                    runs.fetch_add(1, Ordering::Relaxed);
+                })
+                .unwrap();
+            }
+        })
+        .map_err(NtError::from)?;
+        ksync::driver::drain()?;
+        assert_eq!((runs.load(Ordering::Relaxed), drops.load(Ordering::Relaxed)), (4, 1));
+        Ok(())
+    });
+}
+
+#[test]
 fn ksync_56_no_memory_is_an_error() {
     Machine::new()
         .fail_allocation(1)

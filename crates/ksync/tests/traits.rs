@@ -4,7 +4,7 @@
 
 use core::cell::Cell;
 use core::marker::PhantomPinned;
-use ksync::dpc::{Dpc, Importance, PinnedDpc, Processor, ThreadedDpc};
+use ksync::dpc::{Dpc, Importance, NotQueued, PinnedDpc, Processor, ThreadedDpc};
 use ksync::driver::DriverObject;
 use ksync::event::{Event, EventProperty, PinnedEvent};
 use ksync::handle::ObjectHandle;
@@ -56,6 +56,8 @@ assert_not_impl_any!(ScopedJoinHandle<'static, Rc<u32>>: Send, Sync);
 assert_impl_all!(Scope<'static, 'static>: Send, Sync);
 assert_impl_all!(SpawnError<u32>: Send, Sync, Copy);
 assert_not_impl_any!(SpawnError<Rc<u32>>: Send);
+assert_impl_all!(NotQueued<u32>: Send, Sync, Copy);
+assert_not_impl_any!(NotQueued<Rc<u32>>: Send);
 
 assert_impl_all!(DriverObject: Sync);
 assert_obj_safe!(Dispatchable);

@@ -105,7 +105,10 @@ mod tests {
                 assert_eq!(groups.cpu(number), Some(cpu), "{sizes:?}");
                 let flat = groups.flat(number.Group, 1 << number.Number);
                 assert_eq!(flat, 1 << cpu);
-                assert_eq!(groups.affinity(flat), GROUP_AFFINITY { Mask: 1 << number.Number, Group: number.Group, Reserved: [0; 3] });
+                assert_eq!(
+                    groups.affinity(flat),
+                    GROUP_AFFINITY { Mask: 1 << number.Number, Group: number.Group, Reserved: [0; 3] }
+                );
                 all |= flat;
             }
             assert_eq!((0..groups.count()).map(|group| groups.all_of(group)).sum::<u64>(), all);

@@ -33,7 +33,8 @@ use crate::wait::{self, Dispatchable};
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) priority: Option<i32>,
-    pub(crate) affinity: Option<usize>,
+    /// A group, and processors of it.
+    pub(crate) affinity: Option<(u16, usize)>,
 }
 
 impl Settings {
@@ -44,9 +45,9 @@ impl Settings {
         {
             return Err(NtError::INVALID_PARAMETER);
         }
-        if let Some(affinity) = self.affinity {
+        if let Some((group, affinity)) = self.affinity {
             // SAFETY: the routine may be called anywhere.
-            let active = unsafe { sys::KeQueryActiveProcessors() };
+            let active = unsafe { sys::KeQueryGroupAffinity(group) };
             if affinity & active == 0 {
                 return Err(NtError::INVALID_PARAMETER);
             }
@@ -62,9 +63,10 @@ impl Settings {
             // SAFETY: the thread is the current one, and a thread starts at `PASSIVE_LEVEL`. The priority was checked.
             unsafe { sys::KeSetPriorityThread(thread, priority) };
         }
-        if let Some(affinity) = self.affinity {
-            // SAFETY: a thread starts at `PASSIVE_LEVEL`. The affinity was checked to name an active processor.
-            unsafe { sys::KeSetSystemAffinityThreadEx(affinity) };
+        if let Some((group, mask)) = self.affinity {
+            let affinity = sys::GROUP_AFFINITY { Mask: mask, Group: group, Reserved: [0; 3] };
+            // SAFETY: the affinity is a local variable that names an active processor, which was checked. A thread starts at `PASSIVE_LEVEL`.
+            unsafe { sys::KeSetSystemGroupAffinityThread(&raw const affinity, ptr::null_mut()) };
         }
     }
 }

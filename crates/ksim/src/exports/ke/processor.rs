@@ -5,8 +5,8 @@
 use crate::engine::kernel::Kernel;
 use crate::exports::{ANY, BLOCKING, exports};
 use ksync_sys::{
-    ALL_PROCESSOR_GROUPS, GROUP_AFFINITY, KAFFINITY, NTSTATUS, PROCESSOR_NUMBER, STATUS_INVALID_PARAMETER, STATUS_SUCCESS, ULONG,
-    USHORT,
+    ALL_PROCESSOR_GROUPS, GROUP_AFFINITY, INVALID_PROCESSOR_INDEX, KAFFINITY, NTSTATUS, PROCESSOR_NUMBER,
+    STATUS_INVALID_PARAMETER, STATUS_SUCCESS, ULONG, USHORT,
 };
 
 /// How many processors a group has, or all have.
@@ -93,7 +93,7 @@ exports! {
     [ANY] silent fn KeGetProcessorIndexFromNumber(call; ProcNumber: *const PROCESSOR_NUMBER) -> ULONG {
         // SAFETY: the caller passes a valid pointer.
         let number = unsafe { ProcNumber.read() };
-        call.read(|kernel| kernel.config.groups.cpu(number)).map_or(ULONG::MAX, ULONG::from)
+        call.read(|kernel| kernel.config.groups.cpu(number)).map_or(INVALID_PROCESSOR_INDEX, ULONG::from)
     }
 
     [BLOCKING] visible fn KeSetSystemAffinityThreadEx(call; Affinity: KAFFINITY) -> KAFFINITY {
