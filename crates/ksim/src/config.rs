@@ -1,5 +1,6 @@
 //! What a machine is configured with.
 
+use crate::check::lock_order::Strictness;
 use crate::engine::groups::Groups;
 use crate::schedule::{Policy, Random};
 
@@ -66,7 +67,7 @@ pub(crate) struct Config {
     pub(crate) sites: bool,
     pub(crate) echo: bool,
     pub(crate) threaded_dpcs: bool,
-    pub(crate) lock_order: bool,
+    pub(crate) lock_order: Strictness,
 }
 
 impl Default for Config {
@@ -86,7 +87,7 @@ impl Default for Config {
             sites: false,
             echo: false,
             threaded_dpcs: true,
-            lock_order: false,
+            lock_order: Strictness::Certain,
         }
     }
 }

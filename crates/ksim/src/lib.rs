@@ -35,6 +35,7 @@ mod driver;
 mod engine;
 pub mod explore;
 mod exports;
+mod host;
 mod image_local;
 mod irql;
 mod lock_class;
@@ -56,4 +57,6 @@ pub use exports::{Export, IrqlRange, table as exports};
 pub use irql::irql_name;
 pub use machine::Machine;
 pub use report::bug_check::codes as bug_check;
-pub use report::{BugCheck, CallSite, DriverPanic, End, Left, Outcome, PoolLeft, Statistics, WaitGraph, WaitingThread};
+pub use report::{
+    BugCheck, CallSite, DriverPanic, End, Left, Outcome, PoolLeft, RelatedSite, Statistics, WaitGraph, WaitingThread,
+};

@@ -1,5 +1,6 @@
 //! The machine: its settings, its loop, and the way into it from an export.
 
+use crate::check::lock_order::Strictness;
 use crate::config::{ClockMode, Config, OsProfile};
 use crate::engine::context::{Context, ContextHandle, Resumed};
 use crate::engine::dpc::RunningDpc;
@@ -9,10 +10,10 @@ use crate::engine::thread::State;
 use crate::engine::{Check, Cpu, Fault, Kernel, Stop};
 use crate::explore::token::Choice;
 use crate::exports::Export;
-use crate::report::bug_check::{Violation, codes};
+use crate::report::bug_check::{Related, Violation, codes};
 use crate::report::sites::Frames;
 use crate::report::trace::Operation;
-use crate::report::{BugCheck, DriverPanic, End, Left, Outcome, PoolLeft, Statistics, WaitGraph};
+use crate::report::{BugCheck, DriverPanic, End, Left, Outcome, PoolLeft, RelatedSite, Statistics, WaitGraph};
 use crate::schedule::Policy;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,6 +47,7 @@ pub(crate) struct MachineCell {
     panic: RefCell<Option<PanicSeen>>,
     /// Frames of a bug check, resolved when the machine has stopped and there is stack to do it on.
     frames: RefCell<Option<Frames>>,
+    related: RefCell<Vec<Related>>,
 }
 
 /// Builds and runs a simulated machine.
@@ -163,10 +165,13 @@ impl Machine {
         self
     }
 
-    /// Whether the order of locks is checked: two orders that form a cycle are bug check 0xC4 (0x1001), whether the run came to a deadlock or not.
-    /// Off by default: spin locks whose memory is used again for other locks, as on a stack, can be taken for each other.
-    pub fn check_lock_order(mut self, check: bool) -> Self {
-        self.config.lock_order = check;
+    /// How the order of locks is checked. Two orders that form a cycle are bug check 0xC4 (0x1001), whether the run came to a deadlock or not.
+    ///
+    /// By default, what is reported is what can come to a deadlock: the orders are different threads', and nothing keeps these apart. `true` asks for more, as Driver Verifier does: the orders of
+    /// one thread count too, locks that were created at one place stand for each other, and so do locks of one word that were one after the other in memory of the host. `false` turns the
+    /// check off.
+    pub fn check_lock_order(mut self, strict: bool) -> Self {
+        self.config.lock_order = if strict { Strictness::Strict } else { Strictness::Off };
         self
     }
 
@@ -220,6 +225,7 @@ impl Machine {
             unwinding_calls: Cell::new(0),
             panic: RefCell::new(None),
             frames: RefCell::new(None),
+            related: RefCell::new(Vec::new()),
         };
         assert!(CURRENT.get().is_null(), "a machine runs on this thread already: Machine::run cannot be nested");
         CURRENT.set(&raw const cell);
@@ -415,7 +421,9 @@ impl MachineCell {
             in_dpc: kernel.in_dpc(),
             routine: export.map(|export| export.name),
             call_sites: Vec::new(),
+            related: Vec::new(),
         };
+        *self.related.borrow_mut() = fault.related;
         kernel.stop = Some(Stop::BugCheck(Box::new(bug_check)));
         *self.frames.borrow_mut() = Some(frames);
     }
@@ -620,6 +628,11 @@ impl MachineCell {
                 if let Some(frames) = self.frames.into_inner() {
                     bug_check.call_sites = frames.resolve();
                 }
+                let resolve = |related: Related| RelatedSite {
+                    what: related.what,
+                    call_sites: related.site.map(|site| kernel.sites.resolve(site)).unwrap_or_default(),
+                };
+                bug_check.related = self.related.into_inner().into_iter().map(resolve).collect();
                 End::BugCheck(*bug_check)
             }
             Some(Stop::Panic(panic)) => End::Panic(*panic),

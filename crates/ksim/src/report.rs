@@ -6,6 +6,6 @@ pub(crate) mod sites;
 pub(crate) mod trace;
 pub(crate) mod wait_graph;
 
-pub use bug_check::{BugCheck, CallSite};
+pub use bug_check::{BugCheck, CallSite, RelatedSite};
 pub use outcome::{DriverPanic, End, Left, Outcome, PoolLeft, Statistics};
 pub use wait_graph::{WaitGraph, WaitingThread};

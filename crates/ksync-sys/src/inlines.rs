@@ -63,6 +63,15 @@ pub unsafe fn KeRaiseIrql(NewIrql: KIRQL, OldIrql: *mut KIRQL) {
 pub unsafe fn KeInitializeSpinLock(SpinLock: *mut KSPIN_LOCK) {
     // SAFETY: by the caller's contract.
     unsafe { SpinLock.write_volatile(0) }
+    #[cfg(not(all(windows, not(feature = "hosted"))))]
+    {
+        unsafe extern "system-unwind" {
+            /// Tells the hosted kernel that a lock begins here.
+            fn KsimInitializeSpinLock(SpinLock: *mut KSPIN_LOCK);
+        }
+        // SAFETY: by the caller's contract.
+        unsafe { KsimInitializeSpinLock(SpinLock) }
+    }
 }
 
 /// Raises the level to `DISPATCH_LEVEL`, acquires the lock and then writes the level before.

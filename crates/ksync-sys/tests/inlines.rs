@@ -34,6 +34,9 @@ mod kernel {
     const _: ksync_sys::KeInitializeEvent = KeInitializeEvent;
 
     #[unsafe(no_mangle)]
+    unsafe extern "system-unwind" fn KsimInitializeSpinLock(_: *mut KSPIN_LOCK) {}
+
+    #[unsafe(no_mangle)]
     unsafe extern "system-unwind" fn KfRaiseIrql(level: KIRQL) -> KIRQL {
         level - 1
     }

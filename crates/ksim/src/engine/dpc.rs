@@ -138,6 +138,7 @@ impl Kernel {
         state.order = order;
         let importance = state.importance;
         self.dpcs.inserted = order;
+        self.order_published(id);
         // SAFETY: a registered DPC's memory is valid.
         unsafe { (*memory).SystemArgument1 = argument1 };
         // SAFETY: as above.
@@ -225,6 +226,10 @@ impl Kernel {
         let (memory, number) = (self.objects[id].address as *mut KDPC, self.objects[id].number);
         self.dpcs_run += 1;
         self.record(Operation::RunDpc, number, 0);
+        match self.executing {
+            Executing::Thread(tid) => self.order_learned(id, tid),
+            _ => self.order_of_dpc_begins(id),
+        }
         // SAFETY: a registered DPC's memory is valid.
         let value = unsafe { memory.read() };
         let dpc = RunningDpc {
@@ -277,6 +282,7 @@ impl Kernel {
 
     /// What is checked when a DPC routine has returned.
     pub(crate) fn finish_dpc(&mut self, dpc: RunningDpc) -> Check<()> {
+        self.order_ended();
         let routine = dpc.routine.map_or(0, |routine| routine as usize as u64);
         let irql = self.irql();
         let threaded = match self.executing {
@@ -364,6 +370,8 @@ impl Kernel {
     /// True when all DPCs up to the insertion `last` are done. Otherwise the running thread waits for them.
     pub(crate) fn flush_dpcs(&mut self, last: u64) -> Check<bool> {
         if self.oldest_unfinished_dpc() > last {
+            let tid = self.this_thread();
+            self.order_end_seen(tid);
             return Ok(true);
         }
         for cpu in 0..self.config.processors {

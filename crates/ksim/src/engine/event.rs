@@ -15,6 +15,13 @@ impl Kernel {
     /// Sets an event and serves its waiters. Returns the previous state as it was stored (rule 1).
     #[inline]
     pub(crate) fn set_event(&mut self, id: ObjId, increment: i32) -> Check<i32> {
+        self.order_published(id);
+        self.set_event_of_lock(id, increment)
+    }
+
+    /// Sets an event that is part of a lock: the order in which a lock is had is no order that a check could rely on.
+    #[inline]
+    pub(crate) fn set_event_of_lock(&mut self, id: ObjId, increment: i32) -> Check<i32> {
         let object = &self.objects[id];
         let previous = object.signal_state();
         let number = object.number;
@@ -29,6 +36,7 @@ impl Kernel {
         let previous = self.objects[id].signal_state();
         let number = self.objects[id].number;
         self.record(Operation::PulseEvent, number, previous as u32 as u64);
+        self.order_published(id);
         self.objects[id].set_signal_state(1);
         self.satisfy_waiters(id, increment)?;
         self.objects[id].set_signal_state(0);

@@ -68,7 +68,7 @@ impl Kernel {
     /// One attempt to take a fast mutex, which waits when another thread owns it.
     pub(crate) fn fast_acquire(&mut self, pointer: *mut FAST_MUTEX) -> Check<FastAttempt> {
         let id = self.fast_mutex_at(pointer)?;
-        self.check_lock_order(id)?;
+        self.check_lock_order(id, true)?;
         if self.fast_try(pointer)? {
             return Ok(FastAttempt::Acquired);
         }
@@ -153,7 +153,7 @@ impl Kernel {
         let event = (pointer as usize) + std::mem::offset_of!(FAST_MUTEX, Event);
         let event = self.object_at(event as *const u8)?;
         if !self.objects[event].waiters.is_empty() {
-            self.set_event(event, 0)?;
+            self.set_event_of_lock(event, 0)?;
         }
         Ok(())
     }

@@ -78,6 +78,8 @@ impl Kernel {
     /// True when the last processor is done. Otherwise the caller waits.
     pub(crate) fn generic_call_is_over(&mut self) -> Check<bool> {
         if self.generic.words.outstanding == 0 {
+            let tid = self.this_thread();
+            self.order_end_seen(tid);
             return Ok(true);
         }
         self.park(SYSTEM, "KeGenericCallDpc")?;
@@ -112,6 +114,7 @@ impl Kernel {
     /// A processor is done with the routine.
     pub(crate) fn generic_call_done(&mut self, argument: usize) -> Check<()> {
         self.check_generic_argument(argument, &raw const self.generic.words.outstanding)?;
+        self.order_ended();
         let words = &mut self.generic.words;
         words.outstanding = words.outstanding.saturating_sub(1);
         if words.outstanding == 0

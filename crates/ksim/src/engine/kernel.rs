@@ -6,13 +6,13 @@ use super::dpc::DpcCounters;
 use super::driver::Drivers;
 use super::generic_dpc::GenericCall;
 use super::ob::ObjectManager;
-use super::object::ObjectTable;
+use super::object::{ObjId, ObjectTable};
 use super::pool::Pool;
 use super::processor::{Cpu, Processor};
 use super::run_once::RunOnceWaits;
 use super::thread::{Thread, Tid};
 use super::timer::TimerQueue;
-use crate::check::lock_order::LockOrder;
+use crate::check::lock_order::{LockOrder, Who};
 use crate::config::Config;
 use crate::explore::token::Choice;
 use crate::image_local::ImageLocals;
@@ -20,6 +20,7 @@ use crate::report::bug_check::Violation;
 use crate::report::sites::{Frames, SiteId, Sites};
 use crate::report::trace::{Operation, Place, Trace};
 use crate::schedule::Policy;
+use rustc_hash::FxHashMap;
 
 /// A rule that was broken, on its way to stop the machine.
 pub(crate) type Fault = Box<Violation>;
@@ -88,6 +89,8 @@ pub(crate) struct Kernel {
     pub(crate) lock_order: LockOrder,
     pub(crate) trace: Trace,
     pub(crate) sites: Sites,
+    /// Where each lock that is held was acquired, by who has it (a thread, or [`Trace::DPC`]) and its number; if sites are recorded.
+    acquired: FxHashMap<(u32, u32), SiteId>,
     pub(crate) debug_output: Vec<String>,
     /// What `DbgPrint` printed behind the last line's end.
     pub(crate) debug_partial: String,
@@ -131,6 +134,7 @@ impl Kernel {
             image_locals: ImageLocals::default(),
             trace,
             sites: Sites::default(),
+            acquired: FxHashMap::default(),
             debug_output: Vec::new(),
             debug_partial: String::new(),
             stop: None,
@@ -196,6 +200,20 @@ impl Kernel {
         let site = if self.config.sites { self.site() } else { None };
         let place = Place { time: self.clock.interrupt_time(), cpu: self.cpu, irql: self.irql(), thread, site };
         self.trace.push(place, operation, object, argument);
+        if let Some(site) = site
+            && operation.acquires()
+        {
+            self.acquired.insert((thread, object), site);
+        }
+    }
+
+    /// Where someone acquired a lock, if that is recorded. A resource that was handed over was acquired where its thread waits.
+    pub(crate) fn acquired_at(&self, who: Who, lock: ObjId) -> Option<SiteId> {
+        let thread = match who {
+            Who::Thread(tid) => tid,
+            Who::Dpc(_) => Trace::DPC,
+        };
+        self.acquired.get(&(thread, self.objects[lock].number)).copied()
     }
 
     /// Where what acts made the call that it is in, if that is recorded.

@@ -119,6 +119,16 @@ pub(crate) struct Object {
     pub(crate) number: u32,
     pub(crate) kind: Kind,
     pub(crate) waiters: VecDeque<Waiter>,
+    pub(crate) identity: Identity,
+}
+
+/// Whether an object is known to be the same one as long as it has its number: the memory of a lock that is a word may become another lock's without a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Identity {
+    /// Nobody has asked.
+    Unasked,
+    Known,
+    Unknown,
 }
 
 impl Object {
@@ -230,6 +240,7 @@ impl ObjectTable {
             let object = &mut self.slots[id as usize];
             object.number = number;
             object.kind = kind;
+            object.identity = Identity::Unasked;
             object.waiters.clear();
             return id;
         }
@@ -239,10 +250,11 @@ impl ObjectTable {
                 object.address = address;
                 object.number = number;
                 object.kind = kind;
+                object.identity = Identity::Unasked;
                 id
             }
             None => {
-                self.slots.push(Object { address, number, kind, waiters: VecDeque::new() });
+                self.slots.push(Object { address, number, kind, waiters: VecDeque::new(), identity: Identity::Unasked });
                 (self.slots.len() - 1) as ObjId
             }
         };
@@ -406,7 +418,7 @@ impl Kernel {
     }
 
     /// Initialising what is in use would strand whoever uses it.
-    fn check_replaceable(&self, id: ObjId) -> Check<()> {
+    pub(crate) fn check_replaceable(&self, id: ObjId) -> Check<()> {
         let object = &self.objects[id];
         let problem = if !object.waiters.is_empty() {
             Some("threads wait on it")

@@ -254,6 +254,7 @@ impl Kernel {
         }
         self.check_freed_objects(memory, &block)?;
         self.pool.blocks.remove(&memory);
+        self.lock_order.forget(memory..memory + block.size);
         self.pool.retire(memory, block);
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! Until these run, others may take the lock: NT's push locks are not fair. A waiter keeps its place until it has the lock.
 
 use super::kernel::{Check, Kernel};
-use super::object::{Kind, ObjId};
+use super::object::{Identity, Kind, ObjId};
 use super::thread::Tid;
 use crate::irql::APC_LEVEL;
 use crate::report::bug_check::{Violation, codes};
@@ -92,7 +92,9 @@ impl Kernel {
         }
         // SAFETY: the caller of the export passes memory for a push lock.
         unsafe { pointer.write(0) };
-        self.push_lock_at(pointer).map(drop)
+        let id = self.push_lock_at(pointer)?;
+        self.objects[id].identity = Identity::Known;
+        Ok(())
     }
 
     /// What every use of a push lock needs: flags that exist, and normal kernel APCs held back.
@@ -120,7 +122,7 @@ impl Kernel {
     pub(crate) fn push_acquire(&mut self, pointer: *mut EX_PUSH_LOCK, exclusive: bool, wait: bool) -> Check<bool> {
         let id = self.push_lock_at(pointer)?;
         if wait {
-            self.check_lock_order(id)?;
+            self.check_lock_order(id, exclusive)?;
         }
         let tid = self.this_thread();
         let number = self.objects[id].number;

@@ -59,6 +59,7 @@ impl Kernel {
         let previous = self.objects[id].signal_state();
         let number = self.objects[id].number;
         self.record(Operation::InsertQueue, number, previous as u32 as u64);
+        self.order_published(id);
         let state = self.queue_state(id);
         if state.entries.contains(&(entry as usize)) {
             return Err(Violation::boxed(
@@ -100,6 +101,7 @@ impl Kernel {
         let Some(entry) = state.entries.pop_front() else { return };
         state.active += 1;
         let count = state.entries.len() as i32;
+        self.order_learned(id, tid);
         self.objects[id].set_signal_state(count);
         let thread = self.thread(tid);
         thread.queue = Some(id);

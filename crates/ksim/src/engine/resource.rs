@@ -54,6 +54,11 @@ impl ResourceState {
         !self.owners.is_empty() || !self.waiting_shared.is_empty() || !self.waiting_exclusive.is_empty()
     }
 
+    /// True when its owner does not share it.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.exclusive
+    }
+
     /// The threads that own it, by address.
     pub(crate) fn owner_keys(&self) -> impl Iterator<Item = usize> {
         self.owners.iter().map(|owner| owner.key)
@@ -165,6 +170,9 @@ impl Kernel {
                 "a resource was re-initialised that threads wait for",
             ));
         }
+        for thread in &mut self.threads {
+            thread.resources.retain(|&owned| owned != id);
+        }
         *self.resource_state(id) = ResourceState::default();
         self.write_resource(id);
         Ok(())
@@ -196,7 +204,7 @@ impl Kernel {
     /// [`resource_granted`](Self::resource_granted).
     pub(crate) fn acquire_resource(&mut self, id: ObjId, how: Acquire, wait: bool) -> Check<Option<bool>> {
         if wait {
-            self.check_lock_order(id)?;
+            self.check_lock_order(id, how == Acquire::Exclusive)?;
         }
         let key = self.resource_key();
         let address = self.objects[id].address as u64;
@@ -204,6 +212,7 @@ impl Kernel {
         let state = self.resource_state(id);
         if state.grants(how, key) {
             state.grant(how == Acquire::Exclusive, key);
+            self.note_resource(id, key, true);
             self.write_resource(id);
             self.record(Operation::AcquireResource, number, how as u64);
             return Ok(Some(true));
@@ -269,9 +278,13 @@ impl Kernel {
             state.owners.remove(position);
         }
         let granted = if last && state.owners.is_empty() { hand_over(state) } else { Vec::new() };
+        if last {
+            self.note_resource(id, key, false);
+        }
         self.write_resource(id);
         self.record(Operation::ReleaseResource, number, 0);
         for tid in granted {
+            self.threads[tid as usize].resources.push(id);
             self.record(Operation::AcquireResource, number, u64::from(tid));
             self.unpark(tid, id);
         }
@@ -297,6 +310,7 @@ impl Kernel {
         }
         self.write_resource(id);
         for waiting in admitted {
+            self.threads[waiting.thread as usize].resources.push(id);
             self.unpark(waiting.thread, id);
         }
         Ok(())
@@ -317,8 +331,23 @@ impl Kernel {
         if let Some(owner) = state.owner(key) {
             owner.key = pointer;
         }
+        self.note_resource(id, key, false);
         self.write_resource(id);
         Ok(())
+    }
+
+    /// A thread, known by its address, has become an owner or is none any more. An owner pointer is no thread.
+    fn note_resource(&mut self, id: ObjId, key: usize, owns: bool) {
+        let Some(object) = self.objects.find(key) else { return };
+        let Kind::Thread(tid) = self.objects[object].kind else { return };
+        let resources = &mut self.threads[tid as usize].resources;
+        match resources.iter().position(|&owned| owned == id) {
+            Some(position) if !owns => {
+                resources.swap_remove(position);
+            }
+            None if owns => resources.push(id),
+            _ => {}
+        }
     }
 
     /// How often the running thread owns the resource; and whether exclusively.

@@ -35,6 +35,7 @@ impl Kernel {
 
     /// The initialisation at `address` has ended, one way or the other.
     pub(crate) fn run_once_ended(&mut self, address: usize) {
+        self.order_ended();
         let (woken, waiting) = std::mem::take(&mut self.run_once.waiting).into_iter().partition(|(waited, _)| *waited == address);
         self.run_once.waiting = waiting;
         let woken: Vec<(usize, Tid)> = woken;

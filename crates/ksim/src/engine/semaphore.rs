@@ -31,6 +31,7 @@ impl Kernel {
             }
         }
         self.record(Operation::ReleaseSemaphore, number, adjustment as u32 as u64);
+        self.order_published(id);
         self.satisfy_waiters(id, increment)?;
         Ok(previous)
     }

@@ -4,7 +4,7 @@
 //! lock is released. An ordinary lock then goes to whichever processor comes first, a queued one to the first that came.
 
 use super::kernel::{Check, Executing, Kernel};
-use super::object::{Kind, ObjId};
+use super::object::{Identity, Kind, ObjId};
 use super::processor::Cpu;
 use super::thread::Tid;
 use crate::irql::DISPATCH_LEVEL;
@@ -85,6 +85,16 @@ impl Kernel {
         Ok(self.objects.register(pointer as usize, Kind::SpinLock(Box::default())))
     }
 
+    /// KeInitializeSpinLock: what was at `pointer` is gone, and a new lock begins.
+    pub(crate) fn initialize_spin_lock(&mut self, pointer: *mut KSPIN_LOCK) -> Check<()> {
+        if let Some(id) = self.objects.find(pointer as usize) {
+            self.check_replaceable(id)?;
+        }
+        let id = self.objects.register(pointer as usize, Kind::SpinLock(Box::default()));
+        self.objects[id].identity = Identity::Known;
+        Ok(())
+    }
+
     fn spin_state(&mut self, id: ObjId) -> &mut SpinState {
         match &mut self.objects[id].kind {
             Kind::SpinLock(state) => state,
@@ -121,7 +131,7 @@ impl Kernel {
         let id = self.spin_lock_at(pointer)?;
         let me = self.spin_owner(old_irql, handle);
         self.check_spin_use(id, handle != 0, true)?;
-        self.check_lock_order(id)?;
+        self.check_lock_order(id, true)?;
         let state = self.spin_state(id);
         match state.owner {
             None => {

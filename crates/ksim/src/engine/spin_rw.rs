@@ -80,7 +80,7 @@ impl Kernel {
     ) -> Check<Option<Attempt>> {
         let id = self.spin_rw_at(pointer)?;
         if turn {
-            self.check_lock_order(id)?;
+            self.check_lock_order(id, exclusive)?;
         }
         let me = self.spin_rw_actor(old_irql);
         let number = self.objects[id].number;

@@ -73,6 +73,8 @@ pub(crate) struct Thread {
     pub(crate) fast_mutexes: Vec<ObjId>,
     /// Push locks that it holds, once for each time.
     pub(crate) push_locks: Vec<ObjId>,
+    /// Resources that it owns, each once.
+    pub(crate) resources: Vec<ObjId>,
     /// Spin locks that it holds.
     pub(crate) spin_locks: Vec<ObjId>,
     /// The queue that it serves, from its removing an entry until it comes back (rule 20).
@@ -149,6 +151,7 @@ impl Kernel {
             mutants: Vec::new(),
             fast_mutexes: Vec::new(),
             push_locks: Vec::new(),
+            resources: Vec::new(),
             spin_locks: Vec::new(),
             queue: None,
             exit_status: 0,
@@ -163,6 +166,8 @@ impl Kernel {
         self.threads.push(Box::new(thread));
         self.live_threads += 1;
         self.record(Operation::CreateThread, self.objects[object].number, 0);
+        self.order_published(object);
+        self.order_learned(object, tid);
         tid
     }
 
@@ -209,6 +214,7 @@ impl Kernel {
         self.live_threads -= 1;
         self.record(Operation::TerminateThread, self.objects[object].number, status as u32 as u64);
         self.objects[object].set_signal_state(1);
+        self.order_published(object);
         self.satisfy_waiters(object, 0)?;
         self.deactivate_queue_thread(tid)?;
         self.leave_processor();

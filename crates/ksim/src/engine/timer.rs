@@ -210,6 +210,7 @@ impl Kernel {
             // The DPC's arguments are the system time's words (rule 50).
             let low = (time & 0xffff_ffff) as usize as *mut _;
             let high = (time >> 32) as usize as *mut _;
+            self.order_forwarded(id, dpc);
             if self.insert_dpc_from(dpc, low, high, cpu)? {
                 self.dpc_state(dpc).by_timer = true;
             }
@@ -282,6 +283,7 @@ impl Kernel {
     pub(crate) fn set_timer(&mut self, id: ObjId, due: i64, period: u32, dpc: *mut KDPC) -> Check<bool> {
         let queued_at_expiry = if dpc.is_null() { None } else { Some((self.dpc_at(dpc)?, dpc as usize)) };
         let was_armed = self.disarm(id);
+        self.order_published(id);
         let driver = self.current_driver();
         if let Kind::Timer(timer) = &mut self.objects[id].kind {
             timer.period = period;

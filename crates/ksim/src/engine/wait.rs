@@ -5,7 +5,7 @@
 
 use super::kernel::{Check, Kernel};
 use super::layout;
-use super::object::{Kind, ObjId, Waiter};
+use super::object::{Kind, ObjId, SYSTEM, Waiter};
 use super::thread::{State, Tid};
 use super::timer::{Due, Expiry, Target};
 use crate::report::bug_check::{Violation, codes};
@@ -75,6 +75,9 @@ impl Default for Wait {
     }
 }
 
+/// Stands for a DPC where a thread that waits would be.
+const NOBODY: Tid = Tid::MAX;
+
 /// How a wait began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Begun {
@@ -88,8 +91,8 @@ impl Kernel {
     /// Begins a wait of the running thread on `self.thread(tid).wait.objects`.
     pub(crate) fn begin_wait(&mut self, request: WaitRequest) -> Check<Begun> {
         let tid = self.this_thread();
-        if self.config.lock_order && request.timeout != Timeout::Poll {
-            self.check_order_of_waited(tid)?;
+        if request.timeout == Timeout::Never {
+            self.check_order_of_waited(tid, request.all)?;
         }
         if let Some(status) = self.satisfy_now(tid, request.all)? {
             return Ok(Begun::Done(status));
@@ -97,12 +100,15 @@ impl Kernel {
         self.block(tid, request)
     }
 
-    /// The mutexes among what a thread is about to wait for, checked against the order of locks.
-    fn check_order_of_waited(&mut self, tid: Tid) -> Check<()> {
+    /// The mutexes among what a thread is about to wait for, checked against the order of locks. One of several that will do gives no order.
+    fn check_order_of_waited(&mut self, tid: Tid, all: bool) -> Check<()> {
+        if !all && self.threads[tid as usize].wait.objects.len() > 1 {
+            return Ok(());
+        }
         for index in 0..self.threads[tid as usize].wait.objects.len() {
             let id = self.threads[tid as usize].wait.objects[index];
             if matches!(self.objects[id].kind, Kind::Mutant(_)) {
-                self.check_lock_order(id)?;
+                self.check_lock_order(id, true)?;
             }
         }
         Ok(())
@@ -162,6 +168,13 @@ impl Kernel {
     pub(crate) fn unpark(&mut self, tid: Tid, on: ObjId) {
         let thread = &self.threads[tid as usize];
         if thread.state == State::Waiting && thread.wait.parked_on == Some(on) {
+            if on == SYSTEM {
+                self.order_ended();
+                self.order_end_seen(tid);
+            } else if matches!(self.objects[on].kind, Kind::Rundown(_)) {
+                self.order_published(on);
+                self.order_learned(on, tid);
+            }
             self.end_wait(tid, STATUS_SUCCESS, 0);
         }
     }
@@ -301,8 +314,7 @@ impl Kernel {
                 ));
             }
         }
-        let nobody = Tid::MAX;
-        let status = self.satisfy_from(nobody, objects, request.all)?;
+        let status = self.satisfy_from(NOBODY, objects, request.all)?;
         Ok(Begun::Done(status.unwrap_or(request.expired)))
     }
 
@@ -330,6 +342,9 @@ impl Kernel {
     /// What a satisfied wait does to the object. True when it was an abandoned mutant.
     #[inline]
     fn consume(&mut self, id: ObjId, tid: Tid) -> Check<bool> {
+        if tid != NOBODY {
+            self.order_learned(id, tid);
+        }
         let object = &mut self.objects[id];
         match &mut object.kind {
             Kind::Event { notification: false } => object.set_signal_state(0),

@@ -1,5 +1,6 @@
 //! Bug checks as values.
 
+use super::sites::SiteId;
 use crate::irql::irql_name;
 use ksync_sys::NTSTATUS;
 use std::borrow::Cow;
@@ -160,17 +161,26 @@ pub(crate) struct Violation {
     pub(crate) code: u32,
     pub(crate) parameters: [u64; 4],
     pub(crate) meaning: Cow<'static, str>,
+    /// Other places that have to do with it.
+    pub(crate) related: Vec<Related>,
+}
+
+/// What else happened that a violation has to do with, and where.
+#[derive(Debug)]
+pub(crate) struct Related {
+    pub(crate) what: String,
+    pub(crate) site: Option<SiteId>,
 }
 
 impl Violation {
     #[cold]
     pub(crate) fn boxed(code: u32, parameters: [u64; 4], meaning: &'static str) -> Box<Self> {
-        Box::new(Self { code, parameters, meaning: Cow::Borrowed(meaning) })
+        Box::new(Self { code, parameters, meaning: Cow::Borrowed(meaning), related: Vec::new() })
     }
 
     #[cold]
     pub(crate) fn boxed_owned(code: u32, parameters: [u64; 4], meaning: String) -> Box<Self> {
-        Box::new(Self { code, parameters, meaning: Cow::Owned(meaning) })
+        Box::new(Self { code, parameters, meaning: Cow::Owned(meaning), related: Vec::new() })
     }
 
     /// An exception: hosted code cannot catch one, so that it is a bug check here, as it is in a driver without a handler.
@@ -211,6 +221,16 @@ impl fmt::Display for CallSite {
     }
 }
 
+/// What else happened that a bug check has to do with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct RelatedSite {
+    /// Who did what.
+    pub what: String,
+    /// Where, innermost first; empty where that was not recorded.
+    pub call_sites: Vec<CallSite>,
+}
+
 /// A bug check: what on Windows would be a blue screen.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -235,6 +255,8 @@ pub struct BugCheck {
     pub routine: Option<&'static str>,
     /// Who called it: the innermost frame that is not the hosted kernel's, first, then its callers.
     pub call_sites: Vec<CallSite>,
+    /// What else it has to do with, such as the acquisitions of all locks of a cycle.
+    pub related: Vec<RelatedSite>,
 }
 
 impl BugCheck {
@@ -263,6 +285,12 @@ impl fmt::Display for BugCheck {
         for (depth, site) in self.call_sites.iter().enumerate() {
             let word = if depth == 0 { "called from" } else { "         by" };
             write!(f, "\n    {word} {site}")?;
+        }
+        for RelatedSite { what, call_sites } in &self.related {
+            write!(f, "\n    {what}")?;
+            if let Some(site) = call_sites.first() {
+                write!(f, "\n        at {site}")?;
+            }
         }
         Ok(())
     }

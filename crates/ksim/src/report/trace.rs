@@ -134,6 +134,16 @@ impl Operation {
     }
 }
 
+impl Operation {
+    /// True when a lock has an owner, or one more, after it.
+    pub(crate) fn acquires(self) -> bool {
+        matches!(
+            self,
+            Self::AcquireMutex | Self::AcquireSpinLock | Self::AcquireFastMutex | Self::AcquireResource | Self::AcquirePushLock
+        )
+    }
+}
+
 /// Who acted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Actor {

@@ -184,7 +184,9 @@ impl Timer {
 
 impl SpinLock {
     pub(crate) fn new() -> Self {
-        Self(Place::zeroed())
+        let lock = Self(Place::zeroed());
+        raw!(KeInitializeSpinLock(lock.ptr()));
+        lock
     }
 
     pub(crate) fn acquire(&self) -> KIRQL {
