@@ -165,7 +165,7 @@ fn repeat(explore: &Explore, choices: &[Choice], program: &dyn Fn()) -> Outcome 
 fn run_choices(explore: &Explore, choices: &[Choice], program: &dyn Fn()) -> (Outcome, Option<TokenError>) {
     let replay = Rc::new(RefCell::new(Replay::new(choices)));
     let policy: Box<dyn Policy> = Box::new(Replay::shared(&replay));
-    let outcome = explore.machine.clone().record_trace(true).run_with_policy(policy, program);
+    let outcome = explore.machine.clone().record_trace(true).record_sites(true).run_with_policy(policy, program);
     let differs = replay.borrow().difference();
     (outcome, differs)
 }
