@@ -1,6 +1,13 @@
 //! What a test does to the machine that it runs on, from inside.
 
+mod apc;
+mod user;
+
+use crate::engine::{Kind, Tid};
 use crate::machine::{Call, current};
+
+pub use apc::{ApcKind, ProcessorMode, alert_thread, queue_apc, request_termination};
+pub use user::{create_mutant, create_process, create_semaphore, in_process, release_mutant, release_semaphore, system_call};
 
 /// Sets the system time, in 100 ns units since 1601-01-01 UTC, as an administrator does. Interrupt time and relative timeouts are not
 /// affected; absolute ones are (rule 15).
@@ -14,38 +21,18 @@ pub fn set_system_time(time: i64) {
     });
 }
 
-/// Creates a user process beside the system process, for tests of what drivers do in one. Returns its id.
-///
-/// # Panics
-/// If no machine runs on this thread.
-pub fn create_process() -> usize {
-    call("create_process").operate(|kernel| {
-        let process = kernel.create_process();
-        Ok(kernel.ob.processes[process as usize].client_id as usize)
-    })
-}
-
-/// Runs `code` as if the running thread belonged to the process with that id: its handles are the process' handles.
-///
-/// # Panics
-/// If no machine runs on this thread, or there is no such process.
-pub fn in_process<R>(id: usize, code: impl FnOnce() -> R) -> R {
-    let call = call("in_process");
-    let enter = |process: u32| {
-        call.operate(|kernel| {
-            let tid = kernel.this_thread();
-            Ok(std::mem::replace(&mut kernel.threads[tid as usize].process, process))
-        })
-    };
-    let process = call
-        .read(|kernel| kernel.ob.processes.iter().position(|process| process.client_id as usize == id))
-        .unwrap_or_else(|| panic!("there is no process with id {id}"));
-    let before = enter(process as u32);
-    let result = code();
-    enter(before);
-    result
-}
-
 fn call(what: &str) -> Call {
     Call { cell: current(what), export: None }
+}
+
+/// The thread with an id.
+fn thread_with_id(call: Call, id: usize) -> Tid {
+    let found = call.read(|kernel| {
+        let object = u32::try_from(id).ok().and_then(|id| kernel.ob.by_client_id(id))?;
+        match kernel.objects[object].kind {
+            Kind::Thread(tid) => Some(tid),
+            _ => None,
+        }
+    });
+    found.unwrap_or_else(|| panic!("there is no thread with id {id}"))
 }

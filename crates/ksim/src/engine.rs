@@ -31,6 +31,7 @@ pub(crate) mod spin;
 pub(crate) mod spin_rw;
 pub(crate) mod thread;
 pub(crate) mod timer;
+pub(crate) mod timer_object;
 pub(crate) mod wait;
 
 pub(crate) use kernel::{Check, Fault, Kernel, Stop};

@@ -147,8 +147,8 @@ macro_rules! exports {
 pub(crate) use exports;
 
 fn tables() -> impl Iterator<Item = &'static Table> {
-    let others = [&dbg::TABLE, &mm::TABLE, &ob::TABLE, &ps::TABLE, &rtl::TABLE, &zw::TABLE];
-    ke::tables().into_iter().chain(ex::tables()).chain(others)
+    let others = [&dbg::TABLE, &mm::TABLE, &ob::TABLE, &ps::TABLE, &rtl::TABLE];
+    ke::tables().into_iter().chain(ex::tables()).chain(zw::tables()).chain(others)
 }
 
 /// Every export of the hosted kernel, with the IRQL range that is checked at each call.

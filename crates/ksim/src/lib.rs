@@ -50,7 +50,10 @@ pub mod trace {
 }
 
 pub use config::{ClockMode, OsProfile};
-pub use control::{create_process, in_process, set_system_time};
+pub use control::{
+    ApcKind, ProcessorMode, alert_thread, create_mutant, create_process, create_semaphore, in_process, queue_apc, release_mutant,
+    release_semaphore, request_termination, set_system_time, system_call,
+};
 pub use driver::{LoadedDriver, load_driver};
 pub use explore::explore;
 pub use exports::{Export, IrqlRange, table as exports};

@@ -267,6 +267,7 @@ impl MachineCell {
             cell.settle();
             cell.guard(|| body(cell));
             if !cell.dying.get() {
+                crate::exports::ke::apc::run_down(cell.call());
                 cell.call().operate(|kernel| kernel.terminate_thread(0));
             }
         };
@@ -758,6 +759,7 @@ impl Call {
 
     /// Ends the running thread. Its stack is given back without unwinding.
     pub(crate) fn end_thread(self, status: i32) -> ! {
+        crate::exports::ke::apc::run_down(self);
         self.operate(|kernel| kernel.terminate_thread(status));
         loop {
             self.cell.suspend();

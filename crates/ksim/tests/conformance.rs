@@ -12,6 +12,8 @@ mod a_queues;
 mod a_waits;
 #[path = "conformance/apcs.rs"]
 mod b_apcs;
+#[path = "conformance/system_calls.rs"]
+mod b_system_calls;
 #[path = "conformance/locks.rs"]
 mod c_locks;
 #[path = "conformance/spin.rs"]
@@ -22,6 +24,8 @@ mod e_dpcs;
 mod f_timers;
 #[path = "conformance/irql.rs"]
 mod g_irql;
+#[path = "conformance/handles.rs"]
+mod h_handles;
 #[path = "conformance/pool.rs"]
 mod h_pool;
 #[path = "conformance/executive.rs"]

@@ -257,6 +257,8 @@ declare_status! {
     STATUS_INVALID_PARAMETER_4 = 0xC000_00F2;
     /// The fifth parameter is not valid.
     STATUS_INVALID_PARAMETER_5 = 0xC000_00F3;
+    /// The sixth parameter is not valid.
+    STATUS_INVALID_PARAMETER_6 = 0xC000_00F4;
     /// The stack is used up.
     STATUS_STACK_OVERFLOW = 0xC000_00FD;
     /// The file is not a directory.

@@ -72,9 +72,12 @@ const MISSING: &[&str] = &[
     "KeTestAlertThread",
     "ObGetObjectType",
     "RtlInitUnicodeString",
+    "ZwAlertThread",
     "ZwClearEvent",
     "ZwOpenThread",
+    "ZwPulseEvent",
     "ZwResetEvent",
+    "ZwWaitForMultipleObjects",
     "ZwYieldExecution",
 ];
 
@@ -276,7 +279,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             ObReferenceObjectSafe ObfDereferenceObject ObfReferenceObject PsGetProcessExitStatus
             PsGetProcessId PsGetThreadExitStatus PsGetThreadId PsGetThreadProcess PsGetThreadProcessId
             PsIsSystemThread PsIsThreadTerminating PsTerminateSystemThread RtlGetVersion
-            RtlRunOnceInitialize ZwClose
+            NtClose RtlRunOnceInitialize ZwClose
         }
         (_, _) {
             ExAcquirePushLockExclusiveEx ExAcquirePushLockSharedEx ExAcquireResourceExclusiveLite
@@ -293,29 +296,32 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             KeInitializeTimerEx KeInsertHeadQueue KeInsertQueue KeQueryRuntimeThread KeReleaseMutex
             KeReleaseSpinLockForDpc KeSetBasePriorityThread KeSetImportanceDpc KeSetPriorityThread
             KeSetSystemGroupAffinityThread KeSetTargetProcessorDpc KeSetTargetProcessorDpcEx
-            PsLookupProcessByProcessId PsLookupThreadByThreadId ZwSetEvent
+            NtSetEvent ObDereferenceObjectDeferDeleteWithTag ObfDereferenceObjectWithTag
+            ObfReferenceObjectWithTag PsLookupProcessByProcessId PsLookupThreadByThreadId ZwCancelTimer
+            ZwSetEvent
         }
         (_, _, _) {
             ExAllocatePool2 ExAllocatePoolWithTag ExAllocateTimer ExQueryTimerResolution
             IoReleaseRemoveLockAndWaitEx IoReleaseRemoveLockEx KeDelayExecutionThread KeInitializeDpc
             KeInitializeEvent KeInitializeSemaphore KeInitializeThreadedDpc KeInsertQueueDpc
             KePulseEvent KeRemoveQueue KeSetEvent KeSetTimer RtlRunOnceBeginInitialize
-            RtlRunOnceComplete ZwOpenEvent ZwWaitForSingleObject
+            NtWaitForSingleObject RtlRunOnceComplete ZwOpenEvent ZwOpenTimer ZwWaitForSingleObject
         }
         (_, _, _, _) {
             ExDeleteTimer ExSetTimer IoQueueWorkItem IoQueueWorkItemEx KeReleaseMutant
             KeReleaseSemaphore KeSetTimerEx ObReferenceObjectByPointer RtlRunOnceExecuteOnce
-            ZwOpenProcess
+            ZwCreateTimer ZwOpenProcess ZwSetInformationThread
         }
         (_, _, _, _, _) {
             IoAcquireRemoveLockEx IoInitializeRemoveLockEx KeBugCheckEx KeSetCoalescableTimer
-            KeWaitForSingleObject ZwCreateEvent
+            KeWaitForSingleObject NtCreateEvent ZwCreateEvent ZwQueryInformationProcess
+            ZwQueryInformationThread ZwQueryObject
         }
         (_, _, _, _, _, _) {
             ObReferenceObjectByHandle
         }
         (_, _, _, _, _, _, _) {
-            IoCreateDevice ObOpenObjectByPointer PsCreateSystemThread
+            IoCreateDevice ObOpenObjectByPointer PsCreateSystemThread ZwDuplicateObject ZwSetTimer
         }
         (_, _, _, _, _, _, _, _) {
             KeWaitForMultipleObjects

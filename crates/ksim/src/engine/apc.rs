@@ -26,6 +26,10 @@ pub(crate) struct ApcState {
     pub(crate) alerted: [bool; 2],
     /// A normal routine runs: no other normal one may interrupt it.
     pub(crate) in_progress: bool,
+    /// The thread ends, and has left the region that it started in.
+    pub(crate) start_region_left: bool,
+    /// The thread ends, and takes no APCs any more.
+    pub(crate) closed: bool,
 }
 
 impl Default for ApcState {
@@ -38,6 +42,8 @@ impl Default for ApcState {
             user_pending: false,
             alerted: [false; 2],
             in_progress: false,
+            start_region_left: false,
+            closed: false,
         }
     }
 }
@@ -107,7 +113,7 @@ impl Kernel {
         // SAFETY: the caller of KeInsertQueueApc passes an initialised APC.
         let value = unsafe { apc.read() };
         let tid = self.thread_at(value.Thread)?;
-        if value.Inserted != 0 || self.threads[tid as usize].state == State::Terminated {
+        if value.Inserted != 0 || self.threads[tid as usize].apc.closed {
             return Ok(false);
         }
         // SAFETY: as above.
@@ -148,6 +154,57 @@ impl Kernel {
             && thread.irql == PASSIVE_LEVEL;
         if allowed {
             self.interrupt_wait(tid);
+        }
+    }
+
+    /// Takes the next user APC of the running thread off its queue, if a wait was broken off for one.
+    pub(crate) fn take_user_apc(&mut self) -> Option<*mut KAPC> {
+        let tid = self.this_thread();
+        let thread = self.thread(tid);
+        if !thread.apc.user_pending {
+            return None;
+        }
+        let Some(apc) = thread.apc.user.pop_front() else {
+            thread.apc.user_pending = thread.terminating;
+            return None;
+        };
+        // SAFETY: a queued APC's memory is valid until it is delivered, by the contract of KeInsertQueueApc.
+        unsafe { (*apc).Inserted = 0 };
+        let number = self.thread_number(tid);
+        self.record(Operation::DeliverApc, number, 1);
+        Some(apc)
+    }
+
+    /// The running thread ends: if it leaves no level and no region behind, the one that it started in is over too.
+    pub(crate) fn leave_start_region(&mut self) {
+        let tid = self.this_thread();
+        let level = self.irql();
+        let apcs = &mut self.thread(tid).apc;
+        if level == PASSIVE_LEVEL && (apcs.kernel_disable, apcs.special_disable) == (START_REGION, 0) {
+            apcs.kernel_disable = 0;
+            apcs.start_region_left = true;
+            self.attention = true;
+        }
+    }
+
+    /// The running thread has ended but for this: it takes no APCs any more, and its user APCs are run down. Returns the next of them.
+    pub(crate) fn take_apc_of_ending_thread(&mut self) -> Option<*mut KAPC> {
+        let tid = self.this_thread();
+        let apcs = &mut self.thread(tid).apc;
+        apcs.closed = true;
+        let apc = apcs.user.pop_front()?;
+        // SAFETY: as in `take_user_apc`.
+        unsafe { (*apc).Inserted = 0 };
+        Some(apc)
+    }
+
+    /// Someone wants a thread to end: its waits in user mode are over (rule 17).
+    pub(crate) fn request_termination(&mut self, tid: Tid) {
+        let thread = self.thread(tid);
+        thread.terminating = true;
+        thread.apc.user_pending = true;
+        if thread.state == State::Waiting && thread.wait.request.user_mode {
+            self.end_wait(tid, ksync_sys::STATUS_USER_APC, 0);
         }
     }
 

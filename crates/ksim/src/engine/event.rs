@@ -6,6 +6,17 @@ use crate::report::trace::Operation;
 use ksync_sys::KEVENT;
 
 impl Kernel {
+    /// Registers an event.
+    ///
+    /// # Safety
+    /// `event` points to writable memory of a KEVENT.
+    pub(crate) unsafe fn initialize_event(&mut self, event: *mut KEVENT, notification: bool, signaled: bool) -> Check<ObjId> {
+        let object_type = if notification { ksync_sys::EventNotificationObject } else { ksync_sys::EventSynchronizationObject };
+        let kind = Kind::Event { notification };
+        // SAFETY: by this function's contract.
+        unsafe { self.initialize_dispatcher(event.cast(), object_type, size_of::<KEVENT>(), i32::from(signaled), kind) }
+    }
+
     /// The event at `pointer`.
     #[inline]
     pub(crate) fn event_at(&mut self, pointer: *const KEVENT) -> Check<ObjId> {

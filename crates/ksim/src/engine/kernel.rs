@@ -12,6 +12,7 @@ use super::processor::{Cpu, Processor};
 use super::run_once::RunOnceWaits;
 use super::thread::{Thread, Tid};
 use super::timer::TimerQueue;
+use super::timer_object::TimerApcs;
 use crate::check::lock_order::{LockOrder, Who};
 use crate::config::Config;
 use crate::explore::token::Choice;
@@ -76,6 +77,7 @@ pub(crate) struct Kernel {
     pub(crate) ready: ReadyQueues,
     pub(crate) objects: ObjectTable,
     pub(crate) timers: TimerQueue,
+    pub(crate) timer_apcs: TimerApcs,
     pub(crate) dpcs: DpcCounters,
     /// Processors whose thread for threaded DPCs the machine's loop is to create.
     pub(crate) wanted_dpc_threads: Vec<Cpu>,
@@ -122,6 +124,7 @@ impl Kernel {
             ready: ReadyQueues::default(),
             objects: ObjectTable::default(),
             timers: TimerQueue::default(),
+            timer_apcs: TimerApcs::default(),
             dpcs: DpcCounters::default(),
             wanted_dpc_threads: Vec::new(),
             generic: GenericCall::default(),

@@ -1,13 +1,18 @@
-//! The object manager: references, handles, client IDs, processes (rule 65).
+//! The object manager: references, types, client IDs, processes (rule 65). Handles and names are in files of their own.
 
 use super::kernel::{Check, Kernel};
 use super::layout;
 use super::object::{Kind, ObjId};
 use crate::report::bug_check::{Violation, codes};
-use ksync_sys::{ACCESS_MASK, DISPATCHER_HEADER, NTSTATUS};
-use ksync_sys::{STATUS_ACCESS_DENIED, STATUS_INVALID_HANDLE, STATUS_OBJECT_TYPE_MISMATCH};
+use ksync_sys::{ACCESS_MASK, DISPATCHER_HEADER};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
+
+mod handle;
+mod name;
+
+pub(crate) use handle::{Duplication, HandleUse};
+pub(crate) use name::{Attributes, Creation};
 
 /// The types of objects that the object manager keeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,25 +20,90 @@ pub(crate) enum Type {
     Thread,
     Process,
     Event,
+    Semaphore,
+    Mutant,
+    Timer,
+}
+
+impl Type {
+    /// The name of the type's object.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Thread => "Thread",
+            Self::Process => "Process",
+            Self::Event => "Event",
+            Self::Semaphore => "Semaphore",
+            Self::Mutant => "Mutant",
+            Self::Timer => "Timer",
+        }
+    }
+
+    /// The rights that the type maps "read", "write", "execute" and "all" to.
+    const fn generic_mapping(self) -> [ACCESS_MASK; 4] {
+        use ksync_sys as sys;
+        const READ: ACCESS_MASK = sys::READ_CONTROL;
+        match self {
+            Self::Thread => [
+                READ | sys::THREAD_QUERY_INFORMATION | sys::THREAD_GET_CONTEXT,
+                READ | sys::THREAD_SET_INFORMATION | sys::THREAD_SET_CONTEXT | sys::THREAD_TERMINATE | sys::THREAD_ALERT,
+                READ | sys::SYNCHRONIZE,
+                sys::THREAD_ALL_ACCESS,
+            ],
+            Self::Process => [
+                READ | sys::PROCESS_QUERY_INFORMATION,
+                READ | sys::PROCESS_DUP_HANDLE,
+                READ | sys::SYNCHRONIZE | sys::PROCESS_TERMINATE,
+                sys::PROCESS_ALL_ACCESS,
+            ],
+            Self::Event => {
+                [READ | sys::EVENT_QUERY_STATE, READ | sys::EVENT_MODIFY_STATE, READ | sys::SYNCHRONIZE, sys::EVENT_ALL_ACCESS]
+            }
+            Self::Semaphore => [
+                READ | sys::SEMAPHORE_QUERY_STATE,
+                READ | sys::SEMAPHORE_MODIFY_STATE,
+                READ | sys::SYNCHRONIZE,
+                sys::SEMAPHORE_ALL_ACCESS,
+            ],
+            Self::Mutant => [READ | sys::MUTANT_QUERY_STATE, READ, READ | sys::SYNCHRONIZE, sys::MUTANT_ALL_ACCESS],
+            Self::Timer => {
+                [READ | sys::TIMER_QUERY_STATE, READ | sys::TIMER_MODIFY_STATE, READ | sys::SYNCHRONIZE, sys::TIMER_ALL_ACCESS]
+            }
+        }
+    }
+
+    /// What a handle grants that is opened for `desired`. Who opens one here may do everything.
+    fn granted(self, desired: ACCESS_MASK) -> ACCESS_MASK {
+        use ksync_sys::{GENERIC_ALL, GENERIC_EXECUTE, GENERIC_READ, GENERIC_WRITE, MAXIMUM_ALLOWED};
+        let mapping = self.generic_mapping();
+        let generic = [GENERIC_READ, GENERIC_WRITE, GENERIC_EXECUTE, GENERIC_ALL];
+        let mut granted = desired & !(generic.iter().fold(MAXIMUM_ALLOWED, |all, one| all | one));
+        for (bit, rights) in generic.into_iter().zip(mapping) {
+            if desired & bit != 0 {
+                granted |= rights;
+            }
+        }
+        if desired & MAXIMUM_ALLOWED != 0 { granted | mapping[3] } else { granted }
+    }
 }
 
 /// References to an object.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Body {
     object_type: Type,
     /// Pointer references, handles included.
     references: i64,
     /// References that the system itself holds: a live thread's or process' own.
     own: i64,
+    /// How many handles are open.
+    handles: u32,
     /// The process or thread ID, if it has one.
     client_id: Option<u32>,
-}
-
-/// A handle table's entry.
-#[derive(Clone, Copy, Debug)]
-struct Handle {
-    object: ObjId,
-    access: ACCESS_MASK,
+    /// The full name, if it has one.
+    name: Option<Vec<u16>>,
+    /// It keeps its name, and itself, when the last handle is closed.
+    permanent: bool,
+    /// Pool that the object is in, if the object manager made it.
+    memory: Option<usize>,
 }
 
 /// A process.
@@ -50,34 +120,32 @@ struct ProcessObject {
     opaque: [u64; 13],
 }
 
-/// The bit that tells kernel handles from those of a process.
-const KERNEL_HANDLE: usize = 0xffff_ffff_8000_0000;
-
-/// Objects with references, and the handles to them.
+/// Objects with references, and the handles and names of them.
 #[derive(Default)]
 pub(crate) struct ObjectManager {
     bodies: FxHashMap<ObjId, Body>,
     client_ids: BTreeMap<u32, ObjId>,
     last_client_id: u32,
-    /// By table (a process, or none for kernel handles), then by value.
-    handles: BTreeMap<(Option<u32>, usize), Handle>,
-    last_handle: usize,
+    handles: handle::Handles,
+    names: BTreeMap<Vec<u16>, ObjId>,
     pub(crate) processes: Vec<Process>,
-}
-
-/// Where a handle is looked up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct HandleUse {
-    pub(crate) handle: usize,
-    pub(crate) user_mode: bool,
-    pub(crate) access: ACCESS_MASK,
-    pub(crate) object_type: Option<Type>,
 }
 
 impl ObjectManager {
     /// Enters an object with the one reference that its life itself is.
     pub(crate) fn add_object(&mut self, object: ObjId, object_type: Type) {
-        self.bodies.insert(object, Body { object_type, references: 1, own: 1, client_id: None });
+        let body =
+            Body { object_type, references: 1, own: 1, handles: 0, client_id: None, name: None, permanent: false, memory: None };
+        self.bodies.insert(object, body);
+    }
+
+    /// Enters an object that the object manager made, with one reference, which is its maker's.
+    fn add_made(&mut self, object: ObjId, object_type: Type, memory: usize) {
+        self.add_object(object, object_type);
+        if let Some(body) = self.bodies.get_mut(&object) {
+            body.own = 0;
+            body.memory = Some(memory);
+        }
     }
 
     /// A fresh process or thread ID: a multiple of 4.
@@ -150,6 +218,13 @@ impl Kernel {
 
     /// The object that a driver references by pointer.
     pub(crate) fn referenced_object(&mut self, pointer: usize) -> Check<ObjId> {
+        if self.objects.find(pointer).is_none() && self.pool.is_freed_for_system(pointer) {
+            return Err(Violation::boxed(
+                codes::REFERENCE_BY_POINTER,
+                [0, pointer as u64, 0, 0],
+                "an object was referenced or dereferenced that has been deleted: its last reference was given back",
+            ));
+        }
         let id = self.object_at(pointer as *const u8)?;
         if self.ob.bodies.contains_key(&id) {
             return Ok(id);
@@ -195,93 +270,28 @@ impl Kernel {
         body.references -= count;
         body.own = own;
         let references = body.references;
-        if references == 0
-            && let Some(client_id) = body.client_id.take()
-        {
-            self.ob.client_ids.remove(&client_id);
+        if references == 0 {
+            if let Some(client_id) = body.client_id.take() {
+                self.ob.client_ids.remove(&client_id);
+            }
+            self.delete_object(id)?;
         }
         Ok(references)
     }
 
-    /// Opens a handle to an object, in the kernel's table or in that of the running thread's process.
-    pub(crate) fn open_handle(&mut self, id: ObjId, access: ACCESS_MASK, kernel: bool) -> Check<usize> {
-        self.reference_object(id, 1)?;
-        self.ob.last_handle += 4;
-        let value = self.ob.last_handle;
-        let (table, value) = if kernel { (None, value | KERNEL_HANDLE) } else { (Some(self.current_process()), value) };
-        self.ob.handles.insert((table, value), Handle { object: id, access });
-        Ok(value)
-    }
-
-    /// The process of the running thread.
-    pub(crate) fn current_process(&self) -> u32 {
-        self.current_thread().map_or(Self::SYSTEM_PROCESS, |tid| self.threads[tid as usize].process)
-    }
-
-    /// The table entry of a handle.
-    fn handle_key(&self, handle: usize) -> (Option<u32>, usize) {
-        if handle & KERNEL_HANDLE == KERNEL_HANDLE { (None, handle) } else { (Some(self.current_process()), handle & !3) }
-    }
-
-    /// Closes a handle.
-    pub(crate) fn close_handle(&mut self, handle: usize) -> Check<NTSTATUS> {
-        let key = self.handle_key(handle);
-        let Some(entry) = self.ob.handles.remove(&key) else { return Ok(STATUS_INVALID_HANDLE) };
-        self.dereference_object(entry.object, 1)?;
-        Ok(0)
-    }
-
-    /// The object that a handle means to its user, with a reference; or the status that says why not.
-    pub(crate) fn reference_handle(&mut self, request: HandleUse) -> Check<Result<ObjId, NTSTATUS>> {
-        let HandleUse { handle, user_mode, access, object_type } = request;
-        if let Some(id) = self.pseudo_handle(handle) {
-            if object_type.is_some() && object_type != self.type_of(id) {
-                return Ok(Err(STATUS_OBJECT_TYPE_MISMATCH));
+    /// Adds a reference unless the object is being deleted already. False then.
+    pub(crate) fn reference_if_alive(&mut self, id: ObjId) -> bool {
+        match self.ob.bodies.get_mut(&id) {
+            Some(body) if body.references > 0 => {
+                body.references += 1;
+                true
             }
-            self.reference_object(id, 1)?;
-            return Ok(Ok(id));
+            _ => false,
         }
-        let kernel_handle = handle & KERNEL_HANDLE == KERNEL_HANDLE;
-        let violation = |sub_code: u64, meaning: &'static str| {
-            Violation::boxed(codes::DRIVER_VERIFIER_DETECTED_VIOLATION, [sub_code, handle as u64, 0, 0], meaning)
-        };
-        if user_mode {
-            if kernel_handle {
-                return Err(violation(
-                    codes::verifier::KERNEL_HANDLE_AS_USER,
-                    "a kernel handle was referenced with the user's access mode",
-                ));
-            }
-        } else if handle == 0 {
-            return Err(violation(codes::verifier::NULL_HANDLE, "a null handle was referenced in kernel mode"));
-        } else if !kernel_handle && self.current_process() != Self::SYSTEM_PROCESS {
-            return Err(violation(
-                codes::verifier::USER_HANDLE_AS_KERNEL,
-                "a handle of a user process was referenced in kernel mode, without its access checks",
-            ));
-        }
-        let Some(entry) = self.ob.handles.get(&self.handle_key(handle)).copied() else {
-            if user_mode {
-                return Ok(Err(STATUS_INVALID_HANDLE));
-            }
-            return Err(violation(codes::verifier::BAD_HANDLE, "a handle was referenced in kernel mode that is not open"));
-        };
-        if object_type.is_some() && object_type != self.type_of(entry.object) {
-            return Ok(Err(STATUS_OBJECT_TYPE_MISMATCH));
-        }
-        if user_mode && access & !entry.access != 0 {
-            return Ok(Err(STATUS_ACCESS_DENIED));
-        }
-        self.reference_object(entry.object, 1)?;
-        Ok(Ok(entry.object))
     }
 
-    /// NtCurrentProcess() and NtCurrentThread().
-    fn pseudo_handle(&self, handle: usize) -> Option<ObjId> {
-        match handle as isize {
-            -1 => Some(self.ob.processes[self.current_process() as usize].object),
-            -2 => self.current_thread().map(|tid| self.threads[tid as usize].object),
-            _ => None,
-        }
+    /// How many handles and references an object has.
+    pub(crate) fn counts_of(&self, id: ObjId) -> (u32, i64) {
+        self.ob.bodies.get(&id).map_or((0, 0), |body| (body.handles, body.references))
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct PoolBlock {
     pub(crate) driver: Option<u16>,
     /// Its place among all allocations.
     pub(crate) order: u64,
+    /// It holds an object of the system's, which is no driver's to free.
+    pub(crate) system: bool,
 }
 
 impl PoolBlock {
@@ -75,13 +77,46 @@ impl Pool {
 
     /// Memory for a driver, or null when there is none.
     fn allocate(&mut self, size: usize, tag: u32, paged: bool, driver: Option<u16>) -> *mut u8 {
+        let block = PoolBlock { size, tag, paged, driver, order: self.allocations + 1, system: false };
+        self.allocate_block(block)
+    }
+
+    /// Zeroed memory for an object of the system's, whose tag is the beginning of the type's name; none when there is none.
+    pub(crate) fn allocate_for_system(&mut self, size: usize, type_name: &str) -> Option<usize> {
+        let mut tag = [b' '; 4];
+        for (byte, character) in tag.iter_mut().zip(type_name.bytes()) {
+            *byte = character;
+        }
+        let order = self.allocations + 1;
+        let block = PoolBlock { size, tag: u32::from_le_bytes(tag), paged: false, driver: None, order, system: true };
+        let memory = self.allocate_block(block);
+        if memory.is_null() {
+            return None;
+        }
+        // SAFETY: the block is fresh and so large.
+        unsafe { memory.write_bytes(0, size) };
+        Some(memory as usize)
+    }
+
+    /// Takes memory back that [`allocate_for_system`](Self::allocate_for_system) gave.
+    pub(crate) fn free_for_system(&mut self, memory: usize) {
+        if let Some(block) = self.blocks.remove(&memory) {
+            self.retire(memory, block);
+        }
+    }
+
+    /// True for the address of an object of the system's that was deleted, and whose memory has not been used again.
+    pub(crate) fn is_freed_for_system(&self, address: usize) -> bool {
+        self.freed.get(&address).is_some_and(|block| block.system)
+    }
+
+    fn allocate_block(&mut self, block: PoolBlock) -> *mut u8 {
+        let size = block.size;
         self.allocations += 1;
-        let order = self.allocations;
         let too_much = self.in_use.checked_add(size).is_none_or(|total| total > self.limit) || size > isize::MAX as usize / 2;
-        if too_much || self.failing == Some(order) {
+        if too_much || self.failing == Some(block.order) {
             return std::ptr::null_mut();
         }
-        let block = PoolBlock { size, tag, paged, driver, order };
         // SAFETY: the layout is not zero-sized: it holds the guard at least.
         let memory = unsafe { std::alloc::alloc(block.layout()) };
         if memory.is_null() {
@@ -140,9 +175,9 @@ impl Pool {
         ))
     }
 
-    /// What is allocated, in order of allocation.
+    /// What drivers have allocated, in order of allocation.
     pub(crate) fn outstanding(&self) -> Vec<PoolBlock> {
-        let mut blocks: Vec<_> = self.blocks.values().copied().collect();
+        let mut blocks: Vec<_> = self.blocks.values().filter(|block| !block.system).copied().collect();
         blocks.sort_by_key(|block| block.order);
         blocks
     }
@@ -227,7 +262,7 @@ impl Kernel {
     /// Frees pool. `tag` 0 accepts any.
     pub(crate) fn free_pool(&mut self, memory: usize, tag: u32) -> Check<()> {
         let irql = self.irql();
-        let Some(block) = self.pool.blocks.get(&memory).copied() else {
+        let Some(block) = self.pool.blocks.get(&memory).copied().filter(|block| !block.system) else {
             return Err(self.bad_free(memory));
         };
         let highest = if block.paged { APC_LEVEL } else { DISPATCH_LEVEL };
@@ -261,7 +296,7 @@ impl Kernel {
 
     /// Checks that an address is the start of a block, as a free of it would.
     pub(crate) fn check_allocated(&self, memory: usize) -> Check<()> {
-        if self.pool.blocks.contains_key(&memory) { Ok(()) } else { Err(self.bad_free(memory)) }
+        if self.pool.blocks.get(&memory).is_some_and(|block| !block.system) { Ok(()) } else { Err(self.bad_free(memory)) }
     }
 
     #[cold]

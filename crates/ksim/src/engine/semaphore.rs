@@ -7,6 +7,19 @@ use crate::report::trace::Operation;
 use ksync_sys::{KSEMAPHORE, STATUS_SEMAPHORE_LIMIT_EXCEEDED};
 
 impl Kernel {
+    /// Registers a semaphore.
+    ///
+    /// # Safety
+    /// `semaphore` points to writable memory of a KSEMAPHORE.
+    pub(crate) unsafe fn initialize_semaphore(&mut self, semaphore: *mut KSEMAPHORE, count: i32, limit: i32) -> Check<()> {
+        let (object_type, size) = (ksync_sys::SemaphoreObject, size_of::<KSEMAPHORE>());
+        // SAFETY: by this function's contract.
+        unsafe { self.initialize_dispatcher(semaphore.cast(), object_type, size, count, Kind::Semaphore)? };
+        // SAFETY: as above.
+        unsafe { (*semaphore).Limit = limit };
+        Ok(())
+    }
+
     /// The semaphore at `pointer`.
     pub(crate) fn semaphore_at(&mut self, pointer: *const KSEMAPHORE) -> Check<ObjId> {
         self.object_of_kind(pointer, "semaphore", |kind| matches!(kind, Kind::Semaphore))

@@ -82,6 +82,10 @@ pub(crate) struct Thread {
     pub(crate) exit_status: NTSTATUS,
     /// It runs threaded DPCs: it belongs to the system, and its machine does not wait for it.
     pub(crate) runs_dpcs: bool,
+    /// Its name, if someone named it.
+    pub(crate) name: Vec<u16>,
+    /// It runs a system service of a user's: `Nt...` services act for the user.
+    pub(crate) user_mode_before: bool,
     /// Someone wants it to end: user-mode waits end early (rule 17).
     pub(crate) terminating: bool,
     /// For the clock's protection against loops that only look at the time: how often it did, and the machine's count of
@@ -156,6 +160,8 @@ impl Kernel {
             queue: None,
             exit_status: 0,
             runs_dpcs: false,
+            name: Vec::new(),
+            user_mode_before: false,
             terminating: false,
             idle_clock_reads: 0,
             last_operation: 0,
@@ -206,6 +212,7 @@ impl Kernel {
     pub(crate) fn terminate_thread(&mut self, status: NTSTATUS) -> Check<()> {
         let tid = self.this_thread();
         self.check_thread_exit(tid)?;
+        self.run_down_timers_of(tid)?;
         self.rundown_mutants(tid);
         let thread = self.thread(tid);
         thread.exit_status = status;
@@ -271,9 +278,17 @@ impl Kernel {
                 "a thread ended above PASSIVE_LEVEL",
             ));
         }
-        // System threads start inside a critical region (rule 26), and leave it by ending: -1 is balanced.
+        if let Some(&apc) = thread.apc.kernel.front() {
+            return Err(Violation::boxed(
+                codes::KERNEL_APC_PENDING_DURING_EXIT,
+                [apc as u64, in_start_region as u16 as u64, u64::from(irql), 0],
+                "a thread ended with a kernel APC in its queue, which its regions held back",
+            ));
+        }
+        // System threads start inside a critical region (rule 26), and leave it by ending.
         let special = thread.apc.special_disable;
-        if in_start_region != super::apc::START_REGION || special != 0 {
+        let balanced = if thread.apc.start_region_left { 0 } else { super::apc::START_REGION };
+        if in_start_region != balanced || special != 0 {
             return Err(Violation::boxed(
                 codes::KERNEL_APC_PENDING_DURING_EXIT,
                 [0, if special != 0 { special as u16 as u64 } else { in_start_region as u16 as u64 }, u64::from(irql), 0],
@@ -281,6 +296,11 @@ impl Kernel {
             ));
         }
         Ok(())
+    }
+
+    /// True when the running thread is in a system service of a user's.
+    pub(crate) fn previous_mode_is_user(&self) -> bool {
+        self.current_thread().is_some_and(|tid| self.threads[tid as usize].user_mode_before)
     }
 
     /// The thread whose ETHREAD is at `pointer`.

@@ -201,6 +201,7 @@ impl Kernel {
         }
         self.objects[id].set_signal_state(1);
         self.satisfy_waiters(id, 0)?;
+        self.timer_apc_expired(id)?;
         if let Some((dpc, address)) = dpc {
             let object = &self.objects[dpc];
             let unchanged = object.address == address && matches!(object.kind, Kind::Dpc(_));

@@ -3,6 +3,7 @@
 pub(crate) mod fast_mutex;
 pub(crate) mod lookaside;
 mod pool;
+mod previous_mode;
 mod push_lock;
 mod raise;
 mod resource;
@@ -17,6 +18,7 @@ pub(super) fn tables() -> Vec<&'static Table> {
         &fast_mutex::TABLE,
         &lookaside::TABLE,
         &pool::TABLE,
+        &previous_mode::TABLE,
         &push_lock::TABLE,
         &raise::TABLE,
         &resource::TABLE,

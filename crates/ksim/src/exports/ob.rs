@@ -4,8 +4,9 @@ use crate::engine::ob::{HandleUse, Type};
 use crate::exports::{ANY, DISPATCHER, IrqlRange, exports};
 use crate::irql::PASSIVE_LEVEL;
 use ksync_sys::{
-    ACCESS_MASK, ACCESS_STATE, HANDLE, KPROCESSOR_MODE, LONG_PTR, NTSTATUS, OBJ_KERNEL_HANDLE, OBJECT_HANDLE_INFORMATION,
-    OBJECT_TYPE, PVOID, STATUS_OBJECT_TYPE_MISMATCH, STATUS_SUCCESS, ULONG, UserMode,
+    ACCESS_MASK, ACCESS_STATE, BOOLEAN, HANDLE, KPROCESSOR_MODE, LONG_PTR, NTSTATUS, OBJ_KERNEL_HANDLE,
+    OBJECT_HANDLE_INFORMATION, OBJECT_TYPE, PVOID, STATUS_INSUFFICIENT_RESOURCES, STATUS_OBJECT_TYPE_MISMATCH, STATUS_SUCCESS,
+    ULONG, UserMode,
 };
 
 const OB_PASSIVE: IrqlRange = IrqlRange { lowest: PASSIVE_LEVEL, highest: PASSIVE_LEVEL, verifier: 0x2_001b };
@@ -26,6 +27,10 @@ unsafe impl<T> Sync for Exported<T> {}
 static THREAD_TYPE: TypeObject = TypeObject { kind: Type::Thread };
 static PROCESS_TYPE: TypeObject = TypeObject { kind: Type::Process };
 static EVENT_TYPE: TypeObject = TypeObject { kind: Type::Event };
+static SEMAPHORE_TYPE: TypeObject = TypeObject { kind: Type::Semaphore };
+// NT exports no variable for the types of mutants and timers.
+static MUTANT_TYPE: TypeObject = TypeObject { kind: Type::Mutant };
+static TIMER_TYPE: TypeObject = TypeObject { kind: Type::Timer };
 
 #[unsafe(no_mangle)]
 static PsThreadType: Exported<TypeObject> = Exported(&THREAD_TYPE);
@@ -36,12 +41,15 @@ static PsProcessType: Exported<TypeObject> = Exported(&PROCESS_TYPE);
 #[unsafe(no_mangle)]
 static ExEventObjectType: Exported<TypeObject> = Exported(&EVENT_TYPE);
 
+#[unsafe(no_mangle)]
+static ExSemaphoreObjectType: Exported<TypeObject> = Exported(&SEMAPHORE_TYPE);
+
 /// The type that a driver's pointer means.
 fn type_at(pointer: *mut OBJECT_TYPE) -> Option<Result<Type, ()>> {
     if pointer.is_null() {
         return None;
     }
-    let known = [&THREAD_TYPE, &PROCESS_TYPE, &EVENT_TYPE];
+    let known = [&THREAD_TYPE, &PROCESS_TYPE, &EVENT_TYPE, &SEMAPHORE_TYPE, &MUTANT_TYPE, &TIMER_TYPE];
     Some(known.iter().find(|known| std::ptr::addr_eq(**known, pointer)).map(|known| known.kind).ok_or(()))
 }
 
@@ -62,14 +70,15 @@ exports! {
             object_type,
         };
         let result = call.operate(|kernel| {
-            Ok(kernel.reference_handle(request)?.map(|id| kernel.objects[id].address))
+            Ok(kernel.reference_handle_facts(request)?.map(|facts| (kernel.objects[facts.object].address, facts)))
         });
         match result {
-            Ok(address) => {
+            Ok((address, facts)) => {
                 // SAFETY: the caller passes a valid pointer.
                 unsafe { Object.write(address as PVOID) };
                 if !HandleInformation.is_null() {
-                    let information = OBJECT_HANDLE_INFORMATION { HandleAttributes: 0, GrantedAccess: DesiredAccess };
+                    let information =
+                        OBJECT_HANDLE_INFORMATION { HandleAttributes: facts.attributes, GrantedAccess: facts.access };
                     // SAFETY: the caller passes null or a valid pointer.
                     unsafe { HandleInformation.write(information) };
                 }
@@ -116,6 +125,35 @@ exports! {
         });
     }
 
+    [DISPATCHER] visible fn ObfReferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
+        call.operate(|kernel| {
+            let id = kernel.referenced_object(Object as usize)?;
+            Ok(kernel.reference_object(id, 1)? as LONG_PTR)
+        })
+    }
+
+    [DISPATCHER] visible fn ObfDereferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
+        call.operate(|kernel| {
+            let id = kernel.referenced_object(Object as usize)?;
+            Ok(kernel.dereference_object(id, 1)? as LONG_PTR)
+        })
+    }
+
+    [DISPATCHER] visible fn ObDereferenceObjectDeferDeleteWithTag(call; Object: PVOID, _Tag: ULONG) {
+        call.operate(|kernel| {
+            let id = kernel.referenced_object(Object as usize)?;
+            kernel.dereference_object(id, 1)?;
+            Ok(())
+        });
+    }
+
+    [DISPATCHER] visible fn ObReferenceObjectSafe(call; Object: PVOID) -> BOOLEAN {
+        BOOLEAN::from(call.operate(|kernel| {
+            let id = kernel.referenced_object(Object as usize)?;
+            Ok(kernel.reference_if_alive(id))
+        }))
+    }
+
     [OB_PASSIVE] visible fn ObOpenObjectByPointer(
         call; Object: PVOID, HandleAttributes: ULONG, _PassedAccessState: *mut ACCESS_STATE, DesiredAccess: ACCESS_MASK,
         ObjectType: *mut OBJECT_TYPE, _AccessMode: KPROCESSOR_MODE, Handle: *mut HANDLE
@@ -126,6 +164,9 @@ exports! {
                 && wanted.ok() != kernel.type_of(id)
             {
                 return Ok(Err(STATUS_OBJECT_TYPE_MISMATCH));
+            }
+            if kernel.fails_allocation() {
+                return Ok(Err(STATUS_INSUFFICIENT_RESOURCES));
             }
             kernel.open_handle(id, DesiredAccess, HandleAttributes & OBJ_KERNEL_HANDLE != 0).map(Ok)
         });
@@ -148,6 +189,9 @@ exports! {
             Some(Type::Thread) => &raw const THREAD_TYPE,
             Some(Type::Process) => &raw const PROCESS_TYPE,
             Some(Type::Event) => &raw const EVENT_TYPE,
+            Some(Type::Semaphore) => &raw const SEMAPHORE_TYPE,
+            Some(Type::Mutant) => &raw const MUTANT_TYPE,
+            Some(Type::Timer) => &raw const TIMER_TYPE,
             None => std::ptr::null(),
         };
         found.cast_mut().cast()

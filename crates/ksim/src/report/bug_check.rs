@@ -42,6 +42,8 @@ pub mod codes {
         KMODE_EXCEPTION_NOT_HANDLED = 0x1e;
         /// A thread ended with APCs disabled, or at a raised IRQL.
         KERNEL_APC_PENDING_DURING_EXIT = 0x20;
+        /// A system call returned to user mode above PASSIVE_LEVEL.
+        IRQL_GT_ZERO_AT_SYSTEM_SERVICE = 0x4a;
         /// A queue entry was inserted twice or has null links.
         INVALID_WORK_QUEUE_ITEM = 0x96;
         /// A wait, or a thread switch, in a DPC.

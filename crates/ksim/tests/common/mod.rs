@@ -375,6 +375,9 @@ unsafe extern "system-unwind" fn apc_normal(context: PVOID, _argument1: PVOID, _
     }
 }
 
+/// A thread ended with the APC in its queue. The memory stays the `Apc`'s.
+unsafe extern "system-unwind" fn apc_rundown(_apc: *mut KAPC) {}
+
 /// The routines of APCs by their address: a special APC has no context.
 struct ApcRegistry;
 
@@ -401,7 +404,7 @@ impl<'a> Apc<'a> {
         Self::new(thread, KernelMode, Box::new(|_| {}), Some(Box::new(normal)))
     }
 
-    /// A user APC for a thread, which the hosted kernel never delivers.
+    /// A user APC for a thread, which does nothing.
     pub(crate) fn user(thread: PVOID) -> Self {
         Self::new(thread, UserMode, Box::new(|_| {}), Some(Box::new(|| {})))
     }
@@ -423,7 +426,7 @@ impl<'a> Apc<'a> {
             thread.cast(),
             OriginalApcEnvironment,
             Some(apc_kernel),
-            None,
+            Some(apc_rundown),
             normal,
             mode,
             context.cast()
@@ -467,7 +470,8 @@ pub(crate) fn spawn<'a>(code: impl FnOnce() + 'a) -> Thread {
     let closure: Box<ThreadClosure<'a>> = Box::new(Box::new(code));
     let mut handle = null_mut();
     let context = Box::into_raw(closure).cast();
-    let status = raw!(PsCreateSystemThread(&mut handle, 0, null(), null_mut(), null_mut(), Some(thread_routine), context));
+    let kernel = attributes(OBJ_KERNEL_HANDLE);
+    let status = raw!(PsCreateSystemThread(&mut handle, 0, &kernel, null_mut(), null_mut(), Some(thread_routine), context));
     assert_eq!(status, STATUS_SUCCESS);
     let mut object = null_mut();
     assert_eq!(raw!(ObReferenceObjectByHandle(handle, 0, null_mut(), KernelMode, &mut object, null_mut())), STATUS_SUCCESS);
@@ -585,6 +589,29 @@ pub(crate) fn wait_any(objects: &[PVOID]) -> NTSTATUS {
 
 pub(crate) fn wait_all(objects: &[PVOID]) -> NTSTATUS {
     wait_many(objects, WaitAll, None)
+}
+
+/// Object attributes, without a name.
+pub(crate) fn attributes(flags: u32) -> OBJECT_ATTRIBUTES {
+    let mut attributes = std::mem::MaybeUninit::uninit();
+    raw!(InitializeObjectAttributes(attributes.as_mut_ptr(), null_mut(), flags, null_mut(), null_mut()));
+    // SAFETY: the routine fills all of it in.
+    unsafe { attributes.assume_init() }
+}
+
+/// Calls `code` with object attributes that have a name.
+pub(crate) fn named<R>(name: &str, flags: u32, code: impl FnOnce(*const OBJECT_ATTRIBUTES) -> R) -> R {
+    let mut units: Vec<u16> = name.encode_utf16().collect();
+    let bytes = (units.len() * 2) as u16;
+    let mut string = UNICODE_STRING { Length: bytes, MaximumLength: bytes, Buffer: units.as_mut_ptr() };
+    let mut attributes = attributes(flags);
+    attributes.ObjectName = &mut string;
+    code(&attributes)
+}
+
+/// The identifier of the running thread.
+pub(crate) fn own_id() -> usize {
+    raw!(PsGetCurrentThreadId()) as usize
 }
 
 /// Sleeps for a time in 100 ns units.

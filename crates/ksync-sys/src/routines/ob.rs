@@ -59,6 +59,30 @@ routines! {
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-obdereferenceobjectdeferdelete)
     fn ObDereferenceObjectDeferDelete(Object: PVOID);
 
+    /// `ObfReferenceObject` with a tag for the debugger.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-obreferenceobjectwithtag)
+    fn ObfReferenceObjectWithTag(Object: PVOID, Tag: ULONG) -> LONG_PTR;
+
+    /// `ObfDereferenceObject` with a tag for the debugger.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`; `PASSIVE_LEVEL` if it may be the last.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-obdereferenceobjectwithtag)
+    fn ObfDereferenceObjectWithTag(Object: PVOID, Tag: ULONG) -> LONG_PTR;
+
+    /// `ObDereferenceObjectDeferDelete` with a tag for the debugger.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-obdereferenceobjectdeferdeletewithtag)
+    fn ObDereferenceObjectDeferDeleteWithTag(Object: PVOID, Tag: ULONG);
+
     // Handles and types.
 
     /// Opens a handle to an object.

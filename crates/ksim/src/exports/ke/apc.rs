@@ -28,11 +28,38 @@ pub(crate) fn deliver(cell: &MachineCell, apc: *mut KAPC) {
     });
 }
 
+/// Where a system call returns to user mode: runs the user APCs that a wait was broken off for.
+pub(crate) fn deliver_user_apcs(call: Call) {
+    while let Some(apc) = call.operate(|kernel| Ok(kernel.take_user_apc())) {
+        run(call, apc);
+    }
+}
+
+/// The end of the running thread, before anything else of it: kernel APCs that the region held back that it started in are delivered, user APCs are
+/// run down, and no others come.
+pub(crate) fn run_down(call: Call) {
+    call.operate(|kernel| {
+        kernel.leave_start_region();
+        Ok(())
+    });
+    while let Some(apc) = call.operate(|kernel| Ok(kernel.take_apc_of_ending_thread())) {
+        // SAFETY: an APC is valid until it has been run or run down.
+        match unsafe { (*apc).RundownRoutine } {
+            // SAFETY: the driver vouched for the routine when it initialised the APC.
+            Some(rundown) => unsafe { rundown(apc) },
+            // Without a routine NT takes the APC for a block of pool.
+            None => call.operate(|kernel| kernel.free_pool(apc as usize, 0)),
+        }
+    }
+}
+
 fn run(call: Call, apc: *mut KAPC) {
     // SAFETY: a queued APC is valid until its kernel routine has been called.
     let value = unsafe { apc.read() };
     let (mut normal, mut context) = (value.NormalRoutine, value.NormalContext);
     let (mut argument1, mut argument2) = (value.SystemArgument1, value.SystemArgument2);
+    // The routine of a user APC runs in user mode, where normal kernel APCs interrupt it.
+    let user = value.ApcMode == UserMode;
     call.read(|kernel| kernel.processor().irql = APC_LEVEL);
     if let Some(kernel_routine) = value.KernelRoutine {
         // SAFETY: the driver vouched for the routine when it initialised the APC.
@@ -51,7 +78,7 @@ fn run(call: Call, apc: *mut KAPC) {
         // The level falls without a look for further APCs yet: those come after the normal routine.
         kernel.processor().irql = PASSIVE_LEVEL;
         let tid = kernel.this_thread();
-        kernel.thread(tid).apc.in_progress |= normal.is_some();
+        kernel.thread(tid).apc.in_progress |= normal.is_some() && !user;
         Ok(())
     });
     let Some(routine) = normal else { return };
@@ -59,7 +86,9 @@ fn run(call: Call, apc: *mut KAPC) {
     unsafe { routine(context, argument1, argument2) };
     call.operate(|kernel| {
         let tid = kernel.this_thread();
-        kernel.thread(tid).apc.in_progress = false;
+        if !user {
+            kernel.thread(tid).apc.in_progress = false;
+        }
         Ok(())
     });
 }

@@ -1,6 +1,5 @@
 //! KEVENT.
 
-use crate::engine::Kind;
 use crate::exports::ke::wait::{after_release, check_wait_next};
 use crate::exports::{ANY, DISPATCHER, exports};
 use crate::irql::APC_LEVEL;
@@ -8,17 +7,10 @@ use ksync_sys::{BOOLEAN, EVENT_TYPE, KEVENT, KPRIORITY, LONG, NotificationEvent}
 
 exports! {
     [ANY] silent fn KeInitializeEvent(call; Event: *mut KEVENT, Type: EVENT_TYPE, State: BOOLEAN) {
-        let notification = Type == NotificationEvent;
-        let object_type =
-            if notification { ksync_sys::EventNotificationObject } else { ksync_sys::EventSynchronizationObject };
         call.operate(|kernel| {
             kernel.retire_fast_mutex_around(Event as usize)?;
-            let kind = Kind::Event { notification };
             // SAFETY: the caller passes memory for a KEVENT.
-            unsafe {
-                kernel.initialize_dispatcher(Event.cast(), object_type, size_of::<KEVENT>(), i32::from(State != 0), kind)
-            }
-            .map(drop)
+            unsafe { kernel.initialize_event(Event, Type == NotificationEvent, State != 0) }.map(drop)
         });
     }
 

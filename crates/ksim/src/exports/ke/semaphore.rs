@@ -1,6 +1,5 @@
 //! KSEMAPHORE.
 
-use crate::engine::Kind;
 use crate::exports::ke::wait::{after_release, check_wait_next};
 use crate::exports::{ANY, DISPATCHER, exports};
 use crate::irql::PASSIVE_LEVEL;
@@ -16,20 +15,8 @@ exports! {
                     format!("a semaphore cannot have a count of {Count} with a limit of {Limit}"),
                 ));
             }
-            let size = size_of::<KSEMAPHORE>();
             // SAFETY: the caller passes memory for a KSEMAPHORE.
-            unsafe {
-                kernel.initialize_dispatcher(
-                    Semaphore.cast(),
-                    ksync_sys::SemaphoreObject,
-                    size,
-                    Count,
-                    Kind::Semaphore,
-                )?;
-            }
-            // SAFETY: as above.
-            unsafe { (*Semaphore).Limit = Limit };
-            Ok(())
+            unsafe { kernel.initialize_semaphore(Semaphore, Count, Limit) }
         });
     }
 

@@ -119,7 +119,8 @@ pub(crate) fn wait(call: Call, mut begin: impl FnMut(&mut Kernel) -> Check<Begun
     }
 }
 
-fn request(wait_type: WAIT_TYPE, mode: KPROCESSOR_MODE, alertable: BOOLEAN, timeout: Timeout) -> WaitRequest {
+/// A wait as a driver asks for it, with the thread's own wait blocks.
+pub(crate) fn wait_request(wait_type: WAIT_TYPE, mode: KPROCESSOR_MODE, alertable: BOOLEAN, timeout: Timeout) -> WaitRequest {
     WaitRequest {
         all: wait_type == WaitAll,
         alertable: alertable != 0,
@@ -136,7 +137,7 @@ exports! {
         call; Object: PVOID, _WaitReason: KWAIT_REASON, WaitMode: KPROCESSOR_MODE, Alertable: BOOLEAN, Timeout: *const LARGE_INTEGER
     ) -> NTSTATUS {
         let timeout = read_timeout(call, Timeout);
-        let request = request(ksync_sys::WaitAny, WaitMode, Alertable, timeout);
+        let request = wait_request(ksync_sys::WaitAny, WaitMode, Alertable, timeout);
         wait(call, |kernel| {
             restore_level(kernel)?;
             check_wait_level(kernel, Object as u64, timeout)?;
@@ -160,7 +161,7 @@ exports! {
     ) -> NTSTATUS {
         let timeout = read_timeout(call, Timeout);
         let limit = if WaitBlockArray.is_null() { THREAD_WAIT_OBJECTS } else { MAXIMUM_WAIT_OBJECTS };
-        let mut request = request(WaitType, WaitMode, Alertable, timeout);
+        let mut request = wait_request(WaitType, WaitMode, Alertable, timeout);
         request.blocks = WaitBlockArray;
         request.reason = "KeWaitForMultipleObjects";
         wait(call, |kernel| {
@@ -197,7 +198,7 @@ exports! {
         // SAFETY: the caller passes a valid pointer; null is not allowed here.
         let interval = unsafe { Interval.read() };
         let due = call.read(|kernel| kernel.clock.due(interval));
-        let mut request = request(ksync_sys::WaitAny, WaitMode, Alertable, Timeout::Until(due));
+        let mut request = wait_request(ksync_sys::WaitAny, WaitMode, Alertable, Timeout::Until(due));
         request.expired = STATUS_SUCCESS;
         request.reason = "KeDelayExecutionThread";
         wait(call, |kernel| {
