@@ -1,6 +1,7 @@
 //! What a machine is configured with.
 
 use crate::check::lock_order::Strictness;
+use crate::check::rules::RuleSet;
 use crate::engine::groups::Groups;
 use crate::schedule::{Policy, Random};
 
@@ -68,6 +69,9 @@ pub(crate) struct Config {
     pub(crate) echo: bool,
     pub(crate) threaded_dpcs: bool,
     pub(crate) lock_order: Strictness,
+    pub(crate) rules: RuleSet,
+    /// In 100 ns units.
+    pub(crate) dispatch_limit: u64,
 }
 
 impl Default for Config {
@@ -88,6 +92,8 @@ impl Default for Config {
             echo: false,
             threaded_dpcs: true,
             lock_order: Strictness::Certain,
+            rules: RuleSet::default(),
+            dispatch_limit: 200_000_000,
         }
     }
 }

@@ -52,15 +52,15 @@ pub fn load_driver(name: &str, entry: DRIVER_INITIALIZE) -> Result<LoadedDriver,
     let bytes = u16::try_from(path.len() * 2).unwrap_or(u16::MAX - 1);
     let mut path_string = UNICODE_STRING { Length: bytes, MaximumLength: bytes, Buffer: path.as_ptr().cast_mut() };
     let mut object = Box::new(layout::driver_object());
-    let (index, before) = call.operate(|kernel| {
+    let (index, before, entered) = call.operate(|kernel| {
         let index = kernel.add_driver(name);
-        Ok((index, kernel.act_for(Some(index))))
+        Ok((index, kernel.act_for(Some(index)), kernel.enter_routine()))
     });
     // SAFETY: the driver's author vouched for the entry; both arguments are alive throughout.
     let status = unsafe { entry(&raw mut *object, &raw mut path_string) };
     call.operate(|kernel| {
         kernel.act_for(before);
-        Ok(())
+        kernel.check_return(entered, "DriverEntry", entry as usize as u64)
     });
     if status < STATUS_SUCCESS {
         call.operate(|kernel| kernel.check_unload(index));
@@ -88,11 +88,12 @@ impl LoadedDriver {
         let call = Call { cell: current("LoadedDriver::unload"), export: None };
         let unload = self.object.DriverUnload.expect("the driver has no DriverUnload, so that it cannot be unloaded");
         let index = self.index;
-        let before = call.operate(|kernel| Ok(kernel.act_for(Some(index))));
+        let (before, entered) = call.operate(|kernel| Ok((kernel.act_for(Some(index)), kernel.enter_routine())));
         // SAFETY: the driver set the routine for this object.
         unsafe { unload(&raw mut *self.object) };
         call.operate(|kernel| {
             kernel.act_for(before);
+            kernel.check_return(entered, "DriverUnload", unload as usize as u64)?;
             kernel.check_unload(index)
         });
         self.object.DriverUnload = None;

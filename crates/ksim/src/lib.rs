@@ -49,6 +49,7 @@ pub mod trace {
     pub use crate::report::trace::{Actor, Event, Operation};
 }
 
+pub use check::rules::{Rule, RuleId, rules};
 pub use config::{ClockMode, OsProfile};
 pub use control::{
     ApcKind, ProcessorMode, alert_thread, create_mutant, create_process, create_semaphore, in_process, queue_apc, release_mutant,

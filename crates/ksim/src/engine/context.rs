@@ -7,10 +7,11 @@
 use corosensei::stack::{DefaultStack, Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 /// Bytes of a stack. NT gives a kernel thread 24 KiB; hosted code formats, panics and walks its own stack, in debug builds
 /// too. Only touched pages cost memory.
-const STACK_BYTES: usize = 256 * 1024;
+pub(crate) const STACK_BYTES: usize = 256 * 1024;
 
 /// How many idle stacks an OS thread keeps.
 const POOLED_STACKS: usize = 16 * 1024;
@@ -65,6 +66,7 @@ thread_local! {
 /// A coroutine between two resumptions.
 pub(crate) struct Context {
     coroutine: Coroutine<(), (), (), ColoredStack>,
+    stack: Range<usize>,
 }
 
 /// How a resumed context gave control back.
@@ -112,13 +114,19 @@ impl Context {
             Some(stack) => stack,
             None => ColoredStack::new(CREATED.replace(CREATED.get().wrapping_add(1)))?,
         };
+        let memory = stack.limit().get()..stack.base().get();
         // SAFETY: the borrows of `body` outlive the coroutine by this function's contract.
         let coroutine = unsafe {
             Coroutine::with_stack_unchecked(stack, move |yielder: &Yielder<(), ()>, ()| {
                 body(ContextHandle(yielder));
             })
         };
-        Ok(Self { coroutine })
+        Ok(Self { coroutine, stack: memory })
+    }
+
+    /// The addresses of its stack.
+    pub(crate) fn stack(&self) -> Range<usize> {
+        self.stack.clone()
     }
 
     /// Runs the context until it suspends or finishes.

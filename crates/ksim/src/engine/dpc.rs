@@ -84,7 +84,9 @@ impl Kernel {
         unsafe { dpc.write(layout::dpc(routine, context, threaded)) };
         let state =
             DpcState { importance: MediumImportance, target: None, threaded, queued_on: None, order: 0, driver, by_timer: false };
-        self.objects.register(dpc as usize, Kind::Dpc(state));
+        let kind = Kind::Dpc(state);
+        self.check_resident(dpc as usize, &kind)?;
+        self.objects.register(dpc as usize, kind);
         Ok(())
     }
 
@@ -213,6 +215,7 @@ impl Kernel {
             (tid, apc.kernel_disable, apc.special_disable)
         });
         let processor = self.processor();
+        processor.dispatch_time = 0;
         processor.running_dpc = Some((id, order));
         processor.running_driver = driver;
         Some(dpc)
@@ -343,6 +346,7 @@ impl Kernel {
         let cpu = self.cpu;
         let processor = self.processor();
         processor.in_dpc = false;
+        processor.dispatch_time = 0;
         processor.dpc_requested = false;
         processor.irql = processor.interrupted_irql;
         self.update_runnable(cpu);

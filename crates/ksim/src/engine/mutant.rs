@@ -104,7 +104,11 @@ impl Kernel {
         let Kind::Mutant(mutant) = &object.kind else { return Ok(previous) };
         if mutant.owner.is_none() || mutant.owner != tid || self.in_dpc() {
             let status = if mutant.abandoned { STATUS_ABANDONED } else { STATUS_MUTANT_NOT_OWNED };
-            return Err(Violation::raised(status, format!("mutex #{number} was released by a thread that does not own it")));
+            let why = match self.waited_in_vain(id) {
+                Some(waited) => format!(": its wait for it ended with {waited}, which NT_SUCCESS takes for success"),
+                None => String::new(),
+            };
+            return Err(Violation::raised(status, format!("mutex #{number} was released by a thread that does not own it{why}")));
         }
         if mutant.at_dispatch != at_dispatch {
             return Err(Violation::raised(

@@ -4,6 +4,7 @@
 //! Everything that the engine relies on lives here, so that a driver that overwrites, moves or frees an object is
 //! reported rather than obeyed.
 
+use super::context::STACK_BYTES;
 use super::dpc::DpcState;
 use super::fast_mutex::FastMutexState;
 use super::kernel::{Check, Kernel};
@@ -17,10 +18,13 @@ use super::spin::SpinState;
 use super::spin_rw::SpinRwState;
 use super::thread::Tid;
 use super::timer::TimerState;
+use crate::check::rules::RuleId;
+use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{DISPATCHER_HEADER, LIST_ENTRY};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// The index of an object in the side table.
 pub(crate) type ObjId = u32;
@@ -172,6 +176,8 @@ pub(crate) struct ObjectTable {
     by_address: FxHashMap<usize, ObjId>,
     cache: Box<[(usize, ObjId); CACHED]>,
     last_number: u32,
+    /// Objects that may lie on the stack of a thread.
+    on_stack: Vec<ObjId>,
     /// What each object was, by its number. There is no number 0.
     kinds: Vec<&'static str>,
 }
@@ -184,6 +190,7 @@ impl Default for ObjectTable {
             by_address: FxHashMap::default(),
             cache: Box::new([(0, 0); CACHED]),
             last_number: 0,
+            on_stack: Vec::new(),
             kinds: vec![""],
         }
     }
@@ -259,7 +266,25 @@ impl ObjectTable {
             }
         };
         self.by_address.insert(address, id);
+        // What a thread initialises on its own stack is not far above the frame of this function. Which stack it is, if any, is looked at when the thread ends.
+        let here = (&raw const number).addr();
+        if address.wrapping_sub(here) < STACK_BYTES {
+            self.on_stack.push(id);
+        }
         id
+    }
+
+    /// Takes the objects that lie on a stack off the list of those that may.
+    pub(crate) fn take_on_stack(&mut self, stack: &Range<usize>) -> Vec<ObjId> {
+        let slots = &self.slots;
+        let (mut taken, kept): (Vec<ObjId>, Vec<ObjId>) =
+            self.on_stack.iter().copied().partition(|&id| stack.contains(&slots[id as usize].address));
+        self.on_stack = kept;
+        // An index that was used again is there twice.
+        taken.sort_unstable();
+        taken.dedup();
+        self.on_stack.retain(|&id| !matches!(slots[id as usize].kind, Kind::Free));
+        taken
     }
 
     /// Removes an object whose memory goes away.
@@ -269,6 +294,9 @@ impl ObjectTable {
         object.kind = Kind::Free;
         object.waiters.clear();
         object.address = 0;
+        if self.on_stack.last() == Some(&id) {
+            self.on_stack.pop();
+        }
         self.by_address.remove(&address);
         let slot = Self::cache_slot(address);
         if self.cache[slot].0 == address {
@@ -377,7 +405,12 @@ impl Kernel {
                 format!("a {expected} was used whose word is not 0 and that nobody holds: it was never initialised"),
             ));
         }
-        Ok(self.objects.register(pointer as usize, make()))
+        let kind = make();
+        // Push locks and rundown references may be paged, where their users stay below DISPATCH_LEVEL.
+        if matches!(kind, Kind::SpinRw(_)) || self.irql() >= DISPATCH_LEVEL {
+            self.check_resident(pointer as usize, &kind)?;
+        }
+        Ok(self.objects.register(pointer as usize, kind))
     }
 
     #[cold]
@@ -408,6 +441,7 @@ impl Kernel {
         if let Some(id) = self.objects.find(header as usize) {
             self.check_replaceable(id)?;
         }
+        self.check_resident(header as usize, &kind)?;
         let id = self.objects.register(header as usize, kind);
         let head = self.objects[id].wait_list_head();
         // SAFETY: the caller vouches for the memory; every field is written.
@@ -415,6 +449,22 @@ impl Kernel {
             header.write(layout::header(object_type, size_bytes, signal_state, head));
         }
         Ok(id)
+    }
+
+    /// Kernel objects are touched at DISPATCH_LEVEL, where paged memory cannot be.
+    pub(crate) fn check_resident(&self, address: usize, kind: &Kind) -> Check<()> {
+        if !self.pool.is_paged(address) || !self.config.rules.has(RuleId::PagedObject) {
+            return Ok(());
+        }
+        Err(Violation::boxed_owned(
+            codes::DRIVER_IRQL_NOT_LESS_OR_EQUAL,
+            [address as u64, u64::from(DISPATCH_LEVEL), 1, 0],
+            format!(
+                "{} {} lies in paged pool: it is touched at DISPATCH_LEVEL, where it may be paged out",
+                article(kind.name()),
+                kind.name()
+            ),
+        ))
     }
 
     /// Initialising what is in use would strand whoever uses it.
@@ -445,6 +495,11 @@ impl Kernel {
             )),
         }
     }
+}
+
+/// The article of a kind's name.
+fn article(name: &str) -> &'static str {
+    if name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
 /// The word of a lock.

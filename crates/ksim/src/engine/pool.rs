@@ -2,11 +2,13 @@
 
 use super::kernel::{Check, Kernel};
 use super::object::{Kind, ObjId};
+use crate::check::rules::RuleId;
 use crate::irql::{APC_LEVEL, DISPATCH_LEVEL};
+use crate::report::bug_check::Related;
 use crate::report::bug_check::{Violation, codes};
-use rustc_hash::FxHashMap;
+use crate::report::sites::SiteId;
 use std::alloc::Layout;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes behind each block that a driver must not write.
 const GUARD: usize = 16;
@@ -28,6 +30,9 @@ pub(crate) struct PoolBlock {
     pub(crate) order: u64,
     /// It holds an object of the system's, which is no driver's to free.
     pub(crate) system: bool,
+    /// Where it was allocated, and freed, if that is recorded.
+    pub(crate) allocated_at: Option<SiteId>,
+    pub(crate) freed_at: Option<SiteId>,
 }
 
 impl PoolBlock {
@@ -41,6 +46,14 @@ impl PoolBlock {
     pub(crate) fn tag_text(&self) -> String {
         tag_text(self.tag)
     }
+
+    /// Where it came from and went, for a report.
+    fn related(&self) -> Vec<Related> {
+        let what = |what: &str| format!("the block of {} bytes with tag '{}' was {what}", self.size, self.tag_text());
+        let allocated = self.allocated_at.map(|site| Related { what: what("allocated"), site: Some(site) });
+        let freed = self.freed_at.map(|site| Related { what: what("freed"), site: Some(site) });
+        allocated.into_iter().chain(freed).collect()
+    }
 }
 
 /// A pool tag as its four characters, in memory order.
@@ -51,8 +64,9 @@ pub(crate) fn tag_text(tag: u32) -> String {
 /// All pool of a machine.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    blocks: FxHashMap<usize, PoolBlock>,
-    freed: FxHashMap<usize, PoolBlock>,
+    /// By their first address.
+    blocks: BTreeMap<usize, PoolBlock>,
+    freed: BTreeMap<usize, PoolBlock>,
     quarantine: VecDeque<usize>,
     quarantined: usize,
     in_use: usize,
@@ -64,8 +78,8 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(limit: usize, failing: Option<u64>) -> Self {
         Self {
-            blocks: FxHashMap::default(),
-            freed: FxHashMap::default(),
+            blocks: BTreeMap::new(),
+            freed: BTreeMap::new(),
             quarantine: VecDeque::new(),
             quarantined: 0,
             in_use: 0,
@@ -76,8 +90,10 @@ impl Pool {
     }
 
     /// Memory for a driver, or null when there is none.
-    fn allocate(&mut self, size: usize, tag: u32, paged: bool, driver: Option<u16>) -> *mut u8 {
-        let block = PoolBlock { size, tag, paged, driver, order: self.allocations + 1, system: false };
+    fn allocate(&mut self, request: PoolRequest, driver: Option<u16>, allocated_at: Option<SiteId>) -> *mut u8 {
+        let PoolRequest { size, tag, paged, .. } = request;
+        let order = self.allocations + 1;
+        let block = PoolBlock { size, tag, paged, driver, order, system: false, allocated_at, freed_at: None };
         self.allocate_block(block)
     }
 
@@ -88,7 +104,8 @@ impl Pool {
             *byte = character;
         }
         let order = self.allocations + 1;
-        let block = PoolBlock { size, tag: u32::from_le_bytes(tag), paged: false, driver: None, order, system: true };
+        let tag = u32::from_le_bytes(tag);
+        let block = PoolBlock { size, tag, paged: false, driver: None, order, system: true, allocated_at: None, freed_at: None };
         let memory = self.allocate_block(block);
         if memory.is_null() {
             return None;
@@ -141,7 +158,9 @@ impl Pool {
         })
     }
 
-    fn retire(&mut self, address: usize, block: PoolBlock) {
+    /// A block was freed: it is filled, and kept for a while. Returns one that left after it, if that was written meanwhile.
+    fn retire(&mut self, address: usize, block: PoolBlock) -> Option<(usize, usize, PoolBlock)> {
+        let mut written = None;
         // SAFETY: the block is allocated and so large.
         unsafe { (address as *mut u8).write_bytes(FREED_BYTE, block.size) };
         self.in_use -= block.size;
@@ -153,20 +172,42 @@ impl Pool {
         {
             if let Some(block) = self.freed.remove(&oldest) {
                 self.quarantined -= block.size;
+                if let Some(offset) = Self::written_since(oldest, &block) {
+                    written.get_or_insert((oldest, offset, block));
+                }
                 // SAFETY: it was allocated with this layout and leaves the tables here.
                 unsafe { std::alloc::dealloc(oldest as *mut u8, block.layout()) };
             }
         }
+        written
+    }
+
+    /// The block of a map that an address lies in, and its first address.
+    fn find(blocks: &BTreeMap<usize, PoolBlock>, address: usize) -> Option<(usize, &PoolBlock)> {
+        let (start, block) = blocks.range(..=address).next_back()?;
+        (address < *start + block.size).then_some((*start, block))
     }
 
     /// True when an address lies in an allocated block.
     pub(crate) fn is_allocated(&self, address: usize) -> bool {
-        self.blocks.iter().any(|(start, block)| (*start..*start + block.size).contains(&address))
+        Self::find(&self.blocks, address).is_some()
+    }
+
+    /// True when an address lies in an allocated block of paged pool.
+    pub(crate) fn is_paged(&self, address: usize) -> bool {
+        Self::find(&self.blocks, address).is_some_and(|(_, block)| block.paged)
+    }
+
+    /// The first byte of a freed block that was written since, as an offset.
+    fn written_since(address: usize, block: &PoolBlock) -> Option<usize> {
+        // SAFETY: freed blocks stay allocated with the host while they are in the table, and were filled when they were freed.
+        let bytes = unsafe { std::slice::from_raw_parts(address as *const u8, block.size) };
+        bytes.iter().position(|&byte| byte != FREED_BYTE)
     }
 
     /// Says which freed block an address lies in.
     pub(crate) fn describe_freed(&self, address: usize) -> Option<String> {
-        let (start, block) = self.freed.iter().find(|(start, block)| (**start..**start + block.size).contains(&address))?;
+        let (start, block) = Self::find(&self.freed, address)?;
         Some(format!(
             "byte {} of a block of {} bytes with tag '{}' that has been freed",
             address - start,
@@ -192,7 +233,7 @@ impl Drop for Pool {
     /// Gives back what was freed. What the drivers left allocated stays: a static of the process may still point to it, and a later machine's code may
     /// follow that pointer.
     fn drop(&mut self) {
-        for (address, block) in self.freed.drain() {
+        for (address, block) in std::mem::take(&mut self.freed) {
             // SAFETY: the table holds allocations made with this layout, each once, that their drivers have freed.
             unsafe { std::alloc::dealloc(address as *mut u8, block.layout()) };
         }
@@ -213,7 +254,7 @@ impl Kernel {
     pub(crate) fn allocate_pool(&mut self, request: PoolRequest) -> Check<*mut u8> {
         let irql = self.irql();
         let highest = if request.paged { APC_LEVEL } else { DISPATCH_LEVEL };
-        if irql > highest {
+        if irql > highest && self.config.rules.has(RuleId::IrqlExAllocatePool) {
             return Err(Violation::boxed(
                 codes::BAD_POOL_CALLER,
                 [0x8, u64::from(irql), u64::from(request.paged), request.size as u64],
@@ -222,7 +263,8 @@ impl Kernel {
         }
         self.check_pool_tag(request)?;
         let driver = self.current_driver();
-        let memory = self.pool.allocate(request.size, request.tag, request.paged, driver);
+        let site = self.site();
+        let memory = self.pool.allocate(request, driver, site);
         if !memory.is_null() {
             let fill = if request.zeroed { 0 } else { 0xcd };
             // SAFETY: the block is fresh and so large.
@@ -266,7 +308,7 @@ impl Kernel {
             return Err(self.bad_free(memory));
         };
         let highest = if block.paged { APC_LEVEL } else { DISPATCH_LEVEL };
-        if irql > highest {
+        if irql > highest && self.config.rules.has(RuleId::IrqlExFree) {
             return Err(Violation::boxed(
                 codes::BAD_POOL_CALLER,
                 [0x9, u64::from(irql), u64::from(block.paged), memory as u64],
@@ -280,17 +322,62 @@ impl Kernel {
                 format!("a block with tag '{}' was freed with tag '{}'", block.tag_text(), tag_text(tag)),
             ));
         }
-        if let Some(offset) = self.pool.overrun(memory, &block) {
-            return Err(Violation::boxed_owned(
-                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                [codes::verifier::POOL_OVERRUN, memory as u64, (memory + offset) as u64, block.size as u64],
-                format!("byte {offset} of a block of {} bytes with tag '{}' was written", block.size, block.tag_text()),
-            ));
-        }
+        self.check_overrun(memory, &block)?;
         self.check_freed_objects(memory, &block)?;
         self.pool.blocks.remove(&memory);
         self.lock_order.forget(memory..memory + block.size);
-        self.pool.retire(memory, block);
+        let block = PoolBlock { freed_at: self.site(), ..block };
+        match self.pool.retire(memory, block) {
+            Some((address, offset, block)) => self.written_after_free(address, offset, &block),
+            None => Ok(()),
+        }
+    }
+
+    fn check_overrun(&self, memory: usize, block: &PoolBlock) -> Check<()> {
+        if !self.config.rules.has(RuleId::PoolOverrun) {
+            return Ok(());
+        }
+        let Some(offset) = self.pool.overrun(memory, block) else { return Ok(()) };
+        let mut fault = Violation::boxed_owned(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [codes::verifier::POOL_OVERRUN, memory as u64, (memory + offset) as u64, block.size as u64],
+            format!("byte {offset} of a block of {} bytes with tag '{}' was written", block.size, block.tag_text()),
+        );
+        fault.related = block.related();
+        Err(fault)
+    }
+
+    fn written_after_free(&self, address: usize, offset: usize, block: &PoolBlock) -> Check<()> {
+        if !self.config.rules.has(RuleId::PoolWrittenAfterFree) {
+            return Ok(());
+        }
+        let mut fault = Violation::boxed_owned(
+            codes::DRIVER_CAUGHT_MODIFYING_FREED_POOL,
+            [(address + offset) as u64, address as u64, block.size as u64, 0],
+            format!(
+                "byte {offset} of a block of {} bytes with tag '{}' was written after it was freed",
+                block.size,
+                block.tag_text()
+            ),
+        );
+        fault.related = block.related();
+        Err(fault)
+    }
+
+    /// The run is over: what was written that nobody has looked at since?
+    pub(crate) fn check_pool_at_end(&self) -> Check<()> {
+        let mut freed: Vec<_> = self.pool.freed.iter().collect();
+        freed.sort_by_key(|(_, block)| block.order);
+        for (&address, block) in freed {
+            if let Some(offset) = Pool::written_since(address, block) {
+                self.written_after_free(address, offset, block)?;
+            }
+        }
+        let mut left: Vec<_> = self.pool.blocks.iter().collect();
+        left.sort_by_key(|(_, block)| block.order);
+        for (&address, block) in left {
+            self.check_overrun(address, block)?;
+        }
         Ok(())
     }
 
@@ -302,11 +389,13 @@ impl Kernel {
     #[cold]
     fn bad_free(&self, memory: usize) -> super::Fault {
         if let Some(block) = self.pool.freed.get(&memory) {
-            return Violation::boxed_owned(
+            let mut fault = Violation::boxed_owned(
                 codes::BAD_POOL_CALLER,
                 [0x7, 0, u64::from(block.tag), memory as u64],
                 format!("a block with tag '{}' was freed twice", block.tag_text()),
             );
+            fault.related = block.related();
+            return fault;
         }
         Violation::boxed(
             codes::BAD_POOL_CALLER,
@@ -327,9 +416,10 @@ impl Kernel {
         Ok(())
     }
 
-    fn check_freed_object(&self, id: ObjId, start: usize, size: usize) -> Check<()> {
+    /// Why an object's memory must not go: the bug check, its first parameter, and the reason in words.
+    pub(crate) fn problem_of_freeing(&self, id: ObjId) -> Option<(u32, u64, &'static str)> {
         let object = &self.objects[id];
-        let (code, first, problem) = match &object.kind {
+        Some(match &object.kind {
             Kind::Timer(timer) if timer.armed.is_some() => {
                 (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::FREED_ACTIVE_TIMER, "is armed")
             }
@@ -358,8 +448,13 @@ impl Kernel {
             _ if !object.waiters.is_empty() => {
                 (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "has waiters")
             }
-            _ => return Ok(()),
-        };
+            _ => return None,
+        })
+    }
+
+    fn check_freed_object(&self, id: ObjId, start: usize, size: usize) -> Check<()> {
+        let Some((code, first, problem)) = self.problem_of_freeing(id) else { return Ok(()) };
+        let object = &self.objects[id];
         let parameters = if code == codes::TIMER_OR_DPC_INVALID {
             [first, object.address as u64, start as u64, (start + size) as u64]
         } else {

@@ -40,6 +40,8 @@ pub(crate) struct Processor {
     pub(crate) running_driver: Option<u16>,
     /// Spin locks that the running DPC routine has taken and not released.
     pub(crate) dpc_spin_locks: Vec<ObjId>,
+    /// For how long, in 100 ns units, it has stalled at DISPATCH_LEVEL or above without a break.
+    pub(crate) dispatch_time: u64,
     /// Where the running DPC routine made its last call, if that is recorded.
     pub(crate) dpc_site: Option<SiteId>,
     /// Where the thread-context IRQL raised by KeRaiseIrql must return to, innermost last (rule 59).

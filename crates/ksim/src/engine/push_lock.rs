@@ -107,7 +107,8 @@ impl Kernel {
             ));
         }
         let tid = self.this_thread();
-        if self.irql() >= APC_LEVEL || self.threads[tid as usize].apc.normal_disabled() {
+        if self.irql() >= APC_LEVEL || self.threads[tid as usize].apc.normal_disabled() || !self.config.rules.has_level(sub_code)
+        {
             return Ok(());
         }
         Err(Violation::boxed(

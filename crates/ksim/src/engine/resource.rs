@@ -129,9 +129,11 @@ impl Kernel {
         if (resource as usize) < 0x1_0000 {
             return self.object_at(resource).map(drop);
         }
+        let kind = Kind::Resource(Box::default());
+        self.check_resident(resource as usize, &kind)?;
         // SAFETY: by the caller's contract; the structure is plain data, for which zero is valid.
         unsafe { resource.write_bytes(0, 1) };
-        let id = self.objects.register(resource as usize, Kind::Resource(Box::default()));
+        let id = self.objects.register(resource as usize, kind);
         self.write_resource(id);
         Ok(())
     }
@@ -368,7 +370,7 @@ impl Kernel {
     pub(crate) fn check_resource_region(&mut self, id: ObjId, sub_code: u64) -> Check<()> {
         let off = self.irql() >= crate::irql::APC_LEVEL
             || self.current_thread().is_some_and(|tid| self.threads[tid as usize].apc.normal_disabled());
-        if off {
+        if off || !self.config.rules.has_level(sub_code) {
             return Ok(());
         }
         let address = self.objects[id].address as u64;

@@ -28,6 +28,7 @@ impl Kernel {
     /// Adds to a semaphore and serves as many waits as that allows. Returns the previous count. Past the limit it
     /// raises and leaves the count as it was (rule 6).
     pub(crate) fn release_semaphore(&mut self, id: ObjId, increment: i32, adjustment: i32) -> Check<i32> {
+        self.check_release_after_wait(id)?;
         let object = &self.objects[id];
         let previous = object.signal_state();
         let number = object.number;

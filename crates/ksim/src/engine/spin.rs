@@ -82,7 +82,9 @@ impl Kernel {
                 "a spin lock was used whose word is not 0 and that nobody holds: it was never initialised",
             ));
         }
-        Ok(self.objects.register(pointer as usize, Kind::SpinLock(Box::default())))
+        let kind = Kind::SpinLock(Box::default());
+        self.check_resident(pointer as usize, &kind)?;
+        Ok(self.objects.register(pointer as usize, kind))
     }
 
     /// KeInitializeSpinLock: what was at `pointer` is gone, and a new lock begins.
@@ -288,8 +290,14 @@ impl Kernel {
         let old = std::mem::replace(&mut processor.irql, irql);
         if irql < old {
             let cpu = self.cpu;
-            if old >= DISPATCH_LEVEL && !self.processors[cpu as usize].dpcs.is_empty() {
-                self.update_runnable(cpu);
+            if old >= DISPATCH_LEVEL {
+                let processor = &mut self.processors[cpu as usize];
+                if irql < DISPATCH_LEVEL {
+                    processor.dispatch_time = 0;
+                }
+                if !processor.dpcs.is_empty() {
+                    self.update_runnable(cpu);
+                }
             }
             self.level_lowered()?;
         }

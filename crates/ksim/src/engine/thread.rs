@@ -13,6 +13,7 @@ use crate::report::bug_check::{Violation, codes};
 use crate::report::sites::SiteId;
 use crate::report::trace::Operation;
 use ksync_sys::{DISPATCHER_HEADER, KWAIT_BLOCK, NTSTATUS};
+use std::ops::Range;
 
 /// The index of a thread in its machine.
 pub(crate) type Tid = u32;
@@ -63,6 +64,8 @@ pub(crate) struct Thread {
     pub(crate) irql: u8,
     pub(crate) raises: Vec<u8>,
     pub(crate) context: Option<Box<Context>>,
+    /// The addresses of its stack.
+    pub(crate) stack: Range<usize>,
     pub(crate) wait: Wait,
     /// The wait blocks of up to three objects, and the memory NT has for the timer's.
     pub(crate) wait_blocks: [KWAIT_BLOCK; 4],
@@ -96,6 +99,8 @@ pub(crate) struct Thread {
     pub(crate) user_affinity: u64,
     /// The processors of KeSetSystemAffinityThreadEx, while in force.
     pub(crate) system_affinity: Option<u64>,
+    /// The object that it last waited for alone, by number, and how that ended, if it was in vain.
+    pub(crate) waited_in_vain: Option<(u32, NTSTATUS)>,
     /// Where it made its last call, if that is recorded.
     pub(crate) site: Option<SiteId>,
 }
@@ -148,6 +153,7 @@ impl Kernel {
             last_cpu: self.cpu,
             irql: PASSIVE_LEVEL,
             raises: Vec::new(),
+            stack: context.stack(),
             context: Some(Box::new(context)),
             wait: Wait::default(),
             wait_blocks: [layout::WAIT_BLOCK; 4],
@@ -167,6 +173,7 @@ impl Kernel {
             last_operation: 0,
             user_affinity: affinity,
             system_affinity: None,
+            waited_in_vain: None,
             site: None,
         };
         self.threads.push(Box::new(thread));
@@ -213,6 +220,8 @@ impl Kernel {
         let tid = self.this_thread();
         self.check_thread_exit(tid)?;
         self.run_down_timers_of(tid)?;
+        self.check_resources_at_exit(tid)?;
+        self.check_stack_at_exit(tid)?;
         self.rundown_mutants(tid);
         let thread = self.thread(tid);
         thread.exit_status = status;

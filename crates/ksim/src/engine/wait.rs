@@ -132,6 +132,7 @@ impl Kernel {
             Timeout::Until(due) if self.clock.is_past(due) => return Ok(Begun::Done(request.expired)),
             Timeout::Until(due) => Some(due),
         };
+        self.check_blocking(tid)?;
         let expiry = due.map(|due| self.timers.insert_wait(due, tid, self.cpu));
         let thread = &mut self.threads[tid as usize];
         thread.wait.request = request;
@@ -150,6 +151,7 @@ impl Kernel {
     /// A kernel APC may end the wait early: whoever parks looks again when it goes on.
     pub(crate) fn park(&mut self, on: ObjId, reason: &'static str) -> Check<()> {
         let tid = self.this_thread();
+        self.check_blocking(tid)?;
         let thread = &mut self.threads[tid as usize];
         thread.wait.objects.clear();
         thread.wait.parked_on = Some(on);

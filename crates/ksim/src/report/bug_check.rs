@@ -58,6 +58,10 @@ pub mod codes {
         IRQL_UNEXPECTED_VALUE = 0xc8;
         /// A driver was unloaded with operations pending.
         DRIVER_UNLOADED_WITHOUT_CANCELLING_PENDING_OPERATIONS = 0xce;
+        /// Pool was written after it was freed.
+        DRIVER_CAUGHT_MODIFYING_FREED_POOL = 0xc6;
+        /// A processor stayed at DISPATCH_LEVEL for too long.
+        DPC_WATCHDOG_VIOLATION = 0x133;
         /// A pageable or bad address was used at a raised IRQL by a driver.
         DRIVER_IRQL_NOT_LESS_OR_EQUAL = 0xd1;
         /// A driver asked for it.
@@ -150,6 +154,26 @@ pub mod codes {
         pub const THREAD_ENDED_OWNING: u64 = 0x100a;
         /// A lock was deleted or freed while it was held.
         pub const DELETED_WHILE_OWNED: u64 = 0x100b;
+        /// A fast mutex was acquired by its unsafe routine with APCs enabled.
+        pub const FAST_MUTEX_ACQUIRED_WITH_APCS: u64 = 0x39;
+        /// A fast mutex was released by its unsafe routine with APCs enabled.
+        pub const FAST_MUTEX_RELEASED_WITH_APCS: u64 = 0x3a;
+        /// A resource was acquired with normal kernel APCs enabled.
+        pub const RESOURCE_ACQUIRED_WITH_APCS: u64 = 0x37;
+        /// A resource was released with normal kernel APCs enabled.
+        pub const RESOURCE_RELEASED_WITH_APCS: u64 = 0x38;
+        /// A push lock was acquired with normal kernel APCs enabled.
+        pub const PUSH_LOCK_ACQUIRED_WITH_APCS: u64 = 0xea;
+        /// A push lock was released with normal kernel APCs enabled.
+        pub const PUSH_LOCK_RELEASED_WITH_APCS: u64 = 0xeb;
+        /// Not NT's: a thread waited while it held a spin lock.
+        pub const WAIT_WITH_SPIN_LOCK: u64 = 0x6b73_0001;
+        /// Not NT's: a thread released what it had waited for in vain.
+        pub const WAIT_STATUS_IGNORED: u64 = 0x6b73_0002;
+        /// Not NT's: a thread ended, or a routine of a driver returned, while it owned a resource.
+        pub const RESOURCE_HELD_AT_RETURN: u64 = 0x6b73_0003;
+        /// Not NT's: a thread ended while an object on its stack was in use.
+        pub const STACK_OBJECT_IN_USE: u64 = 0x6b73_0004;
         /// DDI compliance rule IrqlKeReleaseSpinLock.
         pub const RULE_IRQL_KE_RELEASE_SPIN_LOCK: u64 = 0x2_0015;
         /// DDI compliance rule SpinlockRelease.

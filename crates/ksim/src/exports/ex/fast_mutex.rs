@@ -74,7 +74,7 @@ fn check_apcs_off(call: Call, sub_code: u64, mutex: *mut FAST_MUTEX) {
     }
     call.operate(|kernel| {
         let tid = kernel.this_thread();
-        if kernel.irql() >= APC_LEVEL || kernel.thread(tid).apc.normal_disabled() {
+        if kernel.irql() >= APC_LEVEL || kernel.thread(tid).apc.normal_disabled() || !kernel.config.rules.has_level(sub_code) {
             return Ok(());
         }
         Err(Violation::boxed(
@@ -99,12 +99,12 @@ exports! {
     }
 
     [FAST] visible fn ExAcquireFastMutexUnsafe(call; FastMutex: *mut FAST_MUTEX) {
-        check_apcs_off(call, 0x39, FastMutex);
+        check_apcs_off(call, codes::verifier::FAST_MUTEX_ACQUIRED_WITH_APCS, FastMutex);
         acquire_unsafe(call, FastMutex);
     }
 
     [FAST] visible fn ExReleaseFastMutexUnsafe(call; FastMutex: *mut FAST_MUTEX) {
-        check_apcs_off(call, 0x3a, FastMutex);
+        check_apcs_off(call, codes::verifier::FAST_MUTEX_RELEASED_WITH_APCS, FastMutex);
         release_unsafe(call, FastMutex);
     }
 }

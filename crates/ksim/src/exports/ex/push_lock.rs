@@ -1,5 +1,6 @@
 //! EX_PUSH_LOCK (rule 30).
 
+use crate::bug_check::verifier;
 use crate::exports::{IrqlRange, at_most, exports};
 use crate::irql::APC_LEVEL;
 use crate::machine::Call;
@@ -7,8 +8,8 @@ use ksync_sys::{BOOLEAN, EX_PUSH_LOCK, ULONG};
 
 const PUSH: IrqlRange = at_most(APC_LEVEL);
 /// Verifier's sub-codes for a critical region that is missing.
-const ACQUIRED_WITH_APCS: u64 = 0xea;
-const RELEASED_WITH_APCS: u64 = 0xeb;
+const ACQUIRED_WITH_APCS: u64 = verifier::PUSH_LOCK_ACQUIRED_WITH_APCS;
+const RELEASED_WITH_APCS: u64 = verifier::PUSH_LOCK_RELEASED_WITH_APCS;
 
 fn acquire(call: Call, lock: *mut EX_PUSH_LOCK, flags: ULONG, exclusive: bool) {
     if call.is_dying() {

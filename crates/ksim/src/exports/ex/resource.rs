@@ -1,5 +1,6 @@
 //! ERESOURCE (rule 29).
 
+use crate::bug_check::verifier;
 use crate::engine::resource::Acquire;
 use crate::exports::{IrqlRange, at_most, exports};
 use crate::irql::{APC_LEVEL, DISPATCH_LEVEL};
@@ -9,8 +10,8 @@ use ksync_sys::{BOOLEAN, ERESOURCE, ERESOURCE_THREAD, NTSTATUS, PVOID, STATUS_SU
 const ACQUIRE: IrqlRange = at_most(APC_LEVEL).rule(0x2_0007);
 const RELEASE: IrqlRange = at_most(DISPATCH_LEVEL);
 /// Verifier's sub-codes for a region that is missing.
-const ACQUIRED_WITH_APCS: u64 = 0x37;
-const RELEASED_WITH_APCS: u64 = 0x38;
+const ACQUIRED_WITH_APCS: u64 = verifier::RESOURCE_ACQUIRED_WITH_APCS;
+const RELEASED_WITH_APCS: u64 = verifier::RESOURCE_RELEASED_WITH_APCS;
 
 fn acquire(call: Call, resource: *mut ERESOURCE, how: Acquire, wait: bool) -> BOOLEAN {
     let result = call.operate(|kernel| {

@@ -86,6 +86,7 @@ exports! {
     [ANY] visible fn KeStallExecutionProcessor(call; MicroSeconds: ULONG) {
         call.operate(|kernel| {
             kernel.clock.advance_by(u64::from(MicroSeconds) * 10);
+            kernel.check_dispatch_time(u64::from(MicroSeconds) * 10)?;
             kernel.expire()
         });
     }

@@ -138,7 +138,7 @@ exports! {
     ) -> NTSTATUS {
         let timeout = read_timeout(call, Timeout);
         let request = wait_request(ksync_sys::WaitAny, WaitMode, Alertable, timeout);
-        wait(call, |kernel| {
+        let status = wait(call, |kernel| {
             restore_level(kernel)?;
             check_wait_level(kernel, Object as u64, timeout)?;
             let id = kernel.object_of_kind(Object.cast_const(), "dispatcher object", |kind| kind.is_waitable())?;
@@ -151,8 +151,19 @@ exports! {
             let objects = &mut kernel.thread(tid).wait.objects;
             objects.clear();
             objects.push(id);
+            if request.user_mode {
+                kernel.check_user_wait(tid, Object as usize)?;
+            }
             kernel.begin_wait(request)
-        })
+        });
+        if timeout != Timeout::Never || request.alertable || request.user_mode {
+            call.read(|kernel| {
+                if let Some(id) = kernel.objects.find(Object as usize) {
+                    kernel.note_wait(id, status);
+                }
+            });
+        }
+        status
     }
 
     [ANY] visible fn KeWaitForMultipleObjects(

@@ -1,0 +1,342 @@
+//! The rules that every run is checked against: the published table, and which of them are on.
+//!
+//! A rule has the name that Driver Verifier, Static Driver Verifier or NT's bug check gives it; where none of them has it, a name of ours.
+
+use crate::report::bug_check::codes::{self, verifier};
+use std::fmt;
+
+/// Where the documentation of a rule is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Page {
+    /// A page of the driver documentation, by its path.
+    At(&'static str),
+    /// The page of the rule's bug check.
+    BugCheck,
+}
+
+/// One rule.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Rule {
+    /// What [`Machine::check_rule`](crate::Machine::check_rule) takes.
+    pub id: RuleId,
+    /// The name.
+    pub name: &'static str,
+    /// The bug check that a breach is.
+    pub code: u32,
+    /// The first parameter of that bug check, where it says more than an address.
+    pub first_parameter: Option<u64>,
+    /// What it says.
+    pub says: &'static str,
+    /// Whether it is checked where nothing else is said.
+    pub on_by_default: bool,
+    /// Whether it can be turned off. A rule that is not kept leaves the hosted kernel, like NT itself, with nothing sensible to do.
+    pub can_be_off: bool,
+    page: Page,
+}
+
+impl Rule {
+    /// The address of the page that documents it.
+    #[must_use]
+    pub fn page(&self) -> String {
+        const BASE: &str = "https://learn.microsoft.com/windows-hardware/drivers/";
+        match self.page {
+            Page::At(path) => format!("{BASE}{path}"),
+            Page::BugCheck => {
+                let name = codes::name(self.code).to_ascii_lowercase().replace('_', "-");
+                format!("{BASE}debugger/bug-check-0x{:x}--{name}", self.code)
+            }
+        }
+    }
+
+    /// The rule that a bug check is a breach of.
+    pub(crate) fn of(code: u32, parameters: &[u64; 4]) -> Option<&'static Self> {
+        let exact = RULES.iter().find(|rule| rule.code == code && rule.first_parameter == Some(parameters[0]));
+        exact.or_else(|| RULES.iter().find(|rule| rule.code == code && rule.first_parameter.is_none()))
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({:#x}", self.name, self.code)?;
+        if let Some(parameter) = self.first_parameter {
+            write!(f, ", {parameter:#x}")?;
+        }
+        write!(f, "): {}", self.says)
+    }
+}
+
+/// What can be said of a rule beside its text.
+const ALWAYS: (bool, bool) = (true, false);
+const ON: (bool, bool) = (true, true);
+const OFF: (bool, bool) = (false, true);
+
+macro_rules! rules {
+    ($($id:ident: $code:expr, $first:expr, $page:expr, $switch:ident, $says:literal;)*) => {
+        /// Which rule.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[non_exhaustive]
+        pub enum RuleId {
+            $(#[doc = $says] $id,)*
+        }
+
+        /// All rules.
+        static RULES: &[Rule] = &[$(Rule {
+            id: RuleId::$id,
+            name: stringify!($id),
+            code: $code,
+            first_parameter: $first,
+            says: $says,
+            on_by_default: $switch.0,
+            can_be_off: $switch.1,
+            page: $page,
+        },)*];
+    };
+}
+
+const VERIFIER: u32 = codes::DRIVER_VERIFIER_DETECTED_VIOLATION;
+const DEADLOCK_DETECTION: Page = Page::At("devtest/deadlock-detection");
+const AUTOMATIC_CHECKS: Page = Page::At("devtest/automatic-checks");
+
+rules! {
+    IrqlDispatch: VERIFIER, Some(0x2_0003), Page::At("devtest/wdm-irqldispatch"), ON,
+        "Some routines are for IRQL = DISPATCH_LEVEL.";
+    IrqlExApcLte1: VERIFIER, Some(0x2_0005), Page::At("devtest/wdm-irqlexapclte1"), ON,
+        "Fast mutexes are for IRQL <= APC_LEVEL.";
+    IrqlExApcLte2: VERIFIER, Some(0x2_0006), Page::At("devtest/wdm-irqlexapclte2"), ON,
+        "Paged lookaside lists and some other Ex routines are for IRQL <= APC_LEVEL.";
+    IrqlExApcLte3: VERIFIER, Some(0x2_0007), Page::At("devtest/wdm-irqlexapclte3"), ON,
+        "Resources are acquired, converted and deleted at IRQL <= APC_LEVEL.";
+    IrqlExPassive: VERIFIER, Some(0x2_0008), Page::At("devtest/wdm-irqlexpassive"), ON,
+        "ExRaiseStatus and some other Ex routines are for low levels.";
+    IrqlKeApcLte1: VERIFIER, Some(0x2_000f), Page::At("devtest/wdm-irqlkeapclte1"), ON,
+        "Guarded mutexes and KeDelayExecutionThread are for IRQL <= APC_LEVEL.";
+    IrqlKeApcLte2: VERIFIER, Some(0x2_0010), Page::At("devtest/wdm-irqlkeapclte2"), ON,
+        "Critical and guarded regions are for IRQL <= APC_LEVEL.";
+    IrqlKeDispatchLte: VERIFIER, Some(0x2_0011), Page::At("devtest/wdm-irqlkedispatchlte"), ON,
+        "Dispatcher objects are changed, and spin locks acquired, at IRQL <= DISPATCH_LEVEL.";
+    IrqlKeReleaseSpinLock: VERIFIER, Some(verifier::RULE_IRQL_KE_RELEASE_SPIN_LOCK), Page::At("devtest/wdm-irqlkereleasespinlock"), ALWAYS,
+        "A spin lock is released to the IRQL that its acquisition returned.";
+    IrqlKeSetEvent: VERIFIER, Some(0x2_0016), Page::At("devtest/wdm-irqlkesetevent"), ON,
+        "KeSetEvent is for IRQL <= DISPATCH_LEVEL, with Wait = TRUE for IRQL <= APC_LEVEL.";
+    IrqlObPassive: VERIFIER, Some(0x2_001b), Page::At("devtest/wdm-irqlobpassive"), ON,
+        "Object handles are opened and referenced at PASSIVE_LEVEL.";
+    IrqlPsPassive: VERIFIER, Some(0x2_001c), Page::At("devtest/wdm-irqlpspassive"), ON,
+        "System threads are created and ended, and ids looked up, at PASSIVE_LEVEL.";
+    IrqlReturn: VERIFIER, Some(0x2_001d), Page::At("devtest/wdm-irqlreturn"), ALWAYS,
+        "A dispatch routine returns at the IRQL that it was called at.";
+    IrqlZwPassive: VERIFIER, Some(0x2_001f), Page::At("devtest/wdm-irqlzwpassive"), ON,
+        "Zw routines are for PASSIVE_LEVEL.";
+    IrqlTooHigh: codes::IRQL_NOT_LESS_OR_EQUAL, None, Page::BugCheck, ALWAYS,
+        "A routine is called at the IRQLs that its page names, and with an address that can be used there.";
+    IrqlTooLow: codes::IRQL_NOT_GREATER_OR_EQUAL, None, Page::BugCheck, ALWAYS,
+        "A routine is called at the IRQLs that its page names.";
+    IrqlKeRaiseLower: VERIFIER, Some(verifier::RAISE_TO_LOWER), Page::At("devtest/wdm-irqlkeraiselower"), ALWAYS,
+        "KeRaiseIrql does not lower the IRQL.";
+    IrqlKeRaiseLower2: VERIFIER, Some(verifier::LOWER_TO_HIGHER), Page::At("devtest/wdm-irqlkeraiselower2"), ALWAYS,
+        "KeLowerIrql does not raise the IRQL, and restores what the last KeRaiseIrql returned.";
+    IrqlUnexpected: codes::IRQL_UNEXPECTED_VALUE, None, Page::BugCheck, ALWAYS,
+        "A routine of a driver returns at the IRQL that it was called at.";
+    IrqlKeWaitAbove: VERIFIER, Some(verifier::WAIT_ABOVE_DISPATCH), Page::At("devtest/wdm-irqlkewaitformultipleobjects"), ALWAYS,
+        "There is no wait above DISPATCH_LEVEL.";
+    IrqlKeWaitForever: VERIFIER, Some(verifier::WAIT_AT_DISPATCH_FOREVER), Page::At("devtest/wdm-irqlkewaitformutexobject"), ALWAYS,
+        "A wait at DISPATCH_LEVEL has a timeout.";
+    IrqlKeWaitTimed: VERIFIER, Some(verifier::WAIT_AT_DISPATCH_TIMED), Page::At("devtest/wdm-irqlkewaitformultipleobjects"), ALWAYS,
+        "A wait at DISPATCH_LEVEL has the timeout zero.";
+    DispatchTooLong: codes::DPC_WATCHDOG_VIOLATION, None, Page::BugCheck, ON,
+        "A processor does not stay at DISPATCH_LEVEL or above for longer than the limit.";
+
+    SpinLock: codes::SPIN_LOCK_ALREADY_OWNED, None, Page::At("devtest/wdm-spinlock"), ALWAYS,
+        "Who holds a spin lock does not acquire it again.";
+    SpinLockNotOwned: codes::SPIN_LOCK_NOT_OWNED, None, Page::At("devtest/wdm-spinlock"), ALWAYS,
+        "A spin lock is released by who holds it.";
+    SpinLockDpc: VERIFIER, Some(verifier::AT_DPC_LEVEL_TOO_LOW), Page::At("devtest/wdm-spinlockdpc"), ON,
+        "The ...AtDpcLevel routines are for DISPATCH_LEVEL or above.";
+    SpinLockReleaseIrql: VERIFIER, Some(verifier::SPIN_RELEASE_IRQL), AUTOMATIC_CHECKS, ALWAYS,
+        "A spin lock is released at DISPATCH_LEVEL or above.";
+    SpinlockRelease: VERIFIER, Some(verifier::SPIN_LOCK_HELD_AT_RETURN), Page::At("devtest/wdm-spinlockrelease"), ALWAYS,
+        "A routine of a driver does not return with a spin lock held.";
+    SpinLockHeldInWait: VERIFIER, Some(verifier::WAIT_WITH_SPIN_LOCK), Page::At("devtest/wdm-spinlocksafe"), ON,
+        "A thread does not wait while it holds a spin lock, even if it has lowered the IRQL.";
+    QueuedSpinLock: VERIFIER, Some(verifier::WRONG_ACQUIRE_API), Page::At("devtest/wdm-queuedspinlock"), ALWAYS,
+        "A spin lock is acquired either as an ordinary or as a queued one.";
+    QueuedSpinLockRelease: VERIFIER, Some(verifier::WRONG_RELEASE_API), Page::At("devtest/wdm-queuedspinlockrelease"), ALWAYS,
+        "A spin lock is released as it was acquired, ordinary or queued.";
+    SelfDeadlock: VERIFIER, Some(verifier::SELF_DEADLOCK), DEADLOCK_DETECTION, ALWAYS,
+        "A lock that does not recurse is not acquired by its owner.";
+    LockOrder: VERIFIER, Some(verifier::LOCK_HIERARCHY), DEADLOCK_DETECTION, ON,
+        "Locks are taken in one order.";
+    WrongThread: VERIFIER, Some(verifier::WRONG_THREAD), DEADLOCK_DETECTION, ALWAYS,
+        "A lock is released by the thread that acquired it.";
+    NotAcquired: VERIFIER, Some(verifier::NOT_ACQUIRED), DEADLOCK_DETECTION, ALWAYS,
+        "What is released was acquired.";
+    ThreadEndedOwning: VERIFIER, Some(verifier::THREAD_ENDED_OWNING), DEADLOCK_DETECTION, ALWAYS,
+        "A thread does not end while it holds a lock.";
+    DeletedWhileOwned: VERIFIER, Some(verifier::DELETED_WHILE_OWNED), DEADLOCK_DETECTION, ALWAYS,
+        "A lock that is held, or an object that threads wait for, is not freed.";
+    MutexHeldAtExit: codes::THREAD_TERMINATE_HELD_MUTEX, None, Page::BugCheck, ALWAYS,
+        "A thread does not end while it owns a KMUTEX.";
+    PushLockHeldAtExit: codes::KERNEL_LOCK_ENTRY_LEAKED_ON_THREAD_TERMINATION, None, Page::BugCheck, ALWAYS,
+        "A thread does not end while it holds a push lock.";
+    PushLockRelease: codes::KERNEL_AUTO_BOOST_INVALID_LOCK_RELEASE, None, Page::BugCheck, ALWAYS,
+        "A push lock is released by who holds it, and as it was acquired.";
+    PushLockFlags: codes::INVALID_PUSH_LOCK_FLAGS, None, Page::BugCheck, ALWAYS,
+        "Push lock routines take the flags that exist.";
+    ResourceNotOwned: codes::RESOURCE_NOT_OWNED, None, Page::BugCheck, ALWAYS,
+        "A resource is released by who owns it.";
+    ResourceReleasedForThread: codes::ERESOURCE_INVALID_RELEASE, None, Page::BugCheck, ALWAYS,
+        "ExReleaseResourceForThreadLite names an owner of the resource.";
+    ExclusiveResourceAccess: VERIFIER, Some(verifier::RESOURCE_HELD_AT_RETURN), Page::At("devtest/wdm-exclusiveresourceaccess"), ON,
+        "A thread, and a routine of a driver, releases the resources that it acquired.";
+    WithinCriticalRegion: VERIFIER, Some(verifier::RESOURCE_ACQUIRED_WITH_APCS), Page::At("devtest/wdm-withincriticalregion"), ON,
+        "A resource is acquired with normal kernel APCs disabled.";
+    WithinCriticalRegionRelease: VERIFIER, Some(verifier::RESOURCE_RELEASED_WITH_APCS), Page::At("devtest/wdm-withincriticalregion"), ON,
+        "A resource is released with normal kernel APCs disabled.";
+    FastMutexWithinRegion: VERIFIER, Some(verifier::FAST_MUTEX_ACQUIRED_WITH_APCS), AUTOMATIC_CHECKS, ON,
+        "ExAcquireFastMutexUnsafe is called with normal kernel APCs disabled.";
+    FastMutexWithinRegionRelease: VERIFIER, Some(verifier::FAST_MUTEX_RELEASED_WITH_APCS), AUTOMATIC_CHECKS, ON,
+        "ExReleaseFastMutexUnsafe is called with normal kernel APCs disabled.";
+    FastMutexReleaseIrql: VERIFIER, Some(0x34), AUTOMATIC_CHECKS, ALWAYS,
+        "A fast mutex is released at APC_LEVEL.";
+    PushLockWithinRegion: VERIFIER, Some(verifier::PUSH_LOCK_ACQUIRED_WITH_APCS), AUTOMATIC_CHECKS, ON,
+        "A push lock is acquired with normal kernel APCs disabled.";
+    PushLockWithinRegionRelease: VERIFIER, Some(verifier::PUSH_LOCK_RELEASED_WITH_APCS), AUTOMATIC_CHECKS, ON,
+        "A push lock is released with normal kernel APCs disabled.";
+
+    CriticalRegionEnter: VERIFIER, Some(verifier::ENTER_CRITICAL_REGION), Page::At("devtest/wdm-irqlkeapclte2"), ON,
+        "KeEnterCriticalRegion is for IRQL <= APC_LEVEL.";
+    CriticalRegionLeave: VERIFIER, Some(verifier::LEAVE_CRITICAL_REGION), Page::At("devtest/wdm-irqlkeapclte2"), ON,
+        "KeLeaveCriticalRegion is for IRQL <= APC_LEVEL.";
+    CriticalRegions: VERIFIER, Some(verifier::REGION_LEFT_TOO_OFTEN), Page::At("devtest/wdm-criticalregions"), ALWAYS,
+        "A critical or guarded region is left as often as it was entered.";
+    RegionsAtReturn: codes::APC_INDEX_MISMATCH, None, Page::BugCheck, ALWAYS,
+        "A routine of a driver leaves the regions that it enters.";
+    RegionsAtExit: codes::KERNEL_APC_PENDING_DURING_EXIT, None, Page::BugCheck, ALWAYS,
+        "A thread ends at PASSIVE_LEVEL, out of all regions that it entered.";
+
+    WaitInDpc: codes::ATTEMPTED_SWITCH_FROM_DPC, None, Page::BugCheck, ALWAYS,
+        "A DPC routine does not wait.";
+    WaitObjects: codes::MAXIMUM_WAIT_OBJECTS_EXCEEDED, None, Page::BugCheck, ALWAYS,
+        "A wait names 1 to 64 objects, and at most 3 without wait blocks of its own.";
+    UserWaitOnStack: VERIFIER, Some(verifier::USER_WAIT_ON_STACK), AUTOMATIC_CHECKS, ON,
+        "A user-mode wait does not name an object on the stack.";
+    WaitStatus: VERIFIER, Some(verifier::WAIT_STATUS_IGNORED), Page::At("ddi/wdm/nf-wdm-kewaitforsingleobject"), OFF,
+        "Who waited in vain (STATUS_TIMEOUT, STATUS_ALERTED, STATUS_USER_APC, all of which are NT_SUCCESS) does not release what the wait should have given.";
+    Exception: codes::KMODE_EXCEPTION_NOT_HANDLED, None, Page::BugCheck, ALWAYS,
+        "What a routine raises is handled. A semaphore is not released past its limit, a mutex not by another thread.";
+
+    Uninitialized: VERIFIER, Some(verifier::UNINITIALIZED_OBJECT), DEADLOCK_DETECTION, ALWAYS,
+        "An object is initialised where it is used, and is not moved.";
+    Reinitialized: VERIFIER, Some(verifier::REINITIALIZED_OBJECT), DEADLOCK_DETECTION, ALWAYS,
+        "An object in use is not initialised again.";
+    StackObjectInUse: VERIFIER, Some(verifier::STACK_OBJECT_IN_USE), AUTOMATIC_CHECKS, ON,
+        "A thread does not end while an object on its stack is armed, queued, or waited for.";
+    PagedObject: codes::DRIVER_IRQL_NOT_LESS_OR_EQUAL, None, Page::BugCheck, ON,
+        "Kernel objects do not lie in paged pool, which DISPATCH_LEVEL cannot touch.";
+    TimerOrDpc: codes::TIMER_OR_DPC_INVALID, None, Page::BugCheck, ALWAYS,
+        "A timer that is armed, and a DPC that is queued, stays where it is until it has run or was cancelled.";
+    FreedTimer: VERIFIER, Some(verifier::FREED_ACTIVE_TIMER), AUTOMATIC_CHECKS, ALWAYS,
+        "Memory that holds an armed timer is not freed.";
+    FreedResource: VERIFIER, Some(verifier::FREED_ACTIVE_RESOURCE), AUTOMATIC_CHECKS, ALWAYS,
+        "A resource is deleted before its memory is freed.";
+    ReinitializedResource: VERIFIER, Some(verifier::RESOURCE_REINITIALIZED), AUTOMATIC_CHECKS, ALWAYS,
+        "A resource is initialised once.";
+    UninitializedResource: VERIFIER, Some(verifier::RESOURCE_UNINITIALIZED), AUTOMATIC_CHECKS, ALWAYS,
+        "A resource that is deleted was initialised.";
+    FreedLookaside: VERIFIER, Some(verifier::FREED_ACTIVE_LOOKASIDE), AUTOMATIC_CHECKS, ALWAYS,
+        "A lookaside list is deleted before its memory is freed.";
+    ReinitializedLookaside: VERIFIER, Some(verifier::LOOKASIDE_REINITIALIZED), AUTOMATIC_CHECKS, ALWAYS,
+        "A lookaside list is initialised once.";
+    UninitializedLookaside: VERIFIER, Some(verifier::LOOKASIDE_UNINITIALIZED), AUTOMATIC_CHECKS, ALWAYS,
+        "A lookaside list that is used or deleted was initialised.";
+    LookasideBlock: VERIFIER, Some(verifier::LOOKASIDE_BLOCK_TOO_SMALL), AUTOMATIC_CHECKS, ALWAYS,
+        "A lookaside list's blocks are large enough for its links.";
+    QueueEntry: codes::INVALID_WORK_QUEUE_ITEM, None, Page::BugCheck, ALWAYS,
+        "An entry is in one queue, once.";
+    Reference: codes::REFERENCE_BY_POINTER, None, Page::BugCheck, ALWAYS,
+        "A reference that is dropped was taken.";
+    ReferenceFromZero: VERIFIER, Some(verifier::REFERENCE_FROM_ZERO), AUTOMATIC_CHECKS, ALWAYS,
+        "An object without references is gone.";
+    BadHandle: VERIFIER, Some(verifier::BAD_HANDLE), AUTOMATIC_CHECKS, ALWAYS,
+        "A handle that is used is open.";
+    NullHandle: VERIFIER, Some(verifier::NULL_HANDLE), AUTOMATIC_CHECKS, ALWAYS,
+        "A null handle is not used.";
+    UserHandle: VERIFIER, Some(verifier::USER_HANDLE_AS_KERNEL), AUTOMATIC_CHECKS, ALWAYS,
+        "A user handle is not referenced in kernel mode.";
+    KernelHandle: VERIFIER, Some(verifier::KERNEL_HANDLE_AS_USER), AUTOMATIC_CHECKS, ALWAYS,
+        "A kernel handle is not referenced in user mode.";
+
+    BadPoolCaller: codes::BAD_POOL_CALLER, None, Page::BugCheck, ALWAYS,
+        "Pool is allocated and freed once, with its tag and at the right IRQL.";
+    IrqlExAllocatePool: codes::BAD_POOL_CALLER, Some(0x8), Page::At("devtest/wdm-irqlexallocatepool"), ON,
+        "Pool is allocated at IRQL <= DISPATCH_LEVEL, paged pool at IRQL <= APC_LEVEL.";
+    IrqlExFree: codes::BAD_POOL_CALLER, Some(0x9), Page::At("devtest/wdm-irqlexfree1"), ON,
+        "Pool is freed at IRQL <= DISPATCH_LEVEL, paged pool at IRQL <= APC_LEVEL.";
+    PoolOverrun: VERIFIER, Some(verifier::POOL_OVERRUN), AUTOMATIC_CHECKS, ON,
+        "Memory behind a pool block is not written.";
+    PoolWrittenAfterFree: codes::DRIVER_CAUGHT_MODIFYING_FREED_POOL, None, Page::BugCheck, ON,
+        "Pool is not written after it was freed.";
+
+    UnloadedWithPool: VERIFIER, Some(verifier::POOL_LEFT_AT_UNLOAD), AUTOMATIC_CHECKS, ALWAYS,
+        "A driver frees its pool before it is unloaded.";
+    UnloadedWithThreads: codes::DRIVER_UNLOADED_WITHOUT_CANCELLING_PENDING_OPERATIONS, None, Page::BugCheck, ALWAYS,
+        "A driver's threads, DPCs and other operations are over before it is unloaded.";
+}
+
+/// Every rule that runs are checked against.
+///
+/// # Example
+/// ```
+/// let rule = ksim::rules().find(|rule| rule.name == "IrqlKeSetEvent").expect("it is one of them");
+/// assert_eq!((rule.code, rule.first_parameter), (0xc4, Some(0x2_0016)));
+/// assert!(rule.page().ends_with("/devtest/wdm-irqlkesetevent"));
+/// ```
+pub fn rules() -> impl ExactSizeIterator<Item = &'static Rule> {
+    RULES.iter()
+}
+
+/// The rules that are on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RuleSet(u128);
+
+const _: () = assert!(RULES.len() <= 128, "the set of rules has one bit for each");
+
+impl Default for RuleSet {
+    fn default() -> Self {
+        let mut set = Self(0);
+        for rule in RULES {
+            set.set(rule.id, rule.on_by_default);
+        }
+        set
+    }
+}
+
+impl RuleSet {
+    #[inline]
+    pub(crate) fn has(self, id: RuleId) -> bool {
+        self.0 & (1 << id as u32) != 0
+    }
+
+    /// Turns a rule on or off.
+    ///
+    /// # Panics
+    /// If it is to be off and cannot be.
+    #[track_caller]
+    pub(crate) fn set(&mut self, id: RuleId, on: bool) {
+        assert!(
+            on || RULES[id as usize].can_be_off,
+            "rule {id:?} cannot be turned off: there is nothing sensible to do when it is broken"
+        );
+        if on {
+            self.0 |= 1 << id as u32;
+        } else {
+            self.0 &= !(1 << id as u32);
+        }
+    }
+
+    /// Whether a breach of a level is to be reported: `verifier` is the first parameter of its bug check, or 0 for the general one.
+    #[cold]
+    pub(crate) fn has_level(self, verifier: u64) -> bool {
+        verifier == 0 || Rule::of(VERIFIER, &[verifier, 0, 0, 0]).is_none_or(|rule| self.has(rule.id))
+    }
+}

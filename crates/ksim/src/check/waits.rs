@@ -1,0 +1,107 @@
+//! Rules about waiting, and about keeping others waiting.
+
+use super::rules::RuleId;
+use crate::engine::Tid;
+use crate::engine::kernel::{Check, Kernel};
+use crate::engine::object::ObjId;
+use crate::irql::DISPATCH_LEVEL;
+use crate::report::bug_check::{Violation, codes};
+use ksync_sys::{NTSTATUS, STATUS_ALERTED, STATUS_TIMEOUT, STATUS_USER_APC};
+
+impl Kernel {
+    /// A thread is about to block: not while it holds a spin lock, wherever it has lowered the IRQL to.
+    #[inline]
+    pub(crate) fn check_blocking(&self, tid: Tid) -> Check<()> {
+        match self.threads[tid as usize].spin_locks.first() {
+            Some(&lock) => self.waits_with_spin_lock(tid, lock),
+            None => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn waits_with_spin_lock(&self, tid: Tid, lock: ObjId) -> Check<()> {
+        if !self.config.rules.has(RuleId::SpinLockHeldInWait) {
+            return Ok(());
+        }
+        Err(Violation::boxed_owned(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [
+                codes::verifier::WAIT_WITH_SPIN_LOCK,
+                self.objects[lock].address as u64,
+                self.threads[tid as usize].address() as u64,
+                0,
+            ],
+            format!("a thread waited while it held {} #{}", self.objects[lock].kind.name(), self.objects[lock].number),
+        ))
+    }
+
+    /// A user-mode wait lets the stack be paged out, so that what it waits for does not lie there.
+    pub(crate) fn check_user_wait(&self, tid: Tid, object: usize) -> Check<()> {
+        if !self.threads[tid as usize].stack.contains(&object) || !self.config.rules.has(RuleId::UserWaitOnStack) {
+            return Ok(());
+        }
+        Err(Violation::boxed(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [codes::verifier::USER_WAIT_ON_STACK, object as u64, 0, 0],
+            "a user-mode wait names an object on the stack, which may be paged out meanwhile",
+        ))
+    }
+
+    /// A wait for one object has ended, which may have been in vain.
+    #[inline]
+    pub(crate) fn note_wait(&mut self, id: ObjId, status: NTSTATUS) {
+        let Some(tid) = self.current_thread() else { return };
+        let in_vain = matches!(status, STATUS_TIMEOUT | STATUS_ALERTED | STATUS_USER_APC);
+        let number = self.objects[id].number;
+        self.threads[tid as usize].waited_in_vain = in_vain.then_some((number, status));
+    }
+
+    /// How the last wait of what acts for an object ended, if it was in vain.
+    pub(crate) fn waited_in_vain(&self, id: ObjId) -> Option<&'static str> {
+        let tid = self.current_thread()?;
+        let (number, status) = self.threads[tid as usize].waited_in_vain?;
+        (number == self.objects[id].number).then(|| ksync_sys::status_name(status).unwrap_or("a status that is no success"))
+    }
+
+    /// A semaphore is released: not by who waited for it in vain and took that for success (rule 19).
+    pub(crate) fn check_release_after_wait(&self, id: ObjId) -> Check<()> {
+        if !self.config.rules.has(RuleId::WaitStatus) {
+            return Ok(());
+        }
+        let Some(status) = self.waited_in_vain(id) else { return Ok(()) };
+        let object = &self.objects[id];
+        Err(Violation::boxed_owned(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [codes::verifier::WAIT_STATUS_IGNORED, object.address as u64, 0, 0],
+            format!(
+                "{} #{} was released by a thread whose wait for it had ended with {status}, which NT_SUCCESS takes for success",
+                object.kind.name(),
+                object.number
+            ),
+        ))
+    }
+
+    /// The processor that acts stalls for so many 100 ns units.
+    pub(crate) fn check_dispatch_time(&mut self, stalled: u64) -> Check<()> {
+        let (limit, in_dpc) = (self.config.dispatch_limit, self.in_dpc());
+        let processor = self.processor();
+        if processor.irql < DISPATCH_LEVEL {
+            return Ok(());
+        }
+        processor.dispatch_time = processor.dispatch_time.saturating_add(stalled);
+        let spent = processor.dispatch_time;
+        if spent <= limit || !self.config.rules.has(RuleId::DispatchTooLong) {
+            return Ok(());
+        }
+        Err(Violation::boxed_owned(
+            codes::DPC_WATCHDOG_VIOLATION,
+            [u64::from(!in_dpc), spent, limit, 0],
+            format!(
+                "{} {} us, where {} us are the limit",
+                if in_dpc { "a DPC routine has run for" } else { "a processor has been at DISPATCH_LEVEL or above for" },
+                spent / 10,
+                limit / 10
+            ),
+        ))
+    }
+}
