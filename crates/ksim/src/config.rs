@@ -101,8 +101,8 @@ impl Default for Config {
 impl Config {
     /// All settings that the choices of a run depend on, as text.
     pub(crate) fn choices_depend_on(&self) -> String {
-        let Self { processors, system_time, clock, profile, pool_limit, failing_allocation, threaded_dpcs, .. } = self;
-        format!("{processors} {system_time} {clock:?} {profile:?} {pool_limit} {failing_allocation:?} {threaded_dpcs}")
+        let Self { groups, system_time, clock, profile, pool_limit, failing_allocation, threaded_dpcs, .. } = self;
+        format!("{groups} {system_time} {clock:?} {profile:?} {pool_limit} {failing_allocation:?} {threaded_dpcs}")
     }
 
     pub(crate) fn policy(&self) -> Box<dyn Policy> {

@@ -11,6 +11,7 @@ pub(crate) mod dispatch;
 pub(crate) mod dpc;
 pub(crate) mod driver;
 pub(crate) mod event;
+pub(crate) mod ex_timer;
 pub(crate) mod fast_mutex;
 pub(crate) mod generic_dpc;
 pub(crate) mod groups;

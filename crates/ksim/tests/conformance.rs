@@ -20,6 +20,8 @@ mod c_locks;
 mod d_spin;
 #[path = "conformance/dpcs.rs"]
 mod e_dpcs;
+#[path = "conformance/ex_timers.rs"]
+mod f_ex_timers;
 #[path = "conformance/timers.rs"]
 mod f_timers;
 #[path = "conformance/irql.rs"]

@@ -6,6 +6,8 @@ mod common;
 mod apcs;
 #[path = "misuse/dpcs.rs"]
 mod dpcs;
+#[path = "misuse/ex_timers.rs"]
+mod ex_timers;
 #[path = "misuse/locks.rs"]
 mod locks;
 #[path = "misuse/objects.rs"]

@@ -14,11 +14,26 @@ pub(crate) struct Clock {
     now: u64,
     /// System time at interrupt time 0.
     system_base: i64,
+    /// The tick at present, and the interrupt time from which on ticks have been so long.
+    tick: u32,
+    tick_since: u64,
+    /// Requests for a shorter tick that have not been taken back.
+    requests: u32,
 }
+
+/// The shortest tick that can be asked for: half a millisecond.
+const SHORTEST_TICK: u32 = 5_000;
+
+/// The longest tick, in a machine whose clock is exact: Windows' default, 15.625 ms.
+const DEFAULT_TICK: u32 = 156_250;
 
 impl Clock {
     pub(crate) fn new(system_time: i64, mode: ClockMode) -> Self {
-        Self { mode, now: 0, system_base: system_time }
+        let tick = match mode {
+            ClockMode::Exact => DEFAULT_TICK,
+            ClockMode::Tick(tick) => tick.max(1),
+        };
+        Self { mode, now: 0, system_base: system_time, tick, tick_since: 0, requests: 0 }
     }
 
     /// The interrupt time that software reads.
@@ -26,7 +41,7 @@ impl Clock {
     pub(crate) fn interrupt_time(&self) -> u64 {
         match self.mode {
             ClockMode::Exact => self.now,
-            ClockMode::Tick(tick) => self.now - self.now % u64::from(tick.max(1)),
+            ClockMode::Tick(_) => self.now - (self.now - self.tick_since) % u64::from(self.tick),
         }
     }
 
@@ -50,12 +65,45 @@ impl Clock {
         self.system_base = time.saturating_sub_unsigned(self.now);
     }
 
-    /// The clock interval in 100 ns units.
+    /// The clock interval in 100 ns units: the longest, whatever it is at present.
     pub(crate) fn increment(&self) -> u32 {
         match self.mode {
-            ClockMode::Exact => 156_250,
+            ClockMode::Exact => DEFAULT_TICK,
             ClockMode::Tick(tick) => tick.max(1),
         }
+    }
+
+    /// The shortest tick that can be asked for.
+    pub(crate) fn shortest_tick(&self) -> u32 {
+        SHORTEST_TICK.min(self.increment())
+    }
+
+    /// The tick at present.
+    pub(crate) fn tick(&self) -> u32 {
+        self.tick
+    }
+
+    /// Asks for a tick. The shortest that anyone asked for holds until all requests have been taken back.
+    pub(crate) fn request_tick(&mut self, tick: u32) {
+        self.requests += 1;
+        let tick = tick.clamp(self.shortest_tick(), self.increment());
+        if tick < self.tick {
+            self.change_tick(tick);
+        }
+    }
+
+    /// Takes a request for a tick back.
+    pub(crate) fn release_tick(&mut self) {
+        self.requests = self.requests.saturating_sub(1);
+        if self.requests == 0 {
+            self.change_tick(self.increment());
+        }
+    }
+
+    /// Ticks are of another length from the last one on, so that the time that software reads does not go back.
+    fn change_tick(&mut self, tick: u32) {
+        self.tick_since = self.now - (self.now - self.tick_since) % u64::from(self.tick);
+        self.tick = tick;
     }
 
     /// Clock ticks since boot.
@@ -74,6 +122,7 @@ impl Clock {
         match due {
             Due::Interrupt(time) => time <= self.interrupt_time(),
             Due::System(time) => time <= self.system_time(),
+            Due::Precise(time) => time <= self.now,
         }
     }
 
@@ -82,10 +131,23 @@ impl Clock {
         let time = match due {
             Due::Interrupt(time) => time,
             Due::System(time) => u64::try_from(time.saturating_sub(self.system_base)).unwrap_or(0),
+            Due::Precise(time) => return time,
         };
         match self.mode {
             ClockMode::Exact => time,
-            ClockMode::Tick(tick) => time.checked_next_multiple_of(u64::from(tick.max(1))).unwrap_or(u64::MAX),
+            ClockMode::Tick(_) => {
+                let since = time.saturating_sub(self.tick_since);
+                let ticks = since.checked_next_multiple_of(u64::from(self.tick));
+                ticks.and_then(|ticks| self.tick_since.checked_add(ticks)).unwrap_or(u64::MAX)
+            }
+        }
+    }
+
+    /// The interrupt time of a moment, as things are.
+    pub(crate) fn interrupt_time_of(&self, due: Due) -> u64 {
+        match due {
+            Due::Interrupt(time) | Due::Precise(time) => time,
+            Due::System(_) => self.expiry_time(due),
         }
     }
 

@@ -32,7 +32,11 @@ impl Kernel {
         let mut armed: Vec<u32> = self
             .objects
             .iter()
-            .filter(|(_, object)| matches!(&object.kind, Kind::Timer(timer) if timer.armed.is_some()))
+            .filter(|(_, object)| match &object.kind {
+                Kind::Timer(timer) => timer.armed.is_some(),
+                Kind::ExTimer(timer) => timer.is_armed(),
+                _ => false,
+            })
             .map(|(_, object)| object.number)
             .collect();
         armed.sort_unstable();
@@ -46,6 +50,7 @@ impl Kernel {
         for (_, object) in self.objects.iter() {
             let (object_type, problem) = match &object.kind {
                 Kind::Timer(timer) if timer.armed.is_some() && timer.driver == Some(driver) => (0, "armed"),
+                Kind::ExTimer(timer) if timer.is_in_use() && timer.driver == Some(driver) => (0, "armed, or its callback is due"),
                 Kind::Dpc(dpc) if dpc.queued_on.is_some() && dpc.driver == Some(driver) => (1, "queued"),
                 _ => continue,
             };

@@ -2,6 +2,7 @@
 
 use super::processor::Cpu;
 use ksync_sys::{GROUP_AFFINITY, KAFFINITY, PROCESSOR_NUMBER};
+use std::fmt;
 
 /// The greatest number of processors of a machine, whatever their groups.
 pub(crate) const MAXIMUM_PROCESSORS: usize = 64;
@@ -88,6 +89,15 @@ impl Groups {
         let group = self.number(processors.trailing_zeros() as Cpu).Group;
         let mask = (processors & self.all_of(group)) >> self.base(group);
         GROUP_AFFINITY { Mask: mask as KAFFINITY, Group: group, Reserved: [0; 3] }
+    }
+}
+
+impl fmt::Display for Groups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (group, size) in self.sizes.iter().enumerate() {
+            write!(f, "{}{size}", if group == 0 { "" } else { "+" })?;
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::context::STACK_BYTES;
 use super::dpc::DpcState;
+use super::ex_timer::ExTimerState;
 use super::fast_mutex::FastMutexState;
 use super::kernel::{Check, Kernel};
 use super::layout;
@@ -51,6 +52,8 @@ pub(crate) enum Kind {
     Mutant(MutantState),
     /// KTIMER.
     Timer(TimerState),
+    /// EX_TIMER.
+    ExTimer(Box<ExTimerState>),
     /// ETHREAD.
     Thread(Tid),
     /// EPROCESS.
@@ -85,6 +88,7 @@ impl Kind {
             Self::Semaphore => "semaphore",
             Self::Mutant(_) => "mutex",
             Self::Timer(_) => "timer",
+            Self::ExTimer(_) => "EX_TIMER",
             Self::Thread(_) => "thread",
             Self::Process(_) => "process",
             Self::Queue(_) => "queue",
@@ -108,6 +112,7 @@ impl Kind {
                 | Self::Semaphore
                 | Self::Mutant(_)
                 | Self::Timer(_)
+                | Self::ExTimer(_)
                 | Self::Thread(_)
                 | Self::Process(_)
                 | Self::Queue(_)
@@ -481,7 +486,7 @@ impl Kernel {
                 Kind::Resource(state) if state.is_in_use() => Some("it is owned or waited for"),
                 Kind::PushLock(state) if state.is_in_use() => Some("it is in use"),
                 Kind::SpinRw(state) if state.is_held() => Some("it is held"),
-                Kind::Lookaside => Some("it has not been deleted"),
+                Kind::Lookaside | Kind::ExTimer(_) => Some("it has not been deleted"),
                 Kind::Thread(_) | Kind::Process(_) => Some("it belongs to the system"),
                 _ => None,
             }

@@ -424,6 +424,8 @@ impl Kernel {
                 (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::FREED_ACTIVE_TIMER, "is armed")
             }
             Kind::Dpc(dpc) if dpc.queued_on.is_some() => (codes::TIMER_OR_DPC_INVALID, 1, "is queued"),
+            // The memory is the system's: it goes with ExDeleteTimer.
+            Kind::ExTimer(_) => (codes::TIMER_OR_DPC_INVALID, 0, "has not been deleted"),
             Kind::SpinLock(lock) if lock.owner.is_some() => {
                 (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "is held")
             }

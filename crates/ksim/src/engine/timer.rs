@@ -17,6 +17,8 @@ pub(crate) enum Due {
     Interrupt(u64),
     /// On the system clock, which may be set (rule 15).
     System(i64),
+    /// On the interrupt clock, to the 100 ns rather than at a tick.
+    Precise(u64),
 }
 
 /// A place in the queue.
@@ -31,7 +33,7 @@ pub(crate) struct Expiry {
 pub(crate) enum Target {
     /// A thread's wait times out.
     Wait(Tid),
-    /// A timer expires.
+    /// A timer expires, a KTIMER or an EX_TIMER.
     Timer(ObjId),
 }
 
@@ -40,6 +42,8 @@ pub(crate) enum Target {
 pub(crate) struct TimerQueue {
     relative: BTreeMap<(u64, u64), (Target, Cpu)>,
     absolute: BTreeMap<(i64, u64), (Target, Cpu)>,
+    /// High-resolution timers.
+    precise: BTreeMap<(u64, u64), (Target, Cpu)>,
     /// Expired while their processor was at DISPATCH_LEVEL or above, where timer expiration cannot run.
     deferred: Vec<(Target, Cpu)>,
     inserted: u64,
@@ -52,6 +56,9 @@ pub(crate) struct TimerState {
     pub(crate) armed: Option<Expiry>,
     /// Milliseconds; 0 is one-shot.
     pub(crate) period: u32,
+    /// How many milliseconds late each expiry may be, and the interrupt time that the pending one was for before that was added.
+    pub(crate) tolerance: u32,
+    pub(crate) nominal: u64,
     /// The DPC to queue at expiry, and its address: the entry may since have become another object's.
     pub(crate) dpc: Option<(ObjId, usize)>,
     /// The driver that armed it.
@@ -59,12 +66,13 @@ pub(crate) struct TimerState {
 }
 
 impl TimerQueue {
-    fn insert(&mut self, due: Due, target: Target, cpu: Cpu) -> Expiry {
+    pub(super) fn insert(&mut self, due: Due, target: Target, cpu: Cpu) -> Expiry {
         self.inserted += 1;
         let order = self.inserted;
         match due {
             Due::Interrupt(time) => self.relative.insert((time, order), (target, cpu)),
             Due::System(time) => self.absolute.insert((time, order), (target, cpu)),
+            Due::Precise(time) => self.precise.insert((time, order), (target, cpu)),
         };
         Expiry { due, order }
     }
@@ -79,6 +87,7 @@ impl TimerQueue {
         let removed = match expiry.due {
             Due::Interrupt(time) => self.relative.remove(&(time, expiry.order)),
             Due::System(time) => self.absolute.remove(&(time, expiry.order)),
+            Due::Precise(time) => self.precise.remove(&(time, expiry.order)),
         };
         if removed.is_none() {
             // It has expired, but its processor could not look yet.
@@ -96,10 +105,8 @@ impl Kernel {
     pub(crate) fn next_expiry(&self) -> Option<u64> {
         let relative = self.timers.relative.keys().next().map(|&(time, _)| self.clock.expiry_time(Due::Interrupt(time)));
         let absolute = self.timers.absolute.keys().next().map(|&(time, _)| self.clock.expiry_time(Due::System(time)));
-        match (relative, absolute) {
-            (Some(relative), Some(absolute)) => Some(relative.min(absolute)),
-            (one, other) => one.or(other),
-        }
+        let precise = self.timers.precise.keys().next().map(|&(time, _)| time);
+        [relative, absolute, precise].into_iter().flatten().min()
     }
 
     /// Takes the first entry whose time has come.
@@ -113,12 +120,23 @@ impl Kernel {
             (Some(_), None) => true,
             (None, _) => false,
         };
-        let (time, _) = if relative_first { relative } else { absolute }?;
-        if time > now {
-            return None;
+        let at_tick = if relative_first { relative } else { absolute }.filter(|&(time, _)| time <= now);
+        if !self.timers.precise.is_empty()
+            && let Some(entry) = self.pop_precise(at_tick)
+        {
+            return Some(entry);
         }
+        at_tick?;
         let entry = if relative_first { self.timers.relative.pop_first()?.1 } else { self.timers.absolute.pop_first()?.1 };
         Some(entry)
+    }
+
+    /// Takes the first high-resolution timer whose time has come, if it comes before `other`.
+    fn pop_precise(&mut self, other: Option<(u64, u64)>) -> Option<(Target, Cpu)> {
+        let first = self.timers.precise.first_entry()?;
+        let &(time, order) = first.key();
+        let is_first = time <= self.clock.precise_interrupt_time() && other.is_none_or(|other| (time, order) < other);
+        is_first.then(|| first.remove())
     }
 
     /// The clock interrupt: everything whose time has come expires, on the processor that set it.
@@ -184,6 +202,9 @@ impl Kernel {
     fn timer_expired(&mut self, id: ObjId, cpu: Cpu) -> Check<()> {
         let number = self.objects[id].number;
         self.record(Operation::TimerExpired, number, 0);
+        if matches!(self.objects[id].kind, Kind::ExTimer(_)) {
+            return self.ex_timer_expired(id, cpu);
+        }
         let Kind::Timer(timer) = &mut self.objects[id].kind else {
             return Err(Violation::boxed(
                 codes::TIMER_OR_DPC_INVALID,
@@ -192,10 +213,13 @@ impl Kernel {
             ));
         };
         timer.armed = None;
-        let (period, dpc) = (timer.period, timer.dpc);
+        let (period, dpc, tolerance) = (timer.period, timer.dpc, timer.tolerance);
         if period != 0 {
-            let due = Due::Interrupt(self.clock.interrupt_time().saturating_add(u64::from(period) * 10_000));
-            self.arm(id, due, cpu);
+            // An expiry that was late within its tolerance does not move those after it.
+            let now = self.clock.interrupt_time();
+            let base = if tolerance == 0 { now } else { timer.nominal };
+            let nominal = base.saturating_add(u64::from(period) * 10_000).max(now.saturating_add(1));
+            self.arm_within(id, Due::Interrupt(nominal), tolerance, cpu);
         } else {
             self.write_inserted(id, false);
         }
@@ -219,6 +243,21 @@ impl Kernel {
         Ok(())
     }
 
+    /// Arms a timer for one of the moments that its tolerance admits (rule 54).
+    fn arm_within(&mut self, id: ObjId, nominal: Due, tolerance: u32, cpu: Cpu) {
+        let time = self.clock.interrupt_time_of(nominal);
+        if let Kind::Timer(timer) = &mut self.objects[id].kind {
+            timer.nominal = time;
+        }
+        let delay = self.choose_delay(u64::from(tolerance) * 10_000);
+        let due = match nominal {
+            Due::Interrupt(time) => Due::Interrupt(time.saturating_add(delay)),
+            Due::System(time) => Due::System(time.saturating_add_unsigned(delay)),
+            Due::Precise(time) => Due::Precise(time.saturating_add(delay)),
+        };
+        self.arm(id, due, cpu);
+    }
+
     fn arm(&mut self, id: ObjId, due: Due, cpu: Cpu) {
         let expiry = self.timers.insert(due, Target::Timer(id), cpu);
         if let Kind::Timer(timer) = &mut self.objects[id].kind {
@@ -226,7 +265,7 @@ impl Kernel {
         }
         self.write_inserted(id, true);
         let time = match due {
-            Due::Interrupt(time) => time,
+            Due::Interrupt(time) | Due::Precise(time) => time,
             Due::System(time) => time as u64,
         };
         let timer = self.objects[id].address as *mut KTIMER;
@@ -253,15 +292,11 @@ impl Kernel {
     /// # Safety
     /// `timer` points to writable memory of a KTIMER.
     pub(crate) unsafe fn initialize_timer(&mut self, timer: *mut KTIMER, notification: bool) -> Check<()> {
-        let armed = match self.objects.find(timer as usize).map(|id| &self.objects[id].kind) {
-            Some(Kind::Timer(state)) => state.armed.map(|armed| (armed, state.period, state.dpc, state.driver)),
-            _ => None,
-        };
         let object_type = if notification { ksync_sys::TimerNotificationObject } else { ksync_sys::TimerSynchronizationObject };
-        let mut state = TimerState { notification, armed: None, period: 0, dpc: None, driver: None };
-        if let Some((expiry, period, dpc, driver)) = armed {
-            state = TimerState { notification, armed: Some(expiry), period, dpc, driver };
-        }
+        let state = match self.objects.find(timer as usize).map(|id| &self.objects[id].kind) {
+            Some(Kind::Timer(state)) if state.armed.is_some() => TimerState { notification, ..*state },
+            _ => TimerState { notification, armed: None, period: 0, tolerance: 0, nominal: 0, dpc: None, driver: None },
+        };
         // SAFETY: by the caller's contract.
         unsafe {
             self.initialize_dispatcher(timer.cast(), object_type, size_of::<KTIMER>(), 0, Kind::Timer(state))?;
@@ -281,13 +316,17 @@ impl Kernel {
     }
 
     /// Sets a timer: cancels what it was set to, and arms it, or expires it at once (rule 50).
-    pub(crate) fn set_timer(&mut self, id: ObjId, due: i64, period: u32, dpc: *mut KDPC) -> Check<bool> {
+    ///
+    /// The expiry, and those after it, may come so many milliseconds later as `tolerance` says.
+    pub(crate) fn set_timer(&mut self, id: ObjId, due: i64, period: u32, tolerance: u32, dpc: *mut KDPC) -> Check<bool> {
         let queued_at_expiry = if dpc.is_null() { None } else { Some((self.dpc_at(dpc)?, dpc as usize)) };
         let was_armed = self.disarm(id);
         self.order_published(id);
         let driver = self.current_driver();
         if let Kind::Timer(timer) = &mut self.objects[id].kind {
             timer.period = period;
+            timer.tolerance = tolerance;
+            timer.nominal = 0;
             timer.dpc = queued_at_expiry;
             timer.driver = driver;
         }
@@ -300,12 +339,15 @@ impl Kernel {
         let number = self.objects[id].number;
         self.record(Operation::SetTimer, number, due as u64);
         let due = self.clock.due(due);
+        let cpu = self.cpu;
         if self.clock.is_past(due) {
-            let cpu = self.cpu;
+            let now = self.clock.interrupt_time();
+            if let Kind::Timer(timer) = &mut self.objects[id].kind {
+                timer.nominal = now;
+            }
             self.timer_expired(id, cpu)?;
         } else {
-            let cpu = self.cpu;
-            self.arm(id, due, cpu);
+            self.arm_within(id, due, tolerance, cpu);
         }
         Ok(was_armed)
     }
@@ -318,15 +360,14 @@ impl Kernel {
         was_armed
     }
 
-    /// By how many 100 ns units a coalescable timer with `tolerable` ms of leeway is late: one of the expiries that NT may
-    /// choose (rule 54).
-    pub(crate) fn choose_delay(&mut self, tolerable: u32) -> i64 {
+    /// By how much a timer is late that may be late by `tolerable`, in 100 ns units: one of the expiries that NT may choose (rule 54).
+    pub(super) fn choose_delay(&mut self, tolerable: u64) -> u64 {
         if tolerable == 0 {
             return 0;
         }
-        const STEPS: usize = 4;
-        let step = self.choose(STEPS + 1) as i64;
-        i64::from(tolerable) * 10_000 * step / STEPS as i64
+        const STEPS: u64 = 4;
+        let step = self.choose(STEPS as usize + 1) as u64;
+        tolerable / STEPS * step + tolerable % STEPS * step / STEPS
     }
 }
 

@@ -352,6 +352,7 @@ impl Kernel {
             Kind::Event { notification: false } => object.set_signal_state(0),
             Kind::Semaphore => object.set_signal_state(object.signal_state() - 1),
             Kind::Timer(timer) if !timer.notification => object.set_signal_state(0),
+            Kind::ExTimer(timer) if !timer.notification => object.set_signal_state(0),
             Kind::Mutant(_) => return self.acquire_mutant(id, tid),
             _ => {}
         }

@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn another_machine_is_told_apart() {
         let token = encode(&Config::default(), &[]);
-        let other = Config { processors: 7, ..Config::default() };
+        let other = Config { groups: crate::engine::groups::Groups::new(&[1, 6]), ..Config::default() };
         assert_eq!(decode(&other, &token), Err(TokenError::Settings));
         let traced = Config { trace: false, seed: 9, echo: true, ..Config::default() };
         assert!(decode(&traced, &token).is_ok(), "what changes no choice does not matter");

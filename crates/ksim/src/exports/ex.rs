@@ -10,6 +10,7 @@ mod resource;
 mod rundown;
 mod slist;
 mod spin_rw;
+mod timer;
 
 use super::Table;
 
@@ -25,5 +26,6 @@ pub(super) fn tables() -> Vec<&'static Table> {
         &rundown::TABLE,
         &slist::TABLE,
         &spin_rw::TABLE,
+        &timer::TABLE,
     ]
 }

@@ -17,7 +17,7 @@ exports! {
     [DISPATCHER] visible fn KeSetTimer(call; Timer: *mut KTIMER, DueTime: LARGE_INTEGER, Dpc: *mut KDPC) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
             let id = kernel.timer_at(Timer)?;
-            kernel.set_timer(id, DueTime, 0, Dpc)
+            kernel.set_timer(id, DueTime, 0, 0, Dpc)
         }))
     }
 
@@ -26,7 +26,7 @@ exports! {
     ) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
             let id = kernel.timer_at(Timer)?;
-            kernel.set_timer(id, DueTime, u32::try_from(Period).unwrap_or(0), Dpc)
+            kernel.set_timer(id, DueTime, u32::try_from(Period).unwrap_or(0), 0, Dpc)
         }))
     }
 
@@ -35,10 +35,7 @@ exports! {
     ) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
             let id = kernel.timer_at(Timer)?;
-            let delay = kernel.choose_delay(TolerableDelay);
-            // A relative time is negative, so that later is further down.
-            let due = if DueTime < 0 { DueTime.saturating_sub(delay) } else { DueTime.saturating_add(delay) };
-            kernel.set_timer(id, due, Period, Dpc)
+            kernel.set_timer(id, DueTime, Period, TolerableDelay, Dpc)
         }))
     }
 
