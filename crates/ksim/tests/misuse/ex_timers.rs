@@ -4,7 +4,7 @@ use crate::common::*;
 use crate::{expected, misuse};
 use ksync_sys::*;
 use std::cell::Cell;
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 
 thread_local! {
     /// What the callback does.
@@ -15,19 +15,25 @@ unsafe extern "system-unwind" fn callback(timer: *mut EX_TIMER, _context: PVOID)
     CALLBACK.get()(timer);
 }
 
-fn allocate_timer(attributes: ULONG) -> *mut EX_TIMER {
-    raw!(ExAllocateTimer(Some(callback), null_mut(), attributes))
+/// Macros, so that the call is the test's.
+macro_rules! allocate_timer {
+    ($attributes:expr) => {
+        raw!(ExAllocateTimer(Some(callback), null_mut(), $attributes))
+    };
 }
 
-fn set(timer: *mut EX_TIMER, due: i64, period: i64) {
-    raw!(ExSetTimer(timer, due, period, null_mut()));
+macro_rules! set {
+    ($timer:expr, $due:expr, $period:expr) => {{
+        let timer = $timer;
+        raw!(ExSetTimer(timer, $due, $period, null_mut()))
+    }};
 }
 
 #[test]
 fn ex_timer_freed_as_pool() {
     let expected = expected!(ex_timer_freed_as_pool, 0xc7, [Some(0)], "ExFreePool", 0);
     misuse(&expected, || {
-        let timer = allocate_timer(EX_TIMER_HIGH_RESOLUTION);
+        let timer = allocate_timer!(EX_TIMER_HIGH_RESOLUTION);
         raw!(ExFreePool(timer.cast()));
     });
 }
@@ -36,7 +42,7 @@ fn ex_timer_freed_as_pool() {
 fn ex_timer_deleted_twice() {
     let expected = expected!(ex_timer_deleted_twice, 0xc4, [Some(0x1002)], "ExDeleteTimer", 0);
     misuse(&expected, || {
-        let timer = allocate_timer(0);
+        let timer = allocate_timer!(0);
         raw!(ExDeleteTimer(timer, TRUE, TRUE, null_mut()));
         raw!(ExDeleteTimer(timer, TRUE, TRUE, null_mut()));
     });
@@ -46,8 +52,8 @@ fn ex_timer_deleted_twice() {
 fn ex_timer_deleted_again_while_its_deletion_is_under_way() {
     let expected = expected!(ex_timer_deleted_again_while_its_deletion_is_under_way, 0xc7, [Some(0)], "ExDeleteTimer", 0);
     misuse(&expected, || {
-        let timer = allocate_timer(0);
-        set(timer, -MS, 0);
+        let timer = allocate_timer!(0);
+        set!(timer, -MS, 0);
         raw!(ExDeleteTimer(timer, FALSE, FALSE, null_mut()));
         raw!(ExDeleteTimer(timer, TRUE, FALSE, null_mut()));
     });
@@ -57,9 +63,9 @@ fn ex_timer_deleted_again_while_its_deletion_is_under_way() {
 fn deleted_ex_timer_set() {
     let expected = expected!(deleted_ex_timer_set, 0xc4, [Some(0x1002)], "ExSetTimer", 0);
     misuse(&expected, || {
-        let timer = allocate_timer(0);
+        let timer = allocate_timer!(0);
         raw!(ExDeleteTimer(timer, TRUE, TRUE, null_mut()));
-        set(timer, -MS, 0);
+        set!(timer, -MS, 0);
     });
 }
 
@@ -67,9 +73,9 @@ fn deleted_ex_timer_set() {
 fn deleted_ex_timer_waited_on() {
     let expected = expected!(deleted_ex_timer_waited_on, 0xc4, [Some(0x1002)], "KeWaitForSingleObject", 0);
     misuse(&expected, || {
-        let timer = allocate_timer(0);
+        let timer = allocate_timer!(0);
         raw!(ExDeleteTimer(timer, TRUE, TRUE, null_mut()));
-        wait(timer.cast());
+        raw!(KeWaitForSingleObject(timer.cast(), Executive, KernelMode, FALSE, null()));
     });
 }
 
@@ -77,7 +83,7 @@ fn deleted_ex_timer_waited_on() {
 fn ex_timer_deleted_under_a_waiter() {
     let expected = expected!(ex_timer_deleted_under_a_waiter, 0xc4, [Some(0x100b)], "ExDeleteTimer", 0);
     misuse(&expected, || {
-        let timer = allocate_timer(0);
+        let timer = allocate_timer!(0);
         let _waiter = spawn(move || {
             wait(timer.cast());
         });
@@ -90,7 +96,7 @@ fn ex_timer_deleted_under_a_waiter() {
 fn ex_timer_waited_for_at_dispatch_level() {
     let expected = expected!(ex_timer_waited_for_at_dispatch_level, 0xa, [None, Some(2)], "ExDeleteTimer", 2);
     misuse(&expected, || {
-        let timer = allocate_timer(0);
+        let timer = allocate_timer!(0);
         raise(DISPATCH_LEVEL);
         raw!(ExDeleteTimer(timer, TRUE, TRUE, null_mut()));
     });
@@ -103,19 +109,19 @@ fn ex_timer_waited_for_in_its_callback() {
         CALLBACK.set(|timer| {
             raw!(ExDeleteTimer(timer, TRUE, TRUE, null_mut()));
         });
-        set(allocate_timer(0), -MS, 0);
+        set!(allocate_timer!(0), -MS, 0);
         sleep(SECOND);
     });
 }
 
 #[test]
 fn callback_waits() {
-    let expected = expected!(callback_waits, 0xb8, [], "KeDelayExecutionThread", 2);
+    let expected = expected!(callback_waits, 0xb8, [], "KeWaitForSingleObject", 2);
     misuse(&crate::Expected { in_dpc: true, ..expected }, || {
-        CALLBACK.set(|_| {
-            sleep(MS);
+        CALLBACK.set(|timer| {
+            raw!(KeWaitForSingleObject(timer.cast(), Executive, KernelMode, FALSE, null()));
         });
-        set(allocate_timer(0), -MS, 0);
+        set!(allocate_timer!(0), -MS, 0);
         sleep(SECOND);
     });
 }
@@ -132,7 +138,7 @@ fn ex_timer_with_attributes_that_exclude_each_other() {
             0
         );
         misuse(&expected, || {
-            allocate_timer(attributes);
+            allocate_timer!(attributes);
         });
     }
 }
@@ -141,7 +147,7 @@ fn ex_timer_with_attributes_that_exclude_each_other() {
 fn ex_timer_with_parameters_that_are_not_initialised() {
     let expected = expected!(ex_timer_with_parameters_that_are_not_initialised, 0xc4, [Some(0), Some(5)], "ExSetTimer", 0);
     misuse(&expected, || {
-        let timer = allocate_timer(0);
+        let timer = allocate_timer!(0);
         let mut parameters = EXT_SET_PARAMETERS { Version: 5, Reserved: 0, NoWakeTolerance: 0 };
         raw!(ExSetTimer(timer, -MS, 0, &mut parameters));
     });
@@ -150,13 +156,16 @@ fn ex_timer_with_parameters_that_are_not_initialised() {
 #[test]
 fn ex_timer_with_a_negative_period() {
     let expected = expected!(ex_timer_with_a_negative_period, 0xc4, [Some(0), Some(-1_i64 as u64)], "ExSetTimer", 0);
-    misuse(&expected, || set(allocate_timer(0), -MS, -1));
+    misuse(&expected, || {
+        set!(allocate_timer!(0), -MS, -1);
+    });
 }
 
 #[test]
 fn ktimer_routine_for_an_ex_timer() {
     let expected = expected!(ktimer_routine_for_an_ex_timer, 0xc4, [Some(0x1002)], "KeCancelTimer", 0);
     misuse(&expected, || {
-        raw!(KeCancelTimer(allocate_timer(0).cast()));
+        let timer = allocate_timer!(0);
+        raw!(KeCancelTimer(timer.cast()));
     });
 }
