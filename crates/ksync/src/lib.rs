@@ -38,7 +38,7 @@
 //! | [`event`], [`semaphore`] | threads that signal each other |
 //! | [`wait`] | waiting for one, any or all of several objects |
 //! | [`thread`] | system threads, and what a thread asks about itself |
-//! | [`dpc`], [`timer`] | code that runs at `DISPATCH_LEVEL`, now or later |
+//! | [`dpc`], [`timer`] | code that runs at `DISPATCH_LEVEL`, now, on a processor of one's choice, or later |
 //! | [`object`], [`handle`] | references to threads and processes, and handles |
 //! | [`irql`], [`region`] | raising the level, holding APCs back |
 //! | [`time`] | timeouts and clocks |
@@ -81,6 +81,7 @@ pub mod lazy;
 pub mod object;
 #[doc(hidden)]
 pub mod print;
+mod routine;
 pub mod semaphore;
 pub mod thread;
 pub mod time;

@@ -52,7 +52,6 @@ mod queued;
 mod reentrant;
 mod report;
 mod resource;
-mod routine;
 mod rundown;
 mod spin;
 mod spin_rw;

@@ -33,7 +33,7 @@ pub(crate) const fn ticks(interval: Duration) -> i64 {
 }
 
 /// Converts units of 100 ns to an interval.
-const fn interval(ticks: u64) -> Duration {
+pub(crate) const fn interval(ticks: u64) -> Duration {
     // CAST: the remainder of a division by 10 million, times 100, is below a billion.
     let nanoseconds = (ticks % TICKS_PER_SECOND * 100) as u32;
     Duration::new(ticks / TICKS_PER_SECOND, nanoseconds)

@@ -14,8 +14,10 @@
 //! Starting a timer that is armed cancels it first, and clears it.
 //!
 //! # Resolution
-//! The clock ticks every 15.6 ms or less, and an expiry comes with a tick. A period is a whole number of milliseconds: anything else is an error rather than another period, or
-//! none at all.
+//! The clock ticks every 15.6 ms or less, and an expiry of a [`Timer`] comes with a tick. A period is a whole number of milliseconds: anything else is an error rather than another
+//! period, or none at all. For what must be finer there is the [`HrTimer`], whose intervals and periods are in units of 100 ns. [`set_timer_resolution`] makes
+//! the ticks of the whole system shorter, at the cost of power; a [coalescable](PinnedTimer::start_coalescable) timer does the opposite, and gives the system
+//! leeway to serve several timers at once.
 //!
 //! # Who frees it
 //! Dropping a timer cancels it, and then waits at `PASSIVE_LEVEL` until its closure no longer runs. Elsewhere nothing can wait, so a DPC is sent to
@@ -23,6 +25,9 @@
 //! the driver's unload waits for it.
 
 mod block;
+mod delay;
+mod high_resolution;
+mod resolution;
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -44,7 +49,10 @@ use crate::time::{SystemTime, Timeout};
 use crate::wait::{Dispatchable, sealed};
 
 use block::Owner;
-pub(crate) use block::drain;
+
+pub use delay::delay_run;
+pub use high_resolution::{HrTimer, Resolution};
+pub use resolution::{TimerResolution, set_timer_resolution};
 
 /// What a wait does to a timer that satisfies it.
 #[doc(alias = "TIMER_TYPE")]
@@ -382,7 +390,39 @@ impl PinnedTimer {
     #[doc(alias = "KeSetTimerEx")]
     #[doc(alias = "KeSetTimer")]
     pub fn start(&self, due: Duration, period: Duration) -> Result<bool> {
-        self.set(Timeout::after(due), period)
+        self.set(Timeout::after(due), period, Duration::ZERO)
+    }
+
+    /// [`start`](Self::start) for a timer whose expiries may each come up to `tolerance` later, so that the system can serve several timers at once and rest longer in between.
+    ///
+    /// If the timer is started again just when it is about to expire, its closure may still run for the expiry before.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start), for the tolerance as for the period.
+    ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::time::InterruptTime;
+    /// use ksync::timer::{Timer, TimerKind};
+    /// use ksync::wait::Dispatchable;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let timer = Timer::waitable(TimerKind::Synchronization).unwrap();
+    /// let started = InterruptTime::now();
+    /// timer.start_coalescable(Duration::from_secs(1), Duration::ZERO, Duration::from_millis(100)).unwrap();
+    /// assert!(timer.wait().success());
+    /// assert!((1_000..=1_100).contains(&started.elapsed().as_millis()));
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`KeSetCoalescableTimer`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kesetcoalescabletimer). First Windows: 7.
+    #[doc(alias = "KeSetCoalescableTimer")]
+    pub fn start_coalescable(&self, due: Duration, period: Duration, tolerance: Duration) -> Result<bool> {
+        self.set(Timeout::after(due), period, tolerance)
     }
 
     /// Arms the timer: it expires at a date for the first time, and then after every `period`, or not again if that is zero. Tells whether it was armed.
@@ -412,19 +452,26 @@ impl PinnedTimer {
     /// Wraps [`KeSetTimerEx`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kesettimerex).
     #[doc(alias = "KeSetTimerEx")]
     pub fn start_at(&self, date: SystemTime, period: Duration) -> Result<bool> {
-        self.set(Timeout::at(date), period)
+        self.set(Timeout::at(date), period, Duration::ZERO)
     }
 
     /// Arms the timer.
-    fn set(&self, due: Timeout, period: Duration) -> Result<bool> {
+    fn set(&self, due: Timeout, period: Duration, tolerance: Duration) -> Result<bool> {
         irql::require_at_most(Irql::DISPATCH)?;
         let period = milliseconds(period)?;
+        let tolerance = milliseconds(tolerance)?;
         if !self.dpc.is_null() {
             Image::this().check_open()?;
         }
         self.started.store(true, Ordering::Relaxed);
         // Both ways to here have a time, so that this is never taken for "at once" by mistake.
         let due = due.to_raw().unwrap_or(-crate::time::FAR);
+        if tolerance != 0 {
+            // CAST: neither is negative.
+            let (period, tolerance) = (period as u32, tolerance as u32);
+            // SAFETY: as below.
+            return Ok(unsafe { sys::KeSetCoalescableTimer(self.as_raw(), due, period, tolerance, self.dpc) } != 0);
+        }
         // SAFETY: by the type's invariant the timer is initialised and in its place until it is dropped, which cancels it, and the DPC is null or lives longer. The level was
         // checked.
         Ok(unsafe { sys::KeSetTimerEx(self.as_raw(), due, period, self.dpc) } != 0)
@@ -459,6 +506,32 @@ impl PinnedTimer {
         irql::require_at_most(Irql::DISPATCH)?;
         // SAFETY: by the type's invariant the timer is initialised and in its place, and the level was checked.
         Ok(unsafe { sys::KeCancelTimer(self.as_raw()) } != 0)
+    }
+
+    /// [`cancel`](Self::cancel), by the name that goes with [`start`](Self::start).
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// Those of [`cancel`](Self::cancel).
+    ///
+    /// # Examples
+    /// ```
+    /// use core::time::Duration;
+    /// use ksync::timer::{Timer, TimerKind};
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let timer = Timer::waitable(TimerKind::Notification).unwrap();
+    /// timer.start(Duration::from_secs(1), Duration::from_secs(1)).unwrap();
+    /// assert_eq!(timer.stop(), Ok(true));
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`KeCancelTimer`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kecanceltimer).
+    #[doc(alias = "KeCancelTimer")]
+    pub fn stop(&self) -> Result<bool> {
+        self.cancel()
     }
 
     /// Tells whether the timer is signaled, which may have changed when the caller looks at the answer.
@@ -517,7 +590,17 @@ impl sealed::Sealed for PinnedTimer {
 // SAFETY: by the type's invariant the timer is initialised, and it stays in its place at least while it is borrowed. A wait on a timer asks nothing of the thread.
 unsafe impl Dispatchable for PinnedTimer {}
 
-/// NT's form of a period.
+/// Disarms all timers of an image that have a closure, and waits until no closure runs and all that are being freed are gone. Closures that wait for their delay are dropped.
+///
+/// # IRQL
+/// `PASSIVE_LEVEL`.
+pub(crate) fn drain(image: &'static Image) {
+    delay::drain(image);
+    block::drain(image);
+    high_resolution::drain(image);
+}
+
+/// NT's form of a number of milliseconds.
 ///
 /// # Errors
 /// [`NtError::INVALID_PARAMETER`] if it is not a whole number of milliseconds from 0 to [`i32::MAX`].

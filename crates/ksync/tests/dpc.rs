@@ -12,6 +12,16 @@ use ksync::thread::{self, this_thread};
 use ksync::wait::Dispatchable;
 use std::sync::{Arc, Mutex};
 
+/// Many seeds on 1, 2, 4 and 64 processors.
+fn on_machines(code: impl Fn() -> Result) {
+    for (processors, seeds) in [(1, 10), (2, 40), (4, 20), (64, 3)] {
+        for seed in 0..seeds {
+            Machine::new().processors(processors).seed(seed).run(|| code().unwrap()).expect_clean();
+        }
+    }
+}
+
+/// Many seeds on 3 processors, for what names them.
 fn on_seeds(code: impl Fn() -> Result) {
     for seed in 0..50 {
         Machine::new().processors(3).seed(seed).run(|| code().unwrap()).expect_clean();
@@ -46,7 +56,7 @@ impl Drop for Owned {
 
 #[test]
 fn ksync_1_a_dpc_runs_again_and_its_closure_is_dropped_once() {
-    on_seeds(|| {
+    on_machines(|| {
         let (owned, runs, drops) = Owned::new();
         let dpc = Dpc::new(move || owned.run())?;
         for run in 1..=5 {
@@ -58,7 +68,7 @@ fn ksync_1_a_dpc_runs_again_and_its_closure_is_dropped_once() {
         assert_eq!(drops.load(Ordering::Relaxed), 1);
         Ok(())
     });
-    on_seeds(|| {
+    on_machines(|| {
         let (owned, runs, drops) = Owned::new();
         let dpc = ThreadedDpc::new(move || owned.run())?;
         for run in 1..=5 {
@@ -74,7 +84,7 @@ fn ksync_1_a_dpc_runs_again_and_its_closure_is_dropped_once() {
 
 #[test]
 fn ksync_47_a_dpc_that_never_ran_drops_its_closure() {
-    on_seeds(|| {
+    on_machines(|| {
         let (owned, runs, drops) = Owned::new();
         drop(Dpc::new(move || owned.run())?);
         assert_eq!((runs.load(Ordering::Relaxed), drops.load(Ordering::Relaxed)), (0, 1));
@@ -84,7 +94,7 @@ fn ksync_47_a_dpc_that_never_ran_drops_its_closure() {
 
 #[test]
 fn ksync_13_a_queued_dpc_is_removed_when_it_is_dropped() {
-    on_seeds(|| {
+    on_machines(|| {
         let (owned, runs, drops) = Owned::new();
         let dpc = Dpc::new(move || owned.run())?;
         irql::with_raised(Irql::DISPATCH, || {
@@ -127,7 +137,7 @@ fn a_dpc_on_another_processor_may_run_while_it_is_dropped() {
 
 #[test]
 fn a_dpc_may_drop_its_own_handle() {
-    on_seeds(|| {
+    on_machines(|| {
         let (owned, runs, drops) = Owned::new();
         let slot: Arc<Mutex<Option<Dpc>>> = Arc::default();
         let own = Arc::downgrade(&slot);
@@ -148,7 +158,7 @@ fn a_dpc_may_drop_its_own_handle() {
 
 #[test]
 fn a_threaded_dpc_may_drop_its_own_handle() {
-    on_seeds(|| {
+    on_machines(|| {
         let (owned, runs, drops) = Owned::new();
         let slot: Arc<Mutex<Option<ThreadedDpc>>> = Arc::default();
         let done = Arc::new(Event::new(EventProperty::Notification, false)?);
@@ -172,7 +182,7 @@ fn a_threaded_dpc_may_drop_its_own_handle() {
 
 #[test]
 fn rule_41_a_queued_dpc_is_not_queued_again() {
-    on_seeds(|| {
+    on_machines(|| {
         let (owned, runs, _) = Owned::new();
         let dpc = Dpc::new(move || owned.run())?;
         irql::with_raised(Irql::DISPATCH, || {
@@ -190,7 +200,7 @@ fn rule_41_a_queued_dpc_is_not_queued_again() {
 
 #[test]
 fn rule_42_a_dpc_can_queue_itself_from_its_closure() {
-    on_seeds(|| {
+    on_machines(|| {
         let slot: Arc<Mutex<Option<Arc<Dpc>>>> = Arc::default();
         let left = AtomicU32::new(3);
         let own = Arc::downgrade(&slot);
@@ -300,7 +310,7 @@ fn ksync_55_every_group_is_reached() {
 
 #[test]
 fn rule_41_the_first_arguments_stay() {
-    on_seeds(|| {
+    on_machines(|| {
         let seen: Arc<Mutex<Vec<(usize, usize)>>> = Arc::default();
         let log = Arc::clone(&seen);
         let dpc = Dpc::new_with_arguments(move |first, second| log.lock().unwrap().push((first, second)))?;
@@ -404,7 +414,7 @@ fn ksync_56_no_memory_is_an_error() {
 
 #[test]
 fn threads_queue_one_dpc_at_once() {
-    on_seeds(|| {
+    on_machines(|| {
         let (owned, runs, drops) = Owned::new();
         let dpc = Dpc::new(move || owned.run())?;
         let queued = thread::scope(|scope| {

@@ -15,6 +15,16 @@ use std::sync::{Arc, Mutex};
 
 const MS: Duration = Duration::from_millis(1);
 
+/// Many seeds on 1, 2, 4 and 64 processors.
+fn on_machines(code: impl Fn() -> Result) {
+    for (processors, seeds) in [(1, 10), (2, 40), (4, 20), (64, 3)] {
+        for seed in 0..seeds {
+            Machine::new().processors(processors).seed(seed).run(|| code().unwrap()).expect_clean();
+        }
+    }
+}
+
+/// Many seeds on 3 processors, for what names them.
 fn on_seeds(code: impl Fn() -> Result) {
     for seed in 0..50 {
         Machine::new().processors(3).seed(seed).run(|| code().unwrap()).expect_clean();
@@ -44,7 +54,7 @@ fn counting() -> (impl Fn() + Send + Sync + 'static, Arc<AtomicU32>, Arc<AtomicU
 #[test]
 fn ksync_2_a_periodic_timer_runs_its_closure_each_time() {
     for threaded in [false, true] {
-        on_seeds(|| {
+        on_machines(|| {
             let (closure, runs, drops) = counting();
             let timer = Arc::new(Timer::new(closure, threaded)?);
             timer.start(Duration::ZERO, Duration::from_secs(5))?;
@@ -64,7 +74,7 @@ fn ksync_2_a_periodic_timer_runs_its_closure_each_time() {
 fn ksync_13_an_armed_timer_is_cancelled_when_it_is_dropped_at_any_level() {
     for level in [Irql::PASSIVE, Irql::APC, Irql::DISPATCH] {
         for threaded in [false, true] {
-            on_seeds(|| {
+            on_machines(|| {
                 let (closure, runs, drops) = counting();
                 let timer = Timer::new(closure, threaded)?;
                 timer.start(10 * MS, MS)?;
@@ -125,7 +135,7 @@ fn a_timer_is_dropped_while_its_closure_runs_on_another_processor() {
 
 #[test]
 fn a_timer_dropped_at_dispatch_level_is_freed_without_a_drain() {
-    on_seeds(|| {
+    on_machines(|| {
         let (closure, _, drops) = counting();
         let timer = Timer::new(closure, false)?;
         timer.start(Duration::ZERO, MS)?;
@@ -154,7 +164,7 @@ fn a_timer_that_can_be_freed_neither_now_nor_later_is_leaked_and_reported() {
 #[test]
 fn a_timer_may_drop_its_own_handle() {
     for threaded in [false, true] {
-        on_seeds(|| {
+        on_machines(|| {
             let slot: Arc<Mutex<Option<Timer>>> = Arc::default();
             let (closure, runs, drops) = counting();
             let own = Arc::downgrade(&slot);
@@ -204,7 +214,7 @@ fn forgotten_timers_are_disarmed_by_a_drain() {
 
 #[test]
 fn ksync_39_periods_and_due_times_neither_wrap_nor_vanish() {
-    on_seeds(|| {
+    on_machines(|| {
         let timer = Timer::waitable(TimerKind::Notification)?;
         for wrong in [
             Duration::from_nanos(1),
@@ -231,7 +241,7 @@ fn ksync_39_periods_and_due_times_neither_wrap_nor_vanish() {
 
 #[test]
 fn rule_53_kinds() {
-    on_seeds(|| {
+    on_machines(|| {
         let notification = Timer::waitable(TimerKind::Notification)?;
         notification.start(MS, Duration::ZERO)?;
         assert!(notification.wait().success());
@@ -246,7 +256,7 @@ fn rule_53_kinds() {
 
 #[test]
 fn rule_50_starting_cancels_and_clears() {
-    on_seeds(|| {
+    on_machines(|| {
         let (closure, runs, _) = counting();
         let timer = Timer::with_kind(TimerKind::Notification, closure, false)?;
         assert!(!timer.start(MS, Duration::ZERO)?);
@@ -264,7 +274,7 @@ fn rule_50_starting_cancels_and_clears() {
 
 #[test]
 fn rule_15_dates_move_with_the_system_time() {
-    on_seeds(|| {
+    on_machines(|| {
         let hour = Duration::from_secs(3600);
         let timer = Timer::waitable(TimerKind::Notification)?;
         timer.start_at(SystemTime::now().saturating_add(hour), Duration::ZERO)?;
@@ -279,7 +289,7 @@ fn rule_15_dates_move_with_the_system_time() {
 
 #[test]
 fn in_place_timers_are_cancelled_when_they_go() {
-    on_seeds(|| {
+    on_machines(|| {
         {
             stack_try_pin_init!(let timer = PinnedTimer::pin_init(TimerKind::Synchronization));
             let timer = timer?.into_ref().get_ref();
@@ -295,7 +305,7 @@ fn in_place_timers_are_cancelled_when_they_go() {
 
 #[test]
 fn levels_are_checked() {
-    on_seeds(|| {
+    on_machines(|| {
         let timer = Timer::new(|| (), false)?;
         // SAFETY: the level is restored below, and in between only operations run that check it.
         let old = unsafe { ksync::sys::KfRaiseIrql(5) };
@@ -320,7 +330,7 @@ fn levels_are_checked() {
 
 #[test]
 fn ksync_50_a_timer_is_shared_by_threads() {
-    on_seeds(|| {
+    on_machines(|| {
         let timer = Timer::waitable(TimerKind::Synchronization)?;
         let expiries = thread::scope(|scope| {
             let waiters: Vec<_> =

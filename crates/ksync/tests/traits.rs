@@ -12,7 +12,7 @@ use ksync::object::{ProcessObject, ThreadObject};
 use ksync::semaphore::{PinnedSemaphore, Semaphore};
 use ksync::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle, SpawnError};
 use ksync::time::{InterruptTime, SystemTime, Timeout};
-use ksync::timer::{PinnedTimer, Timer, TimerKind};
+use ksync::timer::{HrTimer, PinnedTimer, Resolution, Timer, TimerKind, TimerResolution};
 use ksync::wait::{Dispatchable, WaitOptions, WaitResult};
 use static_assertions::{assert_impl_all, assert_not_impl_any, assert_obj_safe};
 use std::rc::Rc;
@@ -21,6 +21,7 @@ use std::rc::Rc;
 assert_impl_all!(Event: Send, Sync, Unpin, Dispatchable);
 assert_impl_all!(Semaphore: Send, Sync, Unpin, Dispatchable);
 assert_impl_all!(Timer: Send, Sync, Unpin, Dispatchable);
+assert_impl_all!(HrTimer: Send, Sync, Unpin, Dispatchable);
 assert_impl_all!(Dpc: Send, Sync, Unpin);
 assert_impl_all!(ThreadedDpc: Send, Sync, Unpin);
 assert_impl_all!(ThreadObject: Send, Sync, Unpin, Clone, Eq, Dispatchable);
@@ -32,6 +33,11 @@ assert_not_impl_any!(ObjectHandle: Clone, Copy);
 assert_not_impl_any!(Event: Clone);
 assert_not_impl_any!(Dpc: Clone);
 assert_not_impl_any!(Timer: Clone);
+assert_not_impl_any!(HrTimer: Clone);
+
+// A resolution is the system's, and is taken back once.
+assert_impl_all!(TimerResolution: Send, Sync);
+assert_not_impl_any!(TimerResolution: Clone);
 
 // Objects in place do not move once they are pinned.
 assert_impl_all!(PinnedEvent: Send, Sync, Dispatchable);
@@ -70,6 +76,7 @@ assert_impl_all!(WaitOptions: Send, Sync, Copy, Default);
 assert_impl_all!(WaitResult: Send, Sync, Copy);
 assert_impl_all!(EventProperty: Send, Sync, Copy);
 assert_impl_all!(TimerKind: Send, Sync, Copy);
+assert_impl_all!(Resolution: Send, Sync, Copy);
 assert_impl_all!(Importance: Send, Sync, Copy);
 assert_impl_all!(Processor: Send, Sync, Copy, Ord);
 assert_impl_all!(Builder: Send, Sync, Copy);

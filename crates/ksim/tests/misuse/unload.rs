@@ -69,6 +69,29 @@ fn driver_with_an_armed_timer() {
     assert_eq!(stop.parameters[0], 0);
 }
 
+unsafe extern "system-unwind" fn callback(_timer: *mut EX_TIMER, _context: PVOID) {}
+
+#[test]
+fn driver_with_a_pending_ex_timer() {
+    let stop = crash_at_unload(0xc7, || {
+        let timer = raw!(ExAllocateTimer(Some(callback), null_mut(), EX_TIMER_HIGH_RESOLUTION));
+        raw!(ExSetTimer(timer, -SECOND, SECOND, null_mut()));
+    });
+    assert_eq!(stop.parameters[0], 0);
+    assert!(stop.meaning.contains("EX_TIMER"), "{stop}");
+}
+
+#[test]
+fn driver_that_leaves_an_ex_timer() {
+    let stop = crash_at_unload(0xc4, || {
+        let timer = raw!(ExAllocateTimer(None, null_mut(), 0));
+        raw!(ExSetTimer(timer, -SECOND, 0, null_mut()));
+        raw!(ExCancelTimer(timer, null_mut()));
+    });
+    assert_eq!((stop.parameters[0], stop.parameters[2]), (0x62, 1));
+    assert!(stop.meaning.contains("ExTm"), "{stop}");
+}
+
 #[test]
 fn driver_with_a_queued_dpc() {
     let outcome = {

@@ -19,6 +19,10 @@ pub(crate) struct Image {
     pub(crate) threads: List,
     /// The timers, those being freed included.
     pub(crate) timers: List,
+    /// The system's timers with a closure of ours, those being freed included.
+    pub(crate) hr_timers: List,
+    /// The closures that run once after a delay.
+    pub(crate) delayed: List,
     /// The routines of threaded DPCs that run, by their thread.
     pub(crate) threaded: List,
     /// No DPC is queued and no timer set any more: the image is about to go.
@@ -33,6 +37,8 @@ static IMAGE: sys::ImageLocal<Image> = unsafe {
     sys::ImageLocal::new(Image {
         threads: List::new(),
         timers: List::new(),
+        hr_timers: List::new(),
+        delayed: List::new(),
         threaded: List::new(),
         closing: AtomicBool::new(false),
         state: AtomicPtr::new(core::ptr::null_mut()),
@@ -104,7 +110,7 @@ impl Running {
 /// unload routine, and where its entry fails.
 ///
 /// In this order: it waits for all threads that [`thread::spawn`](crate::thread::spawn) started, detached and forgotten ones included; refuses DPCs and timers from then on; cancels all
-/// timers; waits until the DPCs that are queued or running are done; and waits for the threads that those started meanwhile. Then it admits DPCs and timers again, for the case that the image stays.
+/// timers, and drops what [`delay_run`](crate::timer::delay_run) still delays; waits until the DPCs that are queued or running are done; and waits for the threads that those started meanwhile. Then it admits DPCs and timers again, for the case that the image stays.
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`.

@@ -21,9 +21,9 @@ use super::guard::{LockedGuard, SharedGuard};
 use super::locked::{Locked, PinnedLocked};
 use super::placement::Inline;
 use super::report;
-use super::routine::Routine;
 use crate::error::{NtError, Result};
 use crate::irql::{self, Irql};
+use crate::routine::Routine;
 
 /// Data under a push lock.
 ///

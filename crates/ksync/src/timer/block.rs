@@ -349,7 +349,7 @@ unsafe extern "system-unwind" fn reap_routine(
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`.
-pub(crate) fn drain(image: &'static Image) {
+pub(super) fn drain(image: &'static Image) {
     loop {
         let mut dying = false;
         if let Some(timers) = image.timers.lock() {

@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use ksync_sys as sys;
 
+use crate::error::{NtError, Result};
 use crate::irql::{self, Irql};
 
 /// Nobody asked yet.
@@ -20,7 +21,7 @@ const ABSENT: usize = 1;
 const CAPACITY: usize = 40;
 
 /// A routine of the kernel's that may not be there. `F` is its function pointer type.
-pub(super) struct Routine<F> {
+pub(crate) struct Routine<F> {
     name: &'static str,
     /// The address, or one of the two above.
     found: sys::ImageLocal<AtomicUsize>,
@@ -32,7 +33,7 @@ impl<F: Copy> Routine<F> {
     ///
     /// # Safety
     /// The exported routine of this name has the type `F`, which is a function pointer.
-    pub(super) const unsafe fn new(name: &'static str) -> Self {
+    pub(crate) const unsafe fn new(name: &'static str) -> Self {
         assert!(size_of::<F>() == size_of::<usize>() && name.len() <= CAPACITY);
         // SAFETY: the value is an integer that owns nothing and that may be used from everywhere.
         let found = unsafe { sys::ImageLocal::new(AtomicUsize::new(UNASKED)) };
@@ -40,7 +41,7 @@ impl<F: Copy> Routine<F> {
     }
 
     /// The routine, if the running system has it and it was found at `PASSIVE_LEVEL`, now or before.
-    pub(super) fn get(&'static self) -> Option<F> {
+    pub(crate) fn get(&'static self) -> Option<F> {
         // SAFETY: the variable is there as long as the image whose code this is.
         let found = unsafe { &*self.found.get() };
         let mut address = found.load(Ordering::Relaxed);
@@ -57,6 +58,23 @@ impl<F: Copy> Routine<F> {
         let routine = ptr::with_exposed_provenance::<()>(address);
         // SAFETY: the constructor's caller vouches that the routine of this name is an `F`, which has a pointer's size. Exports are not unmapped.
         Some(unsafe { mem::transmute_copy::<*const (), F>(&routine) })
+    }
+}
+
+impl<F: Copy> Routine<F> {
+    /// [`get`](Self::get), or why there is none.
+    ///
+    /// # Errors
+    /// - [`NtError::NOT_SUPPORTED`] if the system does not export it.
+    /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`, if nobody asked at `PASSIVE_LEVEL` before.
+    pub(crate) fn require(&'static self) -> Result<F> {
+        if let Some(routine) = self.get() {
+            return Ok(routine);
+        }
+        // SAFETY: as in `get`.
+        let found = unsafe { &*self.found.get() };
+        let asked = found.load(Ordering::Relaxed) != UNASKED;
+        Err(if asked { NtError::NOT_SUPPORTED } else { NtError::IRQL_TOO_HIGH })
     }
 }
 
