@@ -69,7 +69,7 @@ impl Kernel {
             timer.apc.NormalContext = (&raw mut *timer).cast();
             self.timer_apcs.of.insert(id, timer);
         }
-        self.set_timer(id, due, period, std::ptr::null_mut()).map(drop)
+        self.set_timer(id, due, period, 0, std::ptr::null_mut()).map(drop)
     }
 
     /// Cancels a timer by its handle.
