@@ -36,9 +36,9 @@ impl Frames {
             backtrace::resolve(address as *mut c_void, |symbol| {
                 let Some(name) = symbol.name() else { return };
                 let function = format!("{name:#}");
+                let file = symbol.filename().map(|path| path.display().to_string());
                 over |= function.contains("corosensei");
-                if !over && !is_internal(&function) {
-                    let file = symbol.filename().map(|path| path.display().to_string());
+                if !over && !is_internal(&function) && !file.as_deref().is_some_and(is_internal_file) {
                     sites.push(CallSite { function, file, line: symbol.lineno() });
                 }
             });
@@ -50,11 +50,29 @@ impl Frames {
     }
 }
 
-/// True for a function that is not a driver's: the hosted kernel's, or the language's.
+/// True for a function that is not a driver's: the hosted kernel's, an inline of NT's headers, or the language's.
 fn is_internal(function: &str) -> bool {
-    const PREFIXES: [&str; 10] =
-        ["ksim::", "<ksim::", "backtrace::", "core::", "<core::", "std::", "<std::", "alloc::", "<alloc::", "__rust"];
+    const PREFIXES: [&str; 11] = [
+        "ksim::",
+        "<ksim::",
+        "ksync_sys::",
+        "backtrace::",
+        "core::",
+        "<core::",
+        "std::",
+        "<std::",
+        "alloc::",
+        "<alloc::",
+        "__rust",
+    ];
     PREFIXES.iter().any(|prefix| function.starts_with(prefix)) || crate::exports::is_export(function)
+}
+
+/// The same by its source file: of a function that was inlined, line tables give the name without its modules.
+fn is_internal_file(file: &str) -> bool {
+    // This file's path, as the compiler was given it.
+    let own = file!().strip_suffix("report/sites.rs").unwrap_or(file!());
+    file.contains(own) || file.contains("/rustc/") || file.contains("/backtrace-")
 }
 
 /// The places of a run, each once.
