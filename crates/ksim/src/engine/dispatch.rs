@@ -4,6 +4,7 @@ use super::kernel::{Executing, Kernel};
 use super::processor::Cpu;
 use super::thread::{LOW_REALTIME_PRIORITY, State, Tid};
 use crate::irql::DISPATCH_LEVEL;
+use crate::report::trace::Operation;
 use std::collections::VecDeque;
 
 /// One queue for each of the 32 priorities.
@@ -163,6 +164,7 @@ impl Kernel {
         std::mem::swap(&mut processor.raises, &mut thread.raises);
         self.update_runnable(cpu);
         self.attention = true;
+        self.note_dispatch(Operation::DispatchThread, cpu, tid, u64::from(tid));
     }
 
     /// Takes the current thread off a processor and remembers its level.
@@ -174,6 +176,12 @@ impl Kernel {
         processor.set_thread_irql(0);
         std::mem::swap(&mut processor.raises, &mut thread.raises);
         self.attention = true;
+        let why = match thread.state {
+            State::Running | State::Ready => 0,
+            State::Waiting => 1,
+            State::Terminated => 2,
+        };
+        self.note_dispatch(Operation::LeaveThread, cpu, tid, why);
         Some(tid)
     }
 

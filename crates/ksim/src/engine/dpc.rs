@@ -43,6 +43,8 @@ pub(crate) struct DpcCounters {
 pub(crate) struct RunningDpc {
     pub(crate) routine: PKDEFERRED_ROUTINE,
     pub(crate) dpc: *mut KDPC,
+    /// Its number in the trace.
+    pub(crate) number: u32,
     pub(crate) context: *mut c_void,
     pub(crate) arguments: [*mut c_void; 2],
     /// The disable counters of the interrupted thread before the routine, and that thread.
@@ -238,6 +240,7 @@ impl Kernel {
         let dpc = RunningDpc {
             routine: value.DeferredRoutine,
             dpc: memory,
+            number,
             context: value.DeferredContext,
             arguments: [value.SystemArgument1, value.SystemArgument2],
             counters: None,
@@ -337,6 +340,7 @@ impl Kernel {
                 processor.running_driver = None;
             }
         }
+        self.note(Operation::EndDpc, dpc.number, 0);
         self.wake_flushers();
         Ok(())
     }
@@ -349,6 +353,8 @@ impl Kernel {
         processor.dispatch_time = 0;
         processor.dpc_requested = false;
         processor.irql = processor.interrupted_irql;
+        let irql = processor.irql;
+        self.trace.level_changed(cpu, irql);
         self.update_runnable(cpu);
         self.level_lowered()
     }

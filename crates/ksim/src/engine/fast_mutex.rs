@@ -215,6 +215,12 @@ impl Kernel {
         }
     }
 
+    /// The fast mutex that an event belongs to.
+    pub(crate) fn fast_mutex_of_event(&mut self, event: ObjId) -> Option<ObjId> {
+        let address = self.objects[event].address.wrapping_sub(std::mem::offset_of!(FAST_MUTEX, Event));
+        self.objects.find(address).filter(|&id| matches!(self.objects[id].kind, Kind::FastMutex(_)))
+    }
+
     /// The owner of the fast mutex that an event belongs to, for the wait graph.
     pub(crate) fn owner_of_event(&self, event: ObjId) -> Option<Tid> {
         let address = self.objects[event].address.wrapping_sub(std::mem::offset_of!(FAST_MUTEX, Event));

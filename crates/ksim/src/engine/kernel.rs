@@ -195,18 +195,61 @@ impl Kernel {
     /// Records an operation on an object in the trace.
     #[inline]
     pub(crate) fn record(&mut self, operation: Operation, object: u32, argument: u64) {
+        let place = self.place();
+        self.enter(place, operation, object, argument);
+    }
+
+    /// Records what follows from an operation: it does not count as one.
+    #[inline]
+    pub(crate) fn note(&mut self, operation: Operation, object: u32, argument: u64) {
+        if self.trace.is_enabled() {
+            let place = self.place();
+            self.trace.note(place, operation, object, argument);
+        }
+    }
+
+    /// Records what the dispatcher does to a thread on a processor.
+    #[inline]
+    pub(crate) fn note_dispatch(&mut self, operation: Operation, cpu: Cpu, tid: Tid, argument: u64) {
+        if self.trace.is_enabled() {
+            let place = Place { cpu, irql: self.processors[cpu as usize].irql, ..self.place() };
+            let number = self.thread_number(tid);
+            self.trace.note(place, operation, number, argument);
+        }
+    }
+
+    /// Records an operation of a thread that need not be the one that acts: what it waited for is handed to it.
+    #[inline]
+    pub(crate) fn record_for(&mut self, tid: Tid, operation: Operation, object: u32, argument: u64) {
+        let mut place = self.place();
+        if self.executing != Executing::Thread(tid) {
+            let thread = &self.threads[tid as usize];
+            let site = if self.config.sites { thread.site } else { None };
+            place = Place { thread: tid, cpu: thread.last_cpu, irql: thread.irql, site, ..place };
+        }
+        self.enter(place, operation, object, argument);
+    }
+
+    /// Where what acts is.
+    #[inline]
+    pub(crate) fn place(&self) -> Place {
         let thread = match self.executing {
             Executing::Thread(tid) => tid,
             Executing::Dpcs => Trace::DPC,
             Executing::Machine => Trace::MACHINE,
         };
         let site = if self.config.sites { self.site() } else { None };
-        let place = Place { time: self.clock.interrupt_time(), cpu: self.cpu, irql: self.irql(), thread, site };
+        Place { time: self.clock.interrupt_time(), cpu: self.cpu, irql: self.irql(), thread, site }
+    }
+
+    /// Enters an event into the trace, and remembers where what it acquires was acquired.
+    #[inline]
+    pub(crate) fn enter(&mut self, place: Place, operation: Operation, object: u32, argument: u64) {
         self.trace.push(place, operation, object, argument);
-        if let Some(site) = site
+        if let Some(site) = place.site
             && operation.acquires()
         {
-            self.acquired.insert((thread, object), site);
+            self.acquired.insert((place.thread, object), site);
         }
     }
 

@@ -72,7 +72,7 @@ impl Kernel {
                 ));
             }
             object.set_signal_state(state - 1);
-            self.record(Operation::AcquireMutex, number, (state - 1) as u32 as u64);
+            self.record_for(tid, Operation::AcquireMutex, number, (state - 1) as u32 as u64);
             return Ok(false);
         }
         mutant.owner = Some(tid);
@@ -90,7 +90,7 @@ impl Kernel {
         if abandoned {
             self.write_abandoned(id, false);
         }
-        self.record(Operation::AcquireMutex, number, u64::from(abandoned));
+        self.record_for(tid, Operation::AcquireMutex, number, u64::from(abandoned));
         Ok(abandoned)
     }
 
@@ -143,7 +143,8 @@ impl Kernel {
 
     /// KeReleaseMutant with Abandoned: the mutex is free, however often it was acquired, and its next owner learns of it.
     pub(crate) fn abandon_mutant(&mut self, id: ObjId, increment: i32) -> Check<i32> {
-        let previous = self.objects[id].signal_state();
+        let (previous, number) = (self.objects[id].signal_state(), self.objects[id].number);
+        self.record(Operation::ReleaseMutex, number, previous as u32 as u64);
         if let Kind::Mutant(mutant) = &mut self.objects[id].kind {
             mutant.abandoned = true;
         }

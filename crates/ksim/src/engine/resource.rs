@@ -111,6 +111,15 @@ impl Kernel {
         self.current_thread().map_or(0, |tid| self.threads[tid as usize].address())
     }
 
+    /// The thread that an owner is, for the trace. None for an owner pointer.
+    fn thread_of_key(&self, key: usize) -> Option<Tid> {
+        let current = self.current_thread().filter(|&tid| self.threads[tid as usize].address() == key);
+        if current.is_some() || !self.trace.is_enabled() {
+            return current;
+        }
+        self.threads.iter().position(|thread| thread.address() == key).map(|index| index as Tid)
+    }
+
     /// Registers a resource.
     ///
     /// # Safety
@@ -284,10 +293,12 @@ impl Kernel {
             self.note_resource(id, key, false);
         }
         self.write_resource(id);
-        self.record(Operation::ReleaseResource, number, 0);
+        let owner = self.thread_of_key(key);
+        self.record(Operation::ReleaseResource, number, owner.map_or(u64::MAX, u64::from));
+        let how = if self.resource_state(id).exclusive { Acquire::Exclusive } else { Acquire::Shared };
         for tid in granted {
             self.threads[tid as usize].resources.push(id);
-            self.record(Operation::AcquireResource, number, u64::from(tid));
+            self.record_for(tid, Operation::AcquireResource, number, how as u64);
             self.unpark(tid, id);
         }
         Ok(())
@@ -311,8 +322,11 @@ impl Kernel {
             state.grant(false, waiting.key);
         }
         self.write_resource(id);
+        let number = self.objects[id].number;
+        self.record(Operation::ConvertResource, number, 0);
         for waiting in admitted {
             self.threads[waiting.thread as usize].resources.push(id);
+            self.record_for(waiting.thread, Operation::AcquireResource, number, Acquire::Shared as u64);
             self.unpark(waiting.thread, id);
         }
         Ok(())

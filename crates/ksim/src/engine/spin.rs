@@ -9,7 +9,7 @@ use super::processor::Cpu;
 use super::thread::Tid;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
-use crate::report::trace::Operation;
+use crate::report::trace::{Operation, Place, Trace};
 use ksync_sys::KSPIN_LOCK;
 use std::collections::VecDeque;
 
@@ -150,6 +150,8 @@ impl Kernel {
                 let cpu = self.cpu;
                 self.update_runnable(cpu);
                 self.attention = true;
+                let number = self.objects[id].number;
+                self.note(Operation::SpinOnLock, number, 0);
                 Ok(Attempt::Turning)
             }
         }
@@ -173,7 +175,15 @@ impl Kernel {
         self.write_spin_word(id, 1);
         self.spin_locks_of(owner).push(id);
         let number = self.objects[id].number;
-        self.record(Operation::AcquireSpinLock, number, u64::from(owner.handle != 0));
+        let mut place = self.place();
+        if owner.cpu != self.cpu {
+            // A queued lock is handed to a processor that turns.
+            let processor = &self.processors[owner.cpu as usize];
+            let site = owner.thread.map_or(processor.dpc_site, |tid| self.threads[tid as usize].site);
+            let site = site.filter(|_| self.config.sites);
+            place = Place { cpu: owner.cpu, irql: processor.irql, thread: owner.thread.unwrap_or(Trace::DPC), site, ..place };
+        }
+        self.enter(place, Operation::AcquireSpinLock, number, u64::from(owner.handle != 0));
     }
 
     #[cold]
@@ -283,13 +293,22 @@ impl Kernel {
         self.update_runnable(cpu);
     }
 
+    /// Sets the level of the acting processor, and nothing else.
+    #[inline]
+    pub(crate) fn change_level(&mut self, irql: u8) {
+        let cpu = self.cpu;
+        self.processors[cpu as usize].irql = irql;
+        self.trace.level_changed(cpu, irql);
+    }
+
     /// Sets the level of the acting processor, and lets happen what a lower one no longer holds back.
     #[inline]
     pub(crate) fn set_irql(&mut self, irql: u8) -> Check<()> {
         let processor = self.processor();
         let old = std::mem::replace(&mut processor.irql, irql);
+        let cpu = self.cpu;
+        self.trace.level_changed(cpu, irql);
         if irql < old {
-            let cpu = self.cpu;
             if old >= DISPATCH_LEVEL {
                 let processor = &mut self.processors[cpu as usize];
                 if irql < DISPATCH_LEVEL {

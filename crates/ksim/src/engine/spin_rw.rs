@@ -117,6 +117,7 @@ impl Kernel {
         let cpu = self.cpu;
         self.update_runnable(cpu);
         self.attention = true;
+        self.note(Operation::SpinOnLock, number, 0);
         Ok(Some(Attempt::Turning))
     }
 

@@ -178,7 +178,7 @@ impl Kernel {
         };
         self.threads.push(Box::new(thread));
         self.live_threads += 1;
-        self.record(Operation::CreateThread, self.objects[object].number, 0);
+        self.record(Operation::CreateThread, self.objects[object].number, u64::from(tid));
         self.order_published(object);
         self.order_learned(object, tid);
         tid

@@ -139,6 +139,7 @@ impl Kernel {
         thread.wait.expiry = expiry;
         thread.wait.status = STATUS_SUCCESS;
         thread.state = State::Waiting;
+        self.note_block(tid);
         self.enqueue_waits(tid);
         if self.threads[tid as usize].queue.is_some() {
             self.deactivate_queue_thread(tid)?;
@@ -159,11 +160,25 @@ impl Kernel {
         thread.wait.status = STATUS_SUCCESS;
         thread.wait.request = WaitRequest { reason, ..Wait::default().request };
         thread.state = State::Waiting;
-        if thread.queue.is_some() {
+        self.note_block(tid);
+        if self.threads[tid as usize].queue.is_some() {
             self.deactivate_queue_thread(tid)?;
         }
         self.leave_processor();
         Ok(())
+    }
+
+    /// Records that a thread blocks, and on what: for a fast mutex that is the mutex, not the event in it.
+    fn note_block(&mut self, tid: Tid) {
+        if !self.trace.is_enabled() {
+            return;
+        }
+        let wait = &self.threads[tid as usize].wait;
+        let count = wait.objects.len().max(usize::from(wait.parked_on.is_some_and(|id| id != SYSTEM))) as u64;
+        let first = wait.parked_on.filter(|&id| id != SYSTEM).or(wait.objects.first().copied());
+        let mutex = first.and_then(|id| self.fast_mutex_of_event(id));
+        let number = mutex.or(first).map_or(0, |id| self.objects[id].number);
+        self.note(Operation::Block, number, count);
     }
 
     /// Lets a thread go on that is parked on `on`. One that runs an APC instead looks again by itself.

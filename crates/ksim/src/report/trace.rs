@@ -12,10 +12,17 @@ use std::io::Write;
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Operation {
-    /// A thread was created: the object.
+    /// A thread was created: the object. The argument is its place among the threads, as in [`Actor::Thread`].
     CreateThread,
     /// A thread ended: the object. The argument is its exit status.
     TerminateThread,
+    /// The processor goes on with a thread: the object. The argument is its place among the threads.
+    DispatchThread,
+    /// The processor leaves a thread: the object. The argument is 0 if the thread could go on, 1 if it waits, 2 if it has ended.
+    LeaveThread,
+    /// The thread that acts blocks until something is done to the object, or for a time where there is none. The argument is how many objects
+    /// there are to wait for.
+    Block,
     /// The wait of a thread ended: the object. The argument is the status.
     EndWait,
     /// A wait on the object began. The argument is how many objects the wait names.
@@ -34,7 +41,10 @@ pub enum Operation {
     AcquireMutex,
     /// A mutex was released.
     ReleaseMutex,
-    /// A spin lock was acquired, of any kind.
+    /// The processor turns on a spin lock that another one holds.
+    SpinOnLock,
+    /// A spin lock was acquired, of any kind. The argument is 0 for an ordinary lock, 1 for a queued one, 2 for shared and 3 for exclusive ownership of a
+    /// reader-writer spin lock.
     AcquireSpinLock,
     /// A spin lock was released.
     ReleaseSpinLock,
@@ -42,10 +52,12 @@ pub enum Operation {
     AcquireFastMutex,
     /// A fast or guarded mutex was released.
     ReleaseFastMutex,
-    /// A resource was acquired.
+    /// A resource was acquired. The argument is 0 for exclusive ownership.
     AcquireResource,
-    /// A resource was released.
+    /// A resource was released. The argument is the place of its owner among the threads, or all ones for an owner pointer.
     ReleaseResource,
+    /// Exclusive ownership of a resource became shared.
+    ConvertResource,
     /// A push lock was acquired. The argument is 1 for exclusive ownership.
     AcquirePushLock,
     /// A push lock was released.
@@ -68,6 +80,8 @@ pub enum Operation {
     RemoveDpc,
     /// A DPC routine began.
     RunDpc,
+    /// A DPC routine returned.
+    EndDpc,
     /// An APC was queued to the thread that is the object.
     InsertApc,
     /// A kernel APC was delivered to the thread that is the object.
@@ -76,6 +90,10 @@ pub enum Operation {
     AlertThread,
     /// An entry was inserted into a queue.
     InsertQueue,
+    /// The IRQL was raised. The argument is the level before.
+    RaiseIrql,
+    /// The IRQL is lowered. The argument is the level after.
+    LowerIrql,
     /// A delay began. The argument is the interval.
     Delay,
     /// All processors were idle and the clock went on. The argument is the interrupt time.
@@ -95,6 +113,9 @@ impl Operation {
         match self {
             Self::CreateThread => "create thread",
             Self::TerminateThread => "terminate thread",
+            Self::DispatchThread => "dispatch thread",
+            Self::LeaveThread => "leave thread",
+            Self::Block => "block",
             Self::EndWait => "end wait",
             Self::BeginWait => "wait",
             Self::SetEvent => "set event",
@@ -104,12 +125,14 @@ impl Operation {
             Self::ReleaseSemaphore => "release semaphore",
             Self::AcquireMutex => "acquire mutex",
             Self::ReleaseMutex => "release mutex",
+            Self::SpinOnLock => "spin on lock",
             Self::AcquireSpinLock => "acquire spin lock",
             Self::ReleaseSpinLock => "release spin lock",
             Self::AcquireFastMutex => "acquire fast mutex",
             Self::ReleaseFastMutex => "release fast mutex",
             Self::AcquireResource => "acquire resource",
             Self::ReleaseResource => "release resource",
+            Self::ConvertResource => "convert resource",
             Self::AcquirePushLock => "acquire push lock",
             Self::ReleasePushLock => "release push lock",
             Self::AcquireRundown => "acquire rundown",
@@ -121,10 +144,13 @@ impl Operation {
             Self::InsertDpc => "insert DPC",
             Self::RemoveDpc => "remove DPC",
             Self::RunDpc => "run DPC",
+            Self::EndDpc => "end DPC",
             Self::InsertApc => "insert APC",
             Self::DeliverApc => "deliver APC",
             Self::AlertThread => "alert thread",
             Self::InsertQueue => "insert queue",
+            Self::RaiseIrql => "raise IRQL",
+            Self::LowerIrql => "lower IRQL",
             Self::Delay => "delay",
             Self::AdvanceClock => "advance clock",
             Self::LoadDriver => "load driver",
@@ -175,7 +201,9 @@ pub struct Event {
     pub processor: u8,
     /// Its IRQL.
     pub irql: u8,
-    /// Who acted.
+    /// Its IRQL after the operation, until the processor's next one raises it.
+    pub irql_after: u8,
+    /// Who acted. What is handed to a waiting thread is acquired by that thread.
     pub actor: Actor,
     /// What was done.
     pub operation: Operation,
@@ -208,8 +236,12 @@ struct Entry {
     site: Option<SiteId>,
     cpu: u8,
     irql: u8,
+    irql_after: u8,
     operation: Operation,
 }
+
+/// How many events a processor's last one is looked for in, when its level has fallen.
+const LOOK_BACK: usize = 16;
 
 /// Where an operation happens.
 #[derive(Clone, Copy, Debug)]
@@ -242,12 +274,35 @@ impl Trace {
         Self { enabled, ..Self::default() }
     }
 
+    /// Records an operation that driver code made.
     #[inline]
     pub(crate) fn push(&mut self, place: Place, operation: Operation, object: u32, argument: u64) {
         self.pushed += 1;
+        self.note(place, operation, object, argument);
+    }
+
+    /// Records what follows from operations, and does not count as one.
+    #[inline]
+    pub(crate) fn note(&mut self, place: Place, operation: Operation, object: u32, argument: u64) {
         if self.enabled {
             let Place { time, cpu, irql, thread, site } = place;
-            self.entries.push(Entry { time, argument, thread, object, site, cpu, irql, operation });
+            self.entries.push(Entry { time, argument, thread, object, site, cpu, irql, irql_after: irql, operation });
+        }
+    }
+
+    /// Whether events are recorded.
+    #[inline]
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// The level of a processor changed in the course of its last operation.
+    #[inline]
+    pub(crate) fn level_changed(&mut self, cpu: u8, irql: u8) {
+        if self.enabled
+            && let Some(entry) = self.entries.iter_mut().rev().take(LOOK_BACK).find(|entry| entry.cpu == cpu)
+        {
+            entry.irql_after = irql;
         }
     }
 
@@ -269,6 +324,7 @@ impl Trace {
             time: entry.time,
             processor: entry.cpu,
             irql: entry.irql,
+            irql_after: entry.irql_after,
             actor: match entry.thread {
                 Self::DPC => Actor::Dpc,
                 Self::MACHINE => Actor::Clock,

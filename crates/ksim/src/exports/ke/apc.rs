@@ -60,7 +60,7 @@ fn run(call: Call, apc: *mut KAPC) {
     let (mut argument1, mut argument2) = (value.SystemArgument1, value.SystemArgument2);
     // The routine of a user APC runs in user mode, where normal kernel APCs interrupt it.
     let user = value.ApcMode == UserMode;
-    call.read(|kernel| kernel.processor().irql = APC_LEVEL);
+    call.read(|kernel| kernel.change_level(APC_LEVEL));
     if let Some(kernel_routine) = value.KernelRoutine {
         // SAFETY: the driver vouched for the routine when it initialised the APC.
         unsafe { kernel_routine(apc, &mut normal, &mut context, &mut argument1, &mut argument2) };
@@ -76,7 +76,7 @@ fn run(call: Call, apc: *mut KAPC) {
             ));
         }
         // The level falls without a look for further APCs yet: those come after the normal routine.
-        kernel.processor().irql = PASSIVE_LEVEL;
+        kernel.change_level(PASSIVE_LEVEL);
         let tid = kernel.this_thread();
         kernel.thread(tid).apc.in_progress |= normal.is_some() && !user;
         Ok(())

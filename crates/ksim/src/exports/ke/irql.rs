@@ -4,6 +4,7 @@ use crate::engine::kernel::{Check, Kernel};
 use crate::exports::{ANY, exports};
 use crate::irql::{DISPATCH_LEVEL, HIGH_LEVEL};
 use crate::report::bug_check::{Violation, codes};
+use crate::report::trace::Operation;
 use ksync_sys::KIRQL;
 
 /// Raises the level of the acting processor. Returns the old one.
@@ -19,6 +20,7 @@ fn raise(kernel: &mut Kernel, to: u8) -> Check<u8> {
     let processor = kernel.processor();
     processor.irql = to;
     processor.raises.push(from);
+    kernel.note(Operation::RaiseIrql, 0, u64::from(from));
     Ok(from)
 }
 
@@ -48,6 +50,7 @@ exports! {
                     "KeLowerIrql to a higher level than the current one, or not to that of the last KeRaiseIrql",
                 ));
             }
+            kernel.note(Operation::LowerIrql, 0, u64::from(NewIrql));
             kernel.set_irql(NewIrql)
         });
     }

@@ -84,7 +84,7 @@ pub(crate) fn after_release(kernel: &mut Kernel, wait: BOOLEAN) {
     let tid = kernel.this_thread();
     let irql = kernel.irql();
     kernel.thread(tid).wait.next_irql = Some(irql);
-    kernel.processor().irql = DISPATCH_LEVEL;
+    kernel.change_level(DISPATCH_LEVEL);
 }
 
 /// A wait that follows a release with Wait = TRUE returns to the level before that release.
