@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use crate::bench;
 use crate::driver;
 use crate::process;
+use crate::timeline;
 use crate::wine;
 use crate::workspace::Workspace;
 
@@ -44,6 +45,8 @@ pub(crate) enum Phase {
     Driver,
     /// The `.sys` prints under Wine what the hosted run prints.
     Wine,
+    /// The timelines of runs work in a browser.
+    Timeline,
     /// The benches run and print their figures.
     Bench,
 }
@@ -73,6 +76,7 @@ impl Phase {
                 let limits = wine::Limits { at_least: STEPS_UNDER_WINE, timeout: WINE_TIMEOUT };
                 wine::run(workspace, DRIVER, limits)
             }
+            Self::Timeline => timeline::run(workspace, None),
             Self::Bench => bench(workspace),
         }
     }

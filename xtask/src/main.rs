@@ -4,14 +4,17 @@
 //! figure for machines, `RESULT name value unit`.
 
 mod bench;
+mod browser;
 mod ci;
 mod driver;
 mod image;
 mod process;
+mod timeline;
 mod transcript;
 mod wine;
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -45,6 +48,12 @@ enum Command {
         /// Seconds that the driver may take to load, and again to unload.
         #[arg(long, value_name = "SECONDS", default_value_t = 120)]
         timeout: u64,
+    },
+    /// Write timelines of runs and try them in Chromium.
+    Timeline {
+        /// Put pictures of them there, in light and dark.
+        #[arg(long, value_name = "FOLDER")]
+        pictures: Option<PathBuf>,
     },
     /// Count what the library costs.
     Bench {
@@ -81,6 +90,7 @@ fn run() -> Result<()> {
             let limits = wine::Limits { at_least, timeout: Duration::from_secs(timeout) };
             wine::run(&workspace, &name, limits)
         }
+        Command::Timeline { pictures } => timeline::run(&workspace, pictures.as_deref()),
         Command::Bench { bench } => bench::run(&workspace, bench),
         Command::Ci { phases } => ci::run(&workspace, &phases),
     }

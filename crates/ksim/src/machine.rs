@@ -679,7 +679,8 @@ impl MachineCell {
         let mut trace = std::mem::take(&mut kernel.trace);
         trace.set_kinds(kernel.objects.take_kinds());
         let sites = std::mem::take(&mut kernel.sites);
-        Outcome { end, left, statistics, debug_output: std::mem::take(&mut kernel.debug_output), trace, sites, seed }
+        let debug_output = std::mem::take(&mut kernel.debug_output);
+        Outcome { end, left, statistics, debug_output, trace, sites, seed, processors: kernel.config.processors }
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod bug_check;
 pub(crate) mod outcome;
 pub(crate) mod sites;
+pub(crate) mod timeline;
 pub(crate) mod trace;
 pub(crate) mod wait_graph;
 

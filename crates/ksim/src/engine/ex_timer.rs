@@ -60,6 +60,13 @@ pub(crate) struct ExTimerState {
     pub(crate) driver: Option<u16>,
 }
 
+impl ExTimerState {
+    /// An expiry sets it again.
+    pub(crate) fn rearms(&self) -> bool {
+        self.period != 0 && self.deleting.is_none()
+    }
+}
+
 /// What a driver wants to be told when its timer is gone.
 pub(crate) type Deletion = Option<(EXT_DELETE_CALLBACK, *mut c_void)>;
 
@@ -245,7 +252,7 @@ impl Kernel {
         let wanted = state.callback.is_some() || state.deleting.is_some();
         let dpc = wanted.then_some((&raw const *state.dpc) as usize);
         // A timer that is deleted without being cancelled expires once more.
-        if period != 0 && state.deleting.is_none() {
+        if state.rearms() {
             let now = self.clock_of(high_resolution);
             // Expiries that could not be made in time, for the length of a tick or for a raised level, are one.
             let nominal = nominal.min(now);

@@ -201,7 +201,12 @@ impl Kernel {
     /// A timer becomes signaled: it re-arms if periodic, its DPC is queued, and waits are satisfied.
     fn timer_expired(&mut self, id: ObjId, cpu: Cpu) -> Check<()> {
         let number = self.objects[id].number;
-        self.record(Operation::TimerExpired, number, 0);
+        let periodic = match &self.objects[id].kind {
+            Kind::Timer(timer) => timer.period != 0,
+            Kind::ExTimer(timer) => timer.rearms(),
+            _ => false,
+        };
+        self.record(Operation::TimerExpired, number, u64::from(periodic));
         if matches!(self.objects[id].kind, Kind::ExTimer(_)) {
             return self.ex_timer_expired(id, cpu);
         }

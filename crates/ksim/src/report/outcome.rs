@@ -154,6 +154,7 @@ pub struct Outcome {
     pub(crate) trace: Trace,
     pub(crate) sites: Sites,
     pub(crate) seed: u64,
+    pub(crate) processors: u8,
 }
 
 impl Outcome {

@@ -12,6 +12,13 @@ const FRAMES: usize = 48;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct SiteId(NonZeroU32);
 
+impl SiteId {
+    /// Its place among the sites of the run, from 1.
+    pub(crate) fn number(self) -> u32 {
+        self.0.get()
+    }
+}
+
 /// The return addresses of a stack, innermost first.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Frames(Box<[usize]>);

@@ -72,7 +72,7 @@ pub enum Operation {
     SetTimer,
     /// A timer was cancelled.
     CancelTimer,
-    /// A timer expired.
+    /// A timer expired. The argument is 1 if it is periodic, so that it is set again.
     TimerExpired,
     /// A DPC was queued.
     InsertDpc,

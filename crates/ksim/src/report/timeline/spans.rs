@@ -267,11 +267,12 @@ impl Builder {
             O::AcquireResource => self.hold(step, event, owner, if event.argument == 0 { What::Hold } else { What::HoldShared }),
             O::AcquirePushLock => self.hold(step, event, owner, if event.argument == 1 { What::Hold } else { What::HoldShared }),
             O::AcquireRundown if event.argument == 1 => self.hold(step, event, owner, What::HoldShared),
-            O::SetTimer => {
+            O::SetTimer | O::TimerExpired | O::CancelTimer => {
                 self.let_go(step, |held| held.object == object);
-                self.hold(step, event, Owner::Clock, What::Armed);
+                if event.operation == O::SetTimer || event.operation == O::TimerExpired && event.argument == 1 {
+                    self.hold(step, event, Owner::Clock, What::Armed);
+                }
             }
-            O::TimerExpired | O::CancelTimer => self.let_go(step, |held| held.object == object),
             O::ReleaseResource => {
                 let owner = u32::try_from(event.argument).map_or(owner, Owner::Thread);
                 self.release(step, object, owner);
