@@ -111,7 +111,9 @@ impl Browser {
             Some("Runtime.consoleAPICalled") if parameters["type"] != "log" => {
                 self.complaints.push(format!("console: {}", parameters["args"]));
             }
-            Some("Log.entryAdded") => self.complaints.push(format!("log: {}", parameters["entry"]["text"])),
+            Some("Log.entryAdded") if parameters["entry"]["level"] == "error" => {
+                self.complaints.push(format!("log: {}", parameters["entry"]["text"]))
+            }
             Some("Network.requestWillBeSent") => {
                 let url = parameters["request"]["url"].as_str().unwrap_or_default();
                 if !url.starts_with("file:") && !url.starts_with("about:") {

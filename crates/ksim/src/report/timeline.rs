@@ -229,7 +229,9 @@ fn end(outcome: &Outcome) -> Value {
         End::BugCheck(stop) => ("failed", format!("STOP {:#x} {}", stop.code, stop.name), stop.meaning.clone()),
         End::Panic(panic) => ("failed", "Driver panic".to_owned(), panic.message.clone()),
         End::Deadlock(_) => ("failed", "Deadlock".to_owned(), "No thread can go on, and nothing is due.".to_owned()),
-        End::StepLimit(limit) => ("failed", "Step limit".to_owned(), format!("The limit of {limit} scheduling points was reached.")),
+        End::StepLimit(limit) => {
+            ("failed", "Step limit".to_owned(), format!("The limit of {limit} scheduling points was reached."))
+        }
     };
     json!({ "kind": kind, "headline": headline, "summary": summary, "report": outcome.to_string() })
 }

@@ -45,19 +45,30 @@ function objectLink(object) {
   return element("button", { type: "button", class: "link", title: "Find its steps", onclick: search }, objectName(object));
 }
 
-/** The innermost place in driver code with its lines, and who called it. */
+/** The places in driver code that a step was called from, innermost first. The lines of the first, and of the first in the driver's own code, are shown. */
 function source(step, title = step === run.failure ? "Where it failed" : "Source") {
   const frames = framesOf(step);
   if (!frames.length) return [];
-  const parts = [heading(title)];
-  frames.forEach((frame, depth) => {
+  const own = frames.findIndex((frame) => frame.file && !LIBRARY.test(frame.file));
+  const shown = frames.map((frame, depth) => {
     const file = frame.file ? `${frame.file}${frame.line ? `:${frame.line}` : ""}` : "";
-    if (depth === 1) parts.push(heading("Called by"));
-    parts.push(element("p", { class: "place" }, element("code", {}, frame.function), file ? element("small", {}, file) : ""));
     const excerpt = data.sources[file];
-    if (depth === 0 && excerpt) parts.push(excerptText(excerpt, frame.line, step === run.failure));
+    const place = [element("code", {}, frame.function), file ? element("small", { title: file }, shortPath(file)) : ""];
+    if (!excerpt) return element("p", { class: "place" }, ...place);
+    const made = element("details", { class: "place" }, element("summary", {}, ...place), excerptText(excerpt, frame.line, step === run.failure));
+    made.open = depth === 0 || depth === own;
+    return made;
   });
-  return parts;
+  return [heading(title), ...shown];
+}
+
+/** Code that a driver's author did not write. */
+const LIBRARY = /[\\/](?:\.cargo[\\/]registry|ksync[\\/]src)[\\/]/;
+
+/** The end of a path that is long. */
+function shortPath(path) {
+  const parts = path.split(/[\\/]/);
+  return parts.length > 4 ? `…/${parts.slice(-3).join("/")}` : path;
 }
 
 function excerptText(excerpt, line, failed) {

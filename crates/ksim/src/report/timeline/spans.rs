@@ -246,9 +246,7 @@ impl Builder {
                 if let Some(&thread) = self.by_number.get(&event.object) {
                     self.threads[thread as usize].ended = Some(step);
                     // Its mutexes are abandoned.
-                    self.let_go(step, |held| {
-                        held.owner == Owner::Thread(thread) && held.operation == Operation::AcquireMutex
-                    });
+                    self.let_go(step, |held| held.owner == Owner::Thread(thread) && held.operation == Operation::AcquireMutex);
                 }
             }
             _ => {}
