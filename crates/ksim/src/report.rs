@@ -2,6 +2,7 @@
 
 pub(crate) mod bug_check;
 pub(crate) mod outcome;
+mod perfetto;
 pub(crate) mod sites;
 pub(crate) mod timeline;
 pub(crate) mod trace;

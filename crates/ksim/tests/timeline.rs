@@ -249,3 +249,102 @@ fn timelines_are_written_to_files() {
     assert_eq!(written, outcome.timeline());
     assert!(outcome.write_timeline(path.join("no/such/folder.html")).is_err());
 }
+
+/// The trace-event file of a run, checked against the rules of the format that every event must keep.
+fn trace_events(outcome: &Outcome) -> Vec<Value> {
+    let path = std::env::temp_dir().join(format!("ksim-{}-{:?}.json", std::process::id(), std::thread::current().id()));
+    outcome.write_trace_events(&path).expect("the file can be written");
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    std::fs::remove_file(&path).expect("it can be removed");
+    let file: Value = serde_json::from_str(&text).expect("it is JSON");
+    let events = file["traceEvents"].as_array().expect("the events are a list").clone();
+    let mut tracks: std::collections::BTreeMap<(u64, u64), Vec<(f64, f64)>> = Default::default();
+    let mut open = std::collections::BTreeMap::new();
+    for event in &events {
+        let (process, thread) = (event["pid"].as_u64().expect("a process"), event["tid"].as_u64().expect("a thread"));
+        assert!(event["name"].is_string(), "{event}");
+        match event["ph"].as_str().expect("a phase") {
+            "M" => {
+                assert!(["process_name", "thread_name"].contains(&event["name"].as_str().unwrap()), "{event}");
+                assert!(event["args"]["name"].is_string(), "{event}");
+                continue;
+            }
+            "X" => {
+                let (begin, length) = (event["ts"].as_f64().expect("a time"), event["dur"].as_f64().expect("a length"));
+                assert!(begin >= 0.0 && length > 0.0, "{event}");
+                tracks.entry((process, thread)).or_default().push((begin, begin + length));
+            }
+            "i" => assert!(["t", "p", "g"].contains(&event["s"].as_str().expect("a scope")), "{event}"),
+            phase @ ("b" | "e") => {
+                let key = (process, event["cat"].to_string(), event["id"].as_str().expect("an id").to_owned());
+                let time = event["ts"].as_f64().expect("a time");
+                if phase == "b" {
+                    assert!(open.insert(key, time).is_none(), "{event}");
+                } else {
+                    assert!(open.remove(&key).expect("it began") < time, "{event}");
+                }
+            }
+            phase => panic!("no such phase: {phase}"),
+        }
+        assert!(event["cat"].is_string() && event["ts"].is_f64(), "{event}");
+        assert!(event["args"].is_object(), "{event}");
+    }
+    assert!(open.is_empty(), "{open:?}");
+    // Complete events of one track nest, and here do not overlap at all.
+    for spans in tracks.values_mut() {
+        spans.sort_by(|one, other| one.0.total_cmp(&other.0));
+        assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0 + 1e-9), "{spans:?}");
+    }
+    events
+}
+
+#[test]
+fn trace_events_keep_the_rules_of_the_format() {
+    let outcome = Machine::new().processors(3).record_sites(true).run(|| {
+        let event = Event::synchronization();
+        let lock = SpinLock::new();
+        let timer = Timer::notification();
+        let dpc = Dpc::new(|| {});
+        timer.set_with(-MS, 1, dpc.ptr());
+        let threads = [0, 1].map(|_| {
+            spawn(|| {
+                lock.with(|| {});
+                wait(event.object());
+            })
+        });
+        for _ in 0..2 {
+            sleep(2 * MS);
+            event.set();
+        }
+        join_all(threads);
+        timer.cancel();
+    });
+    let outcome = outcome.expect_clean();
+    let events = trace_events(&outcome);
+    let named = |what: &str, phase: &str| {
+        events.iter().filter(|event| event["ph"] == phase && event["name"].as_str().unwrap().starts_with(what)).count()
+    };
+    assert_eq!(events.iter().filter(|event| event["name"] == "process_name").count(), 3);
+    // A track for the clock, each processor and each thread.
+    assert_eq!(events.iter().filter(|event| event["name"] == "thread_name").count(), 1 + 3 + 3);
+    // Every operation, and the end.
+    assert_eq!(events.iter().filter(|event| event["ph"] == "i").count(), outcome.trace_len() + 1);
+    assert!(named("thread #", "X") > 0 && named("waits for event", "X") > 0 && named("DPC #", "X") > 0);
+    assert!(named("spin lock #", "b") >= 2 && named("timer #", "b") > 2);
+    let locked = events.iter().find(|event| event["name"] == "acquire spin lock").expect("a lock was acquired");
+    assert!(locked["args"]["site"].as_str().unwrap().contains("SpinLock::acquire"), "{locked}");
+    // The order of time is that of the trace.
+    let times: Vec<_> = events.iter().filter(|event| event["ph"] == "i").map(|event| event["ts"].as_f64().unwrap()).collect();
+    assert!(times.windows(2).all(|pair| pair[0] < pair[1]));
+}
+
+#[test]
+fn trace_events_of_failures_and_of_nothing() {
+    let outcome = Machine::new().run(|| raw!(KeBugCheckEx(0xe2, 1, 2, 3, 4)));
+    let events = trace_events(&outcome);
+    let last = events.last().unwrap();
+    assert!(last["name"].as_str().unwrap().contains("MANUALLY_INITIATED_CRASH"), "{last}");
+    assert_eq!((&last["pid"], &last["tid"], &last["s"]), (&2.into(), &1.into(), &"t".into()));
+    let outcome = Machine::new().record_trace(false).run(|| {});
+    assert_eq!(trace_events(&outcome).last().unwrap()["name"], "end");
+}

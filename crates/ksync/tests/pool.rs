@@ -43,7 +43,7 @@ fn values_without_size_take_no_memory() {
             let nothing = KBox::new(()).unwrap();
             assert_eq!(*nothing, ());
             let empty = KBox::new([0u64; 0]).unwrap();
-            assert_eq!(empty.into_inner(), []);
+            assert_eq!(empty.into_inner(), [0_u64; 0]);
         })
         .expect_clean();
 }

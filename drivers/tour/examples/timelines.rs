@@ -124,5 +124,6 @@ fn main() -> ExitCode {
 
 fn write(folder: &Path, name: &str, outcome: &Outcome) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    outcome.write_timeline(folder.join(format!("{name}.html")))
+    outcome.write_timeline(folder.join(format!("{name}.html")))?;
+    outcome.write_trace_events(folder.join(format!("{name}.json")))
 }

@@ -4,7 +4,7 @@
 
 mod spans;
 
-pub(crate) use spans::{Lane, Owner, Spans};
+pub(crate) use spans::{Lane, Owner, Spans, What};
 
 use super::sites::SiteId;
 use super::trace::{Actor, Event, Operation};
