@@ -43,6 +43,7 @@ pub(crate) fn run(workspace: &Workspace, pictures: Option<&Path>) -> Result<()> 
     page.goes_by_keyboard().context("the keyboard")?;
     page.searches().context("the search")?;
     page.goes_by_mouse().context("the mouse")?;
+    page.is_seen_closely()?;
     page.is_accessible().context("accessibility")?;
     page.knows_the_dark().context("the dark scheme")?;
     page.is_quick().context("a long run")?;
@@ -93,10 +94,14 @@ impl Page {
 
     /// Pictures in both schemes.
     fn shoot(&mut self) -> Result<()> {
+        self.shoot_as(self.name)
+    }
+
+    fn shoot_as(&mut self, name: &str) -> Result<()> {
         let Some(pictures) = self.pictures.clone() else { return Ok(()) };
         for scheme in ["light", "dark"] {
             self.browser.color_scheme(scheme)?;
-            self.browser.screenshot(&pictures.join(format!("{}-{scheme}.png", self.name)))?;
+            self.browser.screenshot(&pictures.join(format!("{name}-{scheme}.png")))?;
         }
         self.browser.color_scheme("light")
     }
@@ -228,6 +233,18 @@ impl Page {
         let wanted = self.get(&format!("{row}.id"))?;
         self.browser.click(x + 30.0, y + 10.0)?;
         self.is("`step-${view.selected}`", wanted)
+    }
+
+    /// Pictures of what is not there at first: a part of the run, with a search and the tip under the pointer.
+    fn is_seen_closely(&mut self) -> Result<()> {
+        self.get("(select(run.failure - 40), show(run.failure - 70, run.failure + 1), setSearch('spin lock'))")?;
+        let x = self.number("canvas.getBoundingClientRect().left + xOf(middleOf(run.failure - 30))")?;
+        let y = self.number("canvas.getBoundingClientRect().top + RULER + lanes[0].y + 14")?;
+        self.browser.call("Input.dispatchMouseEvent", json!({ "type": "mouseMoved", "x": x, "y": y }))?;
+        self.browser.settle()?;
+        self.holds("!tip.hidden && tip.textContent.includes('step ')")?;
+        self.shoot_as("closely")?;
+        self.get("setSearch('')").map(drop)
     }
 
     fn is_accessible(&mut self) -> Result<()> {

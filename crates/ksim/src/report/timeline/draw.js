@@ -282,27 +282,32 @@ function drawRow(lane, row, y, height) {
     }
     const gap = x1 - x0 > 5 ? 1 : 0;
     context.fillRect(x0, spanY, x1 - x0 - gap, spanHeight);
-    if (x1 - x0 > 26) drawLabel(spanLabel(lane, i), x0 + 5, y + height / 2, x1 - x0 - 9, labelColor(lane.what[i]));
+    if (x1 - x0 > 22) drawLabel(lane, i, x0 + 5, y + height / 2, x1 - x0 - 9);
     i++;
   }
 }
 
 const widths = new Map();
 
-/** A label, cut where it does not fit. */
-function drawLabel(text, x, y, room, color) {
+function widthOf(text) {
   const key = context.font + text;
   let width = widths.get(key);
   if (width === undefined) {
     width = context.measureText(text).width;
     widths.set(key, width);
   }
-  if (width > room) {
-    const letters = Math.floor((text.length * room) / width) - 1;
-    if (letters < 3) return;
-    text = `${text.slice(0, letters)}…`;
+  return width;
+}
+
+/** A span's label: in full, or cut where at least some words are left, or short, or not at all. */
+function drawLabel(lane, index, x, y, room) {
+  let text = spanLabel(lane, index);
+  if (widthOf(text) > room) {
+    const letters = Math.floor((text.length * room) / widthOf(text)) - 1;
+    text = letters > 11 ? `${text.slice(0, letters)}…` : shortSpanLabel(lane, index);
+    if (widthOf(text) > room) return;
   }
-  context.fillStyle = color;
+  context.fillStyle = labelColor(lane.what[index]);
   context.fillText(text, x, y + 0.5);
 }
 

@@ -239,6 +239,20 @@ function spanLabel(lane, index) {
   }
 }
 
+/** The same where there is little room. */
+function shortSpanLabel(lane, index) {
+  const object = lane.object[index];
+  switch (lane.what[index]) {
+    case WHAT.run:
+      return lane.kind === "processor" ? `#${data.threads[object]?.number ?? "?"}` : `p${object}`;
+    case WHAT.spin:
+    case WHAT.ready:
+      return "";
+    default:
+      return object ? `#${object}` : "";
+  }
+}
+
 /** The words of each step that a search looks at, made when first asked for. */
 let haystack = null;
 
