@@ -268,6 +268,12 @@ fn sites(outcome: &Outcome, sources: &mut Sources) -> Value {
     json!(resolved.collect::<BTreeMap<_, _>>())
 }
 
+/// The text of a source file. A path that is not absolute is one of the workspace that the program runs in.
+fn read_source(file: &str) -> Option<String> {
+    let current = std::env::current_dir().ok()?;
+    current.ancestors().find_map(|folder| std::fs::read_to_string(folder.join(file)).ok())
+}
+
 /// The source lines that the page shows, each once.
 #[derive(Default)]
 struct Sources {
@@ -301,7 +307,7 @@ impl Sources {
         if self.excerpts.contains_key(&key) {
             return;
         }
-        let text = self.files.entry(file.to_owned()).or_insert_with(|| std::fs::read_to_string(file).ok());
+        let text = self.files.entry(file.to_owned()).or_insert_with(|| read_source(file));
         let Some(text) = text else { return };
         let first = line.saturating_sub(CONTEXT_LINES).max(1);
         let lines: Vec<_> = text.lines().skip(first - 1).take(line + CONTEXT_LINES + 1 - first).collect();
