@@ -118,6 +118,33 @@ impl<'a> UnicodeStr<'a> {
         Self { units, _string: PhantomData }
     }
 
+    /// The string of some code units.
+    ///
+    /// # Errors
+    /// [`NtError::INVALID_PARAMETER`](crate::NtError::INVALID_PARAMETER) for more than 32,767 units, which is as many as NT can count.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::driver::UnicodeStr;
+    ///
+    /// let units: Vec<u16> = "text".encode_utf16().collect();
+    /// assert_eq!(UnicodeStr::new(&units).unwrap().to_string(), "text");
+    /// assert!(UnicodeStr::new(&[0; 32_768]).is_err());
+    /// ```
+    pub const fn new(units: &'a [u16]) -> Result<Self> {
+        if units.len() > u16::MAX as usize / 2 {
+            return Err(crate::NtError::INVALID_PARAMETER);
+        }
+        Ok(Self { units, _string: PhantomData })
+    }
+
+    /// NT's form of it, which points to the same text.
+    pub(crate) const fn to_raw(self) -> sys::UNICODE_STRING {
+        // CAST: a string has at most 32,767 units, by its constructor or because NT counted it.
+        let bytes = size_of_val(self.units) as u16;
+        sys::UNICODE_STRING { Length: bytes, MaximumLength: bytes, Buffer: self.units.as_ptr().cast_mut() }
+    }
+
     /// The code units.
     #[must_use]
     pub const fn units(&self) -> &'a [u16] {

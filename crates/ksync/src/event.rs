@@ -36,7 +36,7 @@ pub enum EventProperty {
 
 impl EventProperty {
     /// NT's number.
-    const fn raw(self) -> sys::EVENT_TYPE {
+    pub(crate) const fn raw(self) -> sys::EVENT_TYPE {
         match self {
             Self::Notification => sys::NotificationEvent,
             Self::Synchronization => sys::SynchronizationEvent,

@@ -4,12 +4,18 @@
 //! dropped. Handles that come from elsewhere, a user's for instance, are not this library's to close; turn them into
 //! [objects](crate::object) at once.
 
+pub(crate) mod late;
+
 use core::fmt;
-use core::mem::ManuallyDrop;
+use core::mem::{ManuallyDrop, MaybeUninit};
+use core::ptr;
 
 use ksync_sys as sys;
 
+use crate::driver::UnicodeStr;
+use crate::driver::image::Image;
 use crate::error::{Result, check};
+use crate::event::EventProperty;
 use crate::irql::{self, Irql};
 use crate::object::{KernelObject, ObjectType, ProcessObject, ThreadObject};
 
@@ -19,7 +25,8 @@ use crate::object::{KernelObject, ObjectType, ProcessObject, ThreadObject};
 /// The handle is open, a kernel handle, and nobody else closes it.
 ///
 /// # IRQL
-/// Dropped at `PASSIVE_LEVEL`. Above it a handle cannot be closed: it is leaked, and a line to the debugger says so.
+/// Dropped at `PASSIVE_LEVEL`. Above it a handle cannot be closed: a line to the debugger says so, and it is closed when the next handle is opened or dropped at `PASSIVE_LEVEL`, or
+/// when the driver is unloaded. Above `DISPATCH_LEVEL`, or without memory to note it down, it is leaked.
 ///
 /// # Examples
 /// ```
@@ -165,6 +172,101 @@ impl ObjectHandle {
         thread.borrow().open(access)
     }
 
+    /// Makes an event object, and opens a handle with all access to it. A user can be given another by `ZwDuplicateObject`; the driver itself uses the
+    /// [object](Self::to_object).
+    ///
+    /// With a name, such as `\BaseNamedObjects\Ready`, others can find it as long as a handle is open. An event that has the name already is opened as it is.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// - [`INSUFFICIENT_RESOURCES`](crate::NtError::INSUFFICIENT_RESOURCES) if there is no memory.
+    /// - [`OBJECT_TYPE_MISMATCH`](crate::NtError::OBJECT_TYPE_MISMATCH) if something else has the name.
+    /// - [`IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `PASSIVE_LEVEL`.
+    /// - Others of `ZwCreateEvent` for a name that is none.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::event::EventProperty;
+    /// use ksync::handle::ObjectHandle;
+    /// use ksync::object::EventObject;
+    /// use ksync::wait::Dispatchable;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let handle = ObjectHandle::create_event(None, EventProperty::Synchronization, true).unwrap();
+    /// let event: EventObject = handle.to_object().unwrap();
+    /// assert!(event.wait().success());
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`ZwCreateEvent`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-zwcreateevent).
+    #[doc(alias = "ZwCreateEvent")]
+    #[doc(alias = "IoCreateNotificationEvent")]
+    #[doc(alias = "IoCreateSynchronizationEvent")]
+    pub fn create_event(name: Option<UnicodeStr<'_>>, property: EventProperty, signaled: bool) -> Result<Self> {
+        Self::with_attributes(name, sys::OBJ_OPENIF, |handle, attributes| {
+            // SAFETY: handle and attributes are local variables of the caller's, the latter initialised. The level was checked.
+            unsafe { sys::ZwCreateEvent(handle, sys::EVENT_ALL_ACCESS, attributes, property.raw(), signaled.into()) }
+        })
+    }
+
+    /// Opens a handle to the event object with a name.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// - The error `STATUS_OBJECT_NAME_NOT_FOUND` if nothing has the name.
+    /// - [`OBJECT_TYPE_MISMATCH`](crate::NtError::OBJECT_TYPE_MISMATCH) if something else has it.
+    /// - [`IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `PASSIVE_LEVEL`.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::driver::UnicodeStr;
+    /// use ksync::event::EventProperty;
+    /// use ksync::handle::ObjectHandle;
+    /// use ksync::object::EventObject;
+    /// use ksync::sys::EVENT_ALL_ACCESS;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let name: Vec<u16> = "\\BaseNamedObjects\\Ready".encode_utf16().collect();
+    /// let name = UnicodeStr::new(&name).unwrap();
+    /// let made = ObjectHandle::create_event(Some(name), EventProperty::Notification, false).unwrap();
+    /// let found = ObjectHandle::open_event(name, EVENT_ALL_ACCESS).unwrap();
+    /// assert_eq!(made.to_object::<ksync::object::Event>(), found.to_object());
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps `ZwOpenEvent`.
+    #[doc(alias = "ZwOpenEvent")]
+    pub fn open_event(name: UnicodeStr<'_>, access: sys::ACCESS_MASK) -> Result<Self> {
+        Self::with_attributes(Some(name), 0, |handle, attributes| {
+            // SAFETY: handle and attributes are local variables of the caller's, the latter initialised. The level was checked.
+            unsafe { sys::ZwOpenEvent(handle, access, attributes) }
+        })
+    }
+
+    /// Opens a kernel handle by a service that is given a place for it and object attributes.
+    fn with_attributes(
+        name: Option<UnicodeStr<'_>>,
+        flags: sys::ULONG,
+        open: impl FnOnce(*mut sys::HANDLE, *const sys::OBJECT_ATTRIBUTES) -> sys::NTSTATUS,
+    ) -> Result<Self> {
+        irql::require_at_most(Irql::PASSIVE)?;
+        late::close_all(Image::this());
+        let mut name = name.map(|name| name.to_raw());
+        let name = name.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
+        let flags = flags | sys::OBJ_KERNEL_HANDLE | sys::OBJ_CASE_INSENSITIVE;
+        let mut attributes = MaybeUninit::uninit();
+        // SAFETY: the attributes are a local variable. The name is null, or a local variable whose text outlives this function.
+        unsafe { sys::InitializeObjectAttributes(attributes.as_mut_ptr(), name, flags, ptr::null_mut(), ptr::null_mut()) };
+        let mut handle = ptr::null_mut();
+        check(open(&raw mut handle, attributes.as_ptr()))?;
+        // SAFETY: the service succeeded, so the handle is open, a kernel handle, and nobody else's.
+        Ok(unsafe { Self::from_raw(handle) })
+    }
+
     /// The object that the handle stands for.
     ///
     /// # IRQL
@@ -243,7 +345,7 @@ impl ObjectHandle {
     /// `PASSIVE_LEVEL`.
     ///
     /// # Errors
-    /// - [`IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `PASSIVE_LEVEL`; the handle is then leaked.
+    /// - [`IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `PASSIVE_LEVEL`; the handle is then left as by a drop.
     /// - Those of `ZwClose`.
     ///
     /// # Examples
@@ -260,8 +362,8 @@ impl ObjectHandle {
     /// Wraps [`ZwClose`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-ntclose).
     #[doc(alias = "ZwClose")]
     pub fn close(self) -> Result {
-        let handle = self.into_raw();
         irql::require_at_most(Irql::PASSIVE)?;
+        let handle = self.into_raw();
         // SAFETY: by the type's invariant the handle is open and ours to close. That is done once, because `into_raw` consumed the value. The level was checked.
         check(unsafe { sys::ZwClose(handle) }).map(drop)
     }
@@ -294,9 +396,15 @@ impl fmt::Debug for ObjectHandle {
 impl Drop for ObjectHandle {
     fn drop(&mut self) {
         if irql::current() > Irql::PASSIVE {
-            crate::println!("ksync: a handle was dropped above PASSIVE_LEVEL and is leaked");
+            // SAFETY: by the type's invariant the handle is open and ours to close, which this value gives up.
+            if unsafe { late::defer(self.0) } {
+                crate::println!("ksync: a handle was dropped above PASSIVE_LEVEL; it is closed later");
+            } else {
+                crate::println!("ksync: a handle was dropped above PASSIVE_LEVEL and is leaked");
+            }
             return;
         }
+        late::close_all(Image::this());
         // SAFETY: by the type's invariant the handle is open and ours to close, and it is closed once, here. The level was checked.
         let _ = unsafe { sys::ZwClose(self.0) };
     }

@@ -1,9 +1,13 @@
-//! References to threads and processes.
+//! References to kernel objects: threads, processes, and events, semaphores, mutants and timers that others made.
 //!
 //! The kernel counts references to its objects, and an object lives as long as one is left. A [`KernelObject`] is one such reference: cloning it makes
 //! another, dropping it gives it back, and it never hands out a Rust reference to the object's contents, which belong to the kernel.
 //!
 //! A [handle](crate::handle) is something else: a number in a table that stands for an object. The two can be made from each other.
+//!
+//! # Handles of users
+//! A user program can pass any number as a handle. [`KernelObject::from_handle`] looks it up as the user's own: with the rights that the user has, and never in the kernel's table.
+//! The object's type is always checked. A file object is no dispatcher object, and is not offered.
 
 use core::ffi::c_void;
 use core::fmt;
@@ -13,60 +17,21 @@ use core::ptr::{self, NonNull};
 
 use ksync_sys as sys;
 
-use crate::error::{NtError, NtStatus, Result, check};
-use crate::handle::ObjectHandle;
+use crate::driver::image::Image;
+use crate::error::{NtError, Result, check};
+use crate::handle::{ObjectHandle, late};
 use crate::irql::{self, Irql};
 use crate::time::Timeout;
-use crate::wait::{Dispatchable, sealed as wait_sealed};
+use crate::wait::{Dispatchable, WaitResult, sealed as wait_sealed};
 
-mod sealed {
-    pub trait Sealed {}
-}
+mod dispatcher;
+mod id;
+mod kind;
+mod process;
+mod thread;
 
-/// A type of kernel object that a [`KernelObject`] can refer to. Sealed: [`Thread`] and [`Process`].
-///
-/// # Safety
-/// `object_type` is the object type of what `Raw` stands for, and such objects begin with a dispatcher header.
-pub unsafe trait ObjectType: sealed::Sealed + 'static {
-    /// The raw ABI's name for such an object.
-    type Raw;
-
-    /// The kernel's type object.
-    #[doc(hidden)]
-    fn object_type() -> *mut sys::OBJECT_TYPE;
-}
-
-/// The type of thread objects, in [`ThreadObject`].
-#[derive(Debug)]
-pub enum Thread {}
-
-impl sealed::Sealed for Thread {}
-
-// SAFETY: the type object is the one for threads, and a thread begins with its `KTHREAD`, which begins with a dispatcher header.
-unsafe impl ObjectType for Thread {
-    type Raw = sys::ETHREAD;
-
-    fn object_type() -> *mut sys::OBJECT_TYPE {
-        // SAFETY: the kernel sets the variable before it loads a driver, and never again.
-        unsafe { sys::PsThreadType }
-    }
-}
-
-/// The type of process objects, in [`ProcessObject`].
-#[derive(Debug)]
-pub enum Process {}
-
-impl sealed::Sealed for Process {}
-
-// SAFETY: the type object is the one for processes, and a process begins with its `KPROCESS`, which begins with a dispatcher header.
-unsafe impl ObjectType for Process {
-    type Raw = sys::EPROCESS;
-
-    fn object_type() -> *mut sys::OBJECT_TYPE {
-        // SAFETY: the kernel sets the variable before it loads a driver, and never again.
-        unsafe { sys::PsProcessType }
-    }
-}
+pub use id::{ProcessId, ThreadId};
+pub use kind::{Event, Mutant, ObjectType, Process, Semaphore, Thread, Timer};
 
 /// A counted reference to a thread.
 pub type ThreadObject = KernelObject<Thread>;
@@ -74,9 +39,21 @@ pub type ThreadObject = KernelObject<Thread>;
 /// A counted reference to a process.
 pub type ProcessObject = KernelObject<Process>;
 
+/// A counted reference to an event object. An event of the driver's own is an [`Event`](crate::event::Event).
+pub type EventObject = KernelObject<Event>;
+
+/// A counted reference to a semaphore object. A semaphore of the driver's own is a [`Semaphore`](crate::semaphore::Semaphore).
+pub type SemaphoreObject = KernelObject<Semaphore>;
+
+/// A counted reference to a mutant object. A mutex of the driver's own is a [`KMutex`](crate::mutex::KMutex).
+pub type MutantObject = KernelObject<Mutant>;
+
+/// A counted reference to a timer object. A timer of the driver's own is a [`Timer`](crate::timer::Timer).
+pub type TimerObject = KernelObject<Timer>;
+
 /// A counted reference to a kernel object.
 ///
-/// Threads and processes are [`Dispatchable`]: waiting for one is waiting for its end.
+/// All of them are [`Dispatchable`]. Waiting for a thread or process is waiting for its end.
 ///
 /// # Invariants
 /// The pointer is to an object of type `T`, and one of the object's references is this value's.
@@ -156,13 +133,13 @@ impl<T: ObjectType> KernelObject<T> {
     /// The object of type `T` that a handle stands for.
     ///
     /// A handle of a user process is looked up in the current process as the user's own, with the access checks that are made for a user. A kernel handle is
-    /// looked up as the kernel's.
+    /// looked up as the kernel's, but only in a thread that does not act for a user: a user's request may hold any number.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
     ///
     /// # Errors
-    /// - [`NtError::INVALID_HANDLE`] for a null handle, or a user's handle that is not open.
+    /// - [`NtError::INVALID_HANDLE`] for a null handle, a user's handle that is not open, or a kernel handle in a user's request.
     /// - [`NtError::OBJECT_TYPE_MISMATCH`] for a handle of an object of another type.
     /// - [`NtError::ACCESS_DENIED`] for a user's handle that does not grant the access.
     /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`.
@@ -191,12 +168,46 @@ impl<T: ObjectType> KernelObject<T> {
     #[doc(alias = "ObReferenceObjectByHandle")]
     pub fn from_handle(handle: sys::HANDLE, access: sys::ACCESS_MASK) -> Result<Self> {
         irql::require_at_most(Irql::PASSIVE)?;
-        if handle.is_null() {
+        if is_pseudo(handle) {
+            // Those mean the same to everyone: the current process, and the current thread.
+            return Self::look_up(handle, access, sys::KernelMode);
+        }
+        // SAFETY: the level was checked.
+        if is_kernel(handle) && unsafe { sys::ExGetPreviousMode() } == sys::KernelMode {
+            return Self::look_up(handle, access, sys::KernelMode);
+        }
+        Self::from_user_handle(handle, access)
+    }
+
+    /// [`from_handle`](Self::from_handle) for a handle that a user passed: it is the user's whoever asks, and a number of the kernel's table is none.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// Those of [`from_handle`](Self::from_handle).
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::object::ThreadObject;
+    /// use ksync::sys::{GENERIC_ALL, SYNCHRONIZE};
+    /// use ksync::NtError;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let kernel = ThreadObject::current().open(GENERIC_ALL).unwrap();
+    /// let guessed = ThreadObject::from_user_handle(kernel.as_raw(), SYNCHRONIZE);
+    /// assert_eq!(guessed, Err(NtError::INVALID_HANDLE));
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`ObReferenceObjectByHandle`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-obreferenceobjectbyhandle).
+    #[doc(alias = "ObReferenceObjectByHandle")]
+    pub fn from_user_handle(handle: sys::HANDLE, access: sys::ACCESS_MASK) -> Result<Self> {
+        irql::require_at_most(Irql::PASSIVE)?;
+        if handle.is_null() || (is_kernel(handle) && !is_pseudo(handle)) {
             return Err(NtError::INVALID_HANDLE);
         }
-        // CAST: a handle is a number; kernel handles have its highest bit set, and so have the pseudo handles, which mean the same to everyone.
-        let mode = if (handle.addr() as isize) < 0 { sys::KernelMode } else { sys::UserMode };
-        Self::look_up(handle, access, mode)
+        Self::look_up(handle, access, sys::UserMode)
     }
 
     /// [`from_handle`](Self::from_handle) for a handle that this driver opened as a kernel handle: its access is the kernel's, whatever the number looks like.
@@ -211,13 +222,20 @@ impl<T: ObjectType> KernelObject<T> {
     /// IRQL: the callers check for `PASSIVE_LEVEL`.
     fn look_up(handle: sys::HANDLE, access: sys::ACCESS_MASK, mode: sys::KPROCESSOR_MODE) -> Result<Self> {
         let mut object = ptr::null_mut();
+        let type_object = T::type_object();
         // SAFETY: the object is written to a local variable, and the level was checked. Any number may be passed as a handle: the kernel looks it up.
         let status =
-            unsafe { sys::ObReferenceObjectByHandle(handle, access, T::object_type(), mode, &raw mut object, ptr::null_mut()) };
+            unsafe { sys::ObReferenceObjectByHandle(handle, access, type_object, mode, &raw mut object, ptr::null_mut()) };
         check(status)?;
-        let object = NonNull::new(object.cast()).ok_or(NtError::INVALID_HANDLE)?;
-        // SAFETY: the routine succeeded: it checked that the object is of type `T`, and gave us a reference.
-        Ok(unsafe { Self::from_raw(object) })
+        let object = NonNull::new(object).ok_or(NtError::INVALID_HANDLE)?;
+        let reference = Reference(object);
+        if type_object.is_null() {
+            // SAFETY: the reference keeps the object. The level was checked.
+            unsafe { kind::check_name(object.as_ptr(), T::NAME) }?;
+        }
+        core::mem::forget(reference);
+        // SAFETY: the routine succeeded and gave us a reference. It checked that the object is of type `T`, or that was done above.
+        Ok(unsafe { Self::from_raw(object.cast()) })
     }
 
     /// Opens a kernel handle to the object, with any access that is asked for.
@@ -245,6 +263,7 @@ impl<T: ObjectType> KernelObject<T> {
     #[doc(alias = "ObOpenObjectByPointer")]
     pub fn open(&self, access: sys::ACCESS_MASK) -> Result<ObjectHandle> {
         irql::require_at_most(Irql::PASSIVE)?;
+        late::close_all(Image::this());
         let mut handle = ptr::null_mut();
         // SAFETY: by the type's invariant the object is alive and of type `T`. The handle is written to a local variable, and the level was checked.
         let status = unsafe {
@@ -253,7 +272,7 @@ impl<T: ObjectType> KernelObject<T> {
                 sys::OBJ_KERNEL_HANDLE,
                 ptr::null_mut(),
                 access,
-                T::object_type(),
+                T::type_object(),
                 sys::KernelMode,
                 &raw mut handle,
             )
@@ -263,342 +282,34 @@ impl<T: ObjectType> KernelObject<T> {
         Ok(unsafe { ObjectHandle::from_raw(handle) })
     }
 
-    /// Tells whether the thread or process has ended.
-    ///
-    /// # IRQL
-    /// `<= DISPATCH_LEVEL`.
-    ///
-    /// # Errors
-    /// [`NtError::IRQL_TOO_HIGH`] above `DISPATCH_LEVEL`.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksync::object::ThreadObject;
-    ///
-    /// # ksim::Machine::new().run(|| {
-    /// assert_eq!(ThreadObject::current().is_terminated(), Ok(false));
-    /// # }).expect_clean();
-    /// ```
-    pub fn is_terminated(&self) -> Result<bool> {
+    /// Tells whether the object is signaled now, which for a thread or process means that it has ended.
+    fn poll(&self) -> Result<bool> {
         match self.wait_with(Timeout::POLL.into()) {
-            crate::wait::WaitResult::Failed(error) => Err(error),
+            WaitResult::Failed(error) => Err(error),
             result => Ok(result.success()),
         }
     }
 }
 
-impl KernelObject<Thread> {
-    /// The current thread.
-    ///
-    /// # IRQL
-    /// `<= DISPATCH_LEVEL`.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksync::object::ThreadObject;
-    ///
-    /// # ksim::Machine::new().run(|| {
-    /// assert_eq!(ThreadObject::current(), ThreadObject::current());
-    /// # }).expect_clean();
-    /// ```
-    ///
-    /// Wraps `KeGetCurrentThread`.
-    #[doc(alias = "KeGetCurrentThread")]
-    #[doc(alias = "PsGetCurrentThread")]
-    #[must_use]
-    pub fn current() -> Self {
-        // SAFETY: the routine may be called anywhere.
-        let thread = unsafe { sys::KeGetCurrentThread() };
-        // SAFETY: there always is a current thread.
-        let thread = unsafe { NonNull::new_unchecked(thread.cast()) };
-        // SAFETY: the current thread is a thread, and alive while it runs this.
-        unsafe { Self::reference(thread) }
-    }
+/// A reference to an object whose type is not known yet, at `PASSIVE_LEVEL`.
+struct Reference(NonNull<c_void>);
 
-    /// The thread with an identifier, such as that of [`this_thread::id`](crate::thread::this_thread::id).
-    ///
-    /// # IRQL
-    /// `PASSIVE_LEVEL`.
-    ///
-    /// # Errors
-    /// - The status of `PsLookupThreadByThreadId`, `STATUS_INVALID_PARAMETER` as a rule, if there is no such thread.
-    /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksync::object::ThreadObject;
-    /// use ksync::thread::this_thread;
-    ///
-    /// # ksim::Machine::new().run(|| {
-    /// assert_eq!(ThreadObject::from_thread_id(this_thread::id()).unwrap().id(), this_thread::id());
-    /// assert!(ThreadObject::from_thread_id(0x7FFF_FFF0).is_err());
-    /// # }).expect_clean();
-    /// ```
-    ///
-    /// Wraps [`PsLookupThreadByThreadId`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-pslookupthreadbythreadid).
-    #[doc(alias = "PsLookupThreadByThreadId")]
-    pub fn from_thread_id(id: usize) -> Result<Self> {
-        irql::require_at_most(Irql::PASSIVE)?;
-        let mut thread = ptr::null_mut();
-        // SAFETY: the object is written to a local variable, and the level was checked. Any number may be passed as an identifier.
-        let status = unsafe { sys::PsLookupThreadByThreadId(ptr::without_provenance_mut(id), &raw mut thread) };
-        check(status)?;
-        let thread = NonNull::new(thread).ok_or(NtError::INVALID_CID)?;
-        // SAFETY: the routine succeeded: it found a thread, and gave us a reference.
-        Ok(unsafe { Self::from_raw(thread) })
-    }
-
-    /// The thread that a handle stands for. See [`from_handle`](Self::from_handle); a user's handle must grant `SYNCHRONIZE`.
-    ///
-    /// # IRQL
-    /// `PASSIVE_LEVEL`.
-    ///
-    /// # Errors
-    /// Those of [`from_handle`](Self::from_handle).
-    ///
-    /// # Examples
-    /// ```
-    /// use core::time::Duration;
-    /// use ksync::object::ThreadObject;
-    /// use ksync::sys::HANDLE;
-    /// use ksync::wait::Dispatchable;
-    /// use ksync::NtError;
-    ///
-    /// fn is_thread_exited(h_thread: HANDLE) -> Result<bool, NtError> {
-    ///     match ThreadObject::from_thread_handle(h_thread) {
-    ///         Ok(thread) => Ok(thread.wait_for(Duration::ZERO, false).success()),
-    ///         Err(e) => Err(e),
-    ///     }
-    /// }
-    /// # ksim::Machine::new().run(|| {
-    /// assert_eq!(is_thread_exited(0x1024 as HANDLE), Err(NtError::INVALID_HANDLE));
-    /// assert_eq!(is_thread_exited(ksync::sys::NtCurrentThread()), Ok(false));
-    /// # }).expect_clean();
-    /// ```
-    #[doc(alias = "ObReferenceObjectByHandle")]
-    pub fn from_thread_handle(handle: sys::HANDLE) -> Result<Self> {
-        Self::from_handle(handle, sys::SYNCHRONIZE)
-    }
-
-    /// The thread's identifier.
-    ///
-    /// # IRQL
-    /// Any level.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksync::object::ThreadObject;
-    /// use ksync::thread::this_thread;
-    ///
-    /// # ksim::Machine::new().run(|| {
-    /// assert_eq!(ThreadObject::current().id(), this_thread::id());
-    /// # }).expect_clean();
-    /// ```
-    ///
-    /// Wraps [`PsGetThreadId`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntddk/nf-ntddk-psgetthreadid).
-    #[doc(alias = "PsGetThreadId")]
-    #[must_use]
-    pub fn id(&self) -> usize {
-        // SAFETY: by the type's invariant the object is a live thread.
-        unsafe { sys::PsGetThreadId(self.as_raw()) }.addr()
-    }
-
-    /// The status that the thread ended with, or `None` if it has not ended.
-    ///
-    /// # IRQL
-    /// `<= APC_LEVEL`.
-    ///
-    /// # Errors
-    /// [`NtError::IRQL_TOO_HIGH`] above `APC_LEVEL`.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksync::object::ThreadObject;
-    ///
-    /// # ksim::Machine::new().run(|| {
-    /// assert_eq!(ThreadObject::current().exit_status(), Ok(None));
-    /// # }).expect_clean();
-    /// ```
-    ///
-    /// Wraps [`PsGetThreadExitStatus`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntddk/nf-ntddk-psgetthreadexitstatus).
-    #[doc(alias = "PsGetThreadExitStatus")]
-    pub fn exit_status(&self) -> Result<Option<NtStatus>> {
-        irql::require_at_most(Irql::APC)?;
-        if !self.is_terminated()? {
-            return Ok(None);
-        }
-        // SAFETY: by the type's invariant the object is a thread with a reference, and the level was checked.
-        Ok(Some(NtStatus(unsafe { sys::PsGetThreadExitStatus(self.as_raw()) })))
-    }
-
-    /// The thread's current priority, from 0 to 31.
-    ///
-    /// # IRQL
-    /// `<= DISPATCH_LEVEL`.
-    ///
-    /// # Errors
-    /// [`NtError::IRQL_TOO_HIGH`] above `DISPATCH_LEVEL`.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksync::object::ThreadObject;
-    ///
-    /// # ksim::Machine::new().run(|| {
-    /// let thread = ThreadObject::current();
-    /// thread.set_priority(16).unwrap();
-    /// assert_eq!(thread.priority(), Ok(16));
-    /// # }).expect_clean();
-    /// ```
-    ///
-    /// Wraps [`KeQueryPriorityThread`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kequeryprioritythread).
-    #[doc(alias = "KeQueryPriorityThread")]
-    pub fn priority(&self) -> Result<i32> {
-        irql::require_at_most(Irql::DISPATCH)?;
-        // SAFETY: by the type's invariant the object is a live thread, and the level was checked.
-        Ok(unsafe { sys::KeQueryPriorityThread(self.as_raw().cast()) })
-    }
-
-    /// Sets the thread's base priority, from 1 to 31, and tells the one before. From 16 on priorities are real-time.
-    ///
-    /// # IRQL
-    /// `PASSIVE_LEVEL`.
-    ///
-    /// # Errors
-    /// - [`NtError::INVALID_PARAMETER`] for a priority out of range.
-    /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksync::object::ThreadObject;
-    /// use ksync::NtError;
-    ///
-    /// # ksim::Machine::new().run(|| {
-    /// let thread = ThreadObject::current();
-    /// let before = thread.set_priority(16).unwrap();
-    /// assert_eq!(thread.set_priority(before), Ok(16));
-    /// assert_eq!(thread.set_priority(32), Err(NtError::INVALID_PARAMETER));
-    /// # }).expect_clean();
-    /// ```
-    ///
-    /// Wraps [`KeSetPriorityThread`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kesetprioritythread).
-    #[doc(alias = "KeSetPriorityThread")]
-    pub fn set_priority(&self, priority: i32) -> Result<i32> {
-        irql::require_at_most(Irql::PASSIVE)?;
-        if !(1..=sys::HIGH_PRIORITY).contains(&priority) {
-            return Err(NtError::INVALID_PARAMETER);
-        }
-        // SAFETY: by the type's invariant the object is a live thread. The level and the priority were checked.
-        Ok(unsafe { sys::KeSetPriorityThread(self.as_raw().cast(), priority) })
+impl Drop for Reference {
+    fn drop(&mut self) {
+        // SAFETY: the reference is this value's. IRQL: such values live within a function at `PASSIVE_LEVEL`.
+        unsafe { sys::ObfDereferenceObject(self.0.as_ptr()) };
     }
 }
 
-impl KernelObject<Process> {
-    /// The process of the current thread, or the one that it is attached to.
-    ///
-    /// # IRQL
-    /// `<= DISPATCH_LEVEL`.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksync::object::ProcessObject;
-    ///
-    /// # ksim::Machine::new().run(|| {
-    /// assert_eq!(ProcessObject::current().id(), 4); // a system thread
-    /// # }).expect_clean();
-    /// ```
-    ///
-    /// Wraps [`IoGetCurrentProcess`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntddk/nf-ntddk-iogetcurrentprocess).
-    #[doc(alias = "PsGetCurrentProcess")]
-    #[doc(alias = "IoGetCurrentProcess")]
-    #[must_use]
-    pub fn current() -> Self {
-        // SAFETY: the routine may be called anywhere.
-        let process = unsafe { sys::PsGetCurrentProcess() };
-        // SAFETY: there always is a current process.
-        let process = unsafe { NonNull::new_unchecked(process) };
-        // SAFETY: the current process is a process, and alive while one of its threads, or one attached to it, runs this.
-        unsafe { Self::reference(process) }
-    }
+/// Tells whether a number is that of a kernel handle, or a pseudo handle.
+fn is_kernel(handle: sys::HANDLE) -> bool {
+    // CAST: a handle is a number, and those have its highest bit set.
+    (handle.addr() as isize) < 0
+}
 
-    /// The process with an identifier.
-    ///
-    /// # IRQL
-    /// `PASSIVE_LEVEL`.
-    ///
-    /// # Errors
-    /// - The status of `PsLookupProcessByProcessId`, `STATUS_INVALID_PARAMETER` as a rule, if there is no such process.
-    /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksync::object::ProcessObject;
-    ///
-    /// # ksim::Machine::new().run(|| {
-    /// if let Ok(process) = ProcessObject::from_process_id(0x1024) {
-    ///     // ...
-    /// #   panic!("{process:?}");
-    /// } // the reference is given back here
-    /// let system = ProcessObject::from_process_id(4).unwrap();
-    /// assert_eq!(system.id(), 4);
-    /// # }).expect_clean();
-    /// ```
-    ///
-    /// Wraps [`PsLookupProcessByProcessId`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-pslookupprocessbyprocessid).
-    #[doc(alias = "PsLookupProcessByProcessId")]
-    pub fn from_process_id(id: usize) -> Result<Self> {
-        irql::require_at_most(Irql::PASSIVE)?;
-        let mut process = ptr::null_mut();
-        // SAFETY: the object is written to a local variable, and the level was checked. Any number may be passed as an identifier.
-        let status = unsafe { sys::PsLookupProcessByProcessId(ptr::without_provenance_mut(id), &raw mut process) };
-        check(status)?;
-        let process = NonNull::new(process).ok_or(NtError::INVALID_CID)?;
-        // SAFETY: the routine succeeded: it found a process, and gave us a reference.
-        Ok(unsafe { Self::from_raw(process) })
-    }
-
-    /// The process that a handle stands for. See [`from_handle`](Self::from_handle); a user's handle must grant `SYNCHRONIZE`.
-    ///
-    /// # IRQL
-    /// `PASSIVE_LEVEL`.
-    ///
-    /// # Errors
-    /// Those of [`from_handle`](Self::from_handle).
-    ///
-    /// # Examples
-    /// ```
-    /// use ksync::object::ProcessObject;
-    ///
-    /// # ksim::Machine::new().run(|| {
-    /// let process = ProcessObject::from_process_handle(ksync::sys::NtCurrentProcess());
-    /// assert_eq!(process, Ok(ProcessObject::current()));
-    /// # }).expect_clean();
-    /// ```
-    #[doc(alias = "ObReferenceObjectByHandle")]
-    pub fn from_process_handle(handle: sys::HANDLE) -> Result<Self> {
-        Self::from_handle(handle, sys::SYNCHRONIZE)
-    }
-
-    /// The process' identifier.
-    ///
-    /// # IRQL
-    /// Any level.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksync::object::ProcessObject;
-    ///
-    /// # ksim::Machine::new().run(|| {
-    /// assert_eq!(ProcessObject::current().id(), 4);
-    /// # }).expect_clean();
-    /// ```
-    ///
-    /// Wraps [`PsGetProcessId`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntddk/nf-ntddk-psgetprocessid).
-    #[doc(alias = "PsGetProcessId")]
-    #[must_use]
-    pub fn id(&self) -> usize {
-        // SAFETY: by the type's invariant the object is a live process.
-        unsafe { sys::PsGetProcessId(self.as_raw()) }.addr()
-    }
+/// Tells whether a handle stands for the current process or thread.
+fn is_pseudo(handle: sys::HANDLE) -> bool {
+    handle == sys::NtCurrentProcess() || handle == sys::NtCurrentThread()
 }
 
 impl<T: ObjectType> Clone for KernelObject<T> {
@@ -623,7 +334,7 @@ impl<T: ObjectType> Eq for KernelObject<T> {}
 
 impl<T: ObjectType> fmt::Debug for KernelObject<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KernelObject").field(&self.object).finish()
+        f.debug_tuple(T::NAME).field(&self.object).finish()
     }
 }
 
@@ -646,8 +357,12 @@ impl<T: ObjectType> wait_sealed::Sealed for KernelObject<T> {
     fn dispatcher_object(&self) -> *mut c_void {
         self.as_object()
     }
+
+    fn has_owner(&self) -> bool {
+        T::HAS_OWNER
+    }
 }
 
 // SAFETY: by the type's invariant the object is alive while the reference is, and by `ObjectType`'s contract it begins with a dispatcher header. A wait on a thread
-// or process changes nothing in it.
+// or process changes nothing in it; what it takes of the others may be taken in any thread.
 unsafe impl<T: ObjectType> Dispatchable for KernelObject<T> {}

@@ -40,7 +40,7 @@ use ksync_sys as sys;
 use crate::driver::image::Image;
 use crate::error::{NtError, Result};
 use crate::irql::{self, Irql, Passive};
-use crate::object::ThreadObject;
+use crate::object::{ThreadId, ThreadObject};
 use crate::wait::{Dispatchable, sealed};
 
 use packet::{Packet, Settings};
@@ -333,7 +333,7 @@ impl<T> JoinHandle<T> {
     /// # }).expect_clean();
     /// ```
     #[must_use]
-    pub fn id(&self) -> usize {
+    pub fn id(&self) -> ThreadId {
         self.thread().id()
     }
 

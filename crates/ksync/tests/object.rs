@@ -6,7 +6,7 @@ use ksync::NtError;
 use ksync::error::Result;
 use ksync::handle::ObjectHandle;
 use ksync::irql::{self, Irql};
-use ksync::object::{ProcessObject, ThreadObject};
+use ksync::object::{ProcessId, ProcessObject, ThreadObject};
 use ksync::sys;
 use ksync::thread::this_thread;
 use ksync::wait::Dispatchable;
@@ -102,6 +102,39 @@ fn ksync_41_users_handles_are_referenced_as_the_users_own() {
 }
 
 #[test]
+fn ksync_41_a_users_request_reaches_no_kernel_handle() {
+    on_machine(|| {
+        // Whatever a user passes, the driver looks it up; here it has guessed a kernel handle.
+        let guessed = ThreadObject::current().open(sys::GENERIC_ALL)?;
+        let raw = guessed.as_raw();
+        ksim::system_call(|| {
+            assert_eq!(ThreadObject::from_thread_handle(raw), Err(NtError::INVALID_HANDLE));
+            assert_eq!(ThreadObject::from_handle(raw, 0), Err(NtError::INVALID_HANDLE));
+            // The driver's own use of its own handle is another thing.
+            assert_eq!(guessed.to_thread(), Ok(ThreadObject::current()));
+            // So are the numbers that stand for the current thread and process.
+            assert_eq!(ThreadObject::from_thread_handle(sys::NtCurrentThread()), Ok(ThreadObject::current()));
+        });
+        assert_eq!(ThreadObject::from_user_handle(raw, 0), Err(NtError::INVALID_HANDLE));
+        assert_eq!(ThreadObject::from_user_handle(core::ptr::null_mut(), 0), Err(NtError::INVALID_HANDLE));
+        Ok(())
+    });
+}
+
+#[test]
+fn identifiers_are_numbers_of_their_own() {
+    on_machine(|| {
+        let (process, thread) = (ProcessId::new(4), this_thread::id());
+        assert_eq!(ProcessObject::from_process_id(process)?.id(), process);
+        assert_eq!(ProcessObject::from_process_id(process.get())?.id(), 4);
+        assert_eq!(ThreadObject::from_thread_id(thread)?.id(), thread);
+        assert_eq!(ThreadObject::from_thread_id(usize::from(thread))?.id(), thread.get());
+        assert_eq!((format!("{process}"), format!("{process:?}")), ("4".to_owned(), "ProcessId(4)".to_owned()));
+        Ok(())
+    });
+}
+
+#[test]
 fn nothing_is_an_error() {
     on_machine(|| {
         let invalid = Err(NtError::INVALID_HANDLE);
@@ -121,8 +154,8 @@ fn levels_are_checked() {
         let handle = thread.open(sys::GENERIC_ALL)?;
         irql::with_raised(Irql::APC, || {
             let too_high = NtError::IRQL_TOO_HIGH;
-            assert_eq!(ThreadObject::from_thread_id(this_thread::id()).unwrap_err(), too_high);
-            assert_eq!(ProcessObject::from_process_id(4).unwrap_err(), too_high);
+            assert_eq!(ThreadObject::from_thread_id(this_thread::id()), Ok(thread.clone()));
+            assert!(ProcessObject::from_process_id(4).is_ok());
             assert_eq!(ThreadObject::from_thread_handle(handle.as_raw()).unwrap_err(), too_high);
             assert_eq!(handle.to_thread().unwrap_err(), too_high);
             assert_eq!(thread.open(0).unwrap_err(), too_high);
@@ -130,6 +163,8 @@ fn levels_are_checked() {
             assert_eq!(thread.exit_status(), Ok(None));
         })?;
         irql::with_raised(Irql::DISPATCH, || {
+            assert_eq!(ThreadObject::from_thread_id(this_thread::id()), Err(NtError::IRQL_TOO_HIGH));
+            assert_eq!(ProcessObject::from_process_id(4), Err(NtError::IRQL_TOO_HIGH));
             assert_eq!(thread.exit_status(), Err(NtError::IRQL_TOO_HIGH));
             assert_eq!(thread.is_terminated(), Ok(false));
             assert!(thread.priority().is_ok());
@@ -139,14 +174,50 @@ fn levels_are_checked() {
 }
 
 #[test]
-fn a_handle_dropped_above_passive_level_is_leaked_and_reported() {
-    let outcome = Machine::new().run(|| {
-        let handle = ThreadObject::current().open(sys::GENERIC_ALL).unwrap();
-        irql::with_raised(Irql::APC, || drop(handle)).unwrap();
+fn a_handle_dropped_above_passive_level_is_closed_later_and_reported() {
+    for (level, by_drain) in [(Irql::APC, true), (Irql::DISPATCH, true), (Irql::DISPATCH, false)] {
+        let outcome = Machine::new().run(|| {
+            let handles: Vec<_> = (0..3).map(|_| ThreadObject::current().open(sys::GENERIC_ALL).unwrap()).collect();
+            irql::with_raised(level, || drop(handles)).unwrap();
+            if by_drain {
+                ksync::driver::drain().unwrap();
+            } else {
+                drop(ThreadObject::current().open(sys::GENERIC_ALL));
+            }
+        });
+        assert_eq!(outcome.debug_output(), ["ksync: a handle was dropped above PASSIVE_LEVEL; it is closed later"; 3]);
+        outcome.expect_clean();
+    }
+}
+
+#[test]
+fn a_handle_that_nothing_can_close_is_leaked_and_reported() {
+    let handle_at = |level: sys::KIRQL, failing: u64| {
+        Machine::new().fail_allocation(failing).run(move || {
+            let handle = ThreadObject::current().open(sys::GENERIC_ALL).unwrap();
+            // SAFETY: the level is restored below, and in between only a drop runs that checks it.
+            let old = unsafe { sys::KfRaiseIrql(level) };
+            drop(handle);
+            // SAFETY: the level was raised above from this one.
+            unsafe { sys::KeLowerIrql(old) };
+            ksync::driver::drain().unwrap();
+        })
+    };
+    // Above the level at which there is memory; and without any.
+    for outcome in [handle_at(5, u64::MAX), handle_at(1, 2)] {
+        assert!(outcome.is_completed());
+        assert_eq!(outcome.left().handles, 1);
+        assert_eq!(outcome.debug_output(), ["ksync: a handle was dropped above PASSIVE_LEVEL and is leaked"]);
+    }
+}
+
+#[test]
+fn a_close_above_passive_level_is_an_error_and_loses_nothing() {
+    on_machine(|| {
+        let handle = ThreadObject::current().open(sys::GENERIC_ALL)?;
+        irql::with_raised(Irql::DISPATCH, || assert_eq!(handle.close(), Err(NtError::IRQL_TOO_HIGH)))?;
+        ksync::driver::drain()
     });
-    assert!(outcome.is_completed());
-    assert_eq!(outcome.left().handles, 1);
-    assert!(outcome.debug_output()[0].contains("leaked"));
 }
 
 #[test]

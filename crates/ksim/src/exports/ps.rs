@@ -108,11 +108,11 @@ exports! {
         })
     }
 
-    [PS_PASSIVE] visible fn PsLookupThreadByThreadId(call; ThreadId: HANDLE, Thread: *mut *mut ETHREAD) -> NTSTATUS {
+    [at_most(APC_LEVEL)] visible fn PsLookupThreadByThreadId(call; ThreadId: HANDLE, Thread: *mut *mut ETHREAD) -> NTSTATUS {
         lookup(call, ThreadId, Type::Thread, Thread.cast(), STATUS_INVALID_PARAMETER)
     }
 
-    [PS_PASSIVE] visible fn PsLookupProcessByProcessId(call; ProcessId: HANDLE, Process: *mut *mut EPROCESS) -> NTSTATUS {
+    [at_most(APC_LEVEL)] visible fn PsLookupProcessByProcessId(call; ProcessId: HANDLE, Process: *mut *mut EPROCESS) -> NTSTATUS {
         lookup(call, ProcessId, Type::Process, Process.cast(), STATUS_INVALID_CID)
     }
 

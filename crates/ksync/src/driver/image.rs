@@ -23,6 +23,8 @@ pub(crate) struct Image {
     pub(crate) hr_timers: List,
     /// The closures that run once after a delay.
     pub(crate) delayed: List,
+    /// Handles that could not be closed where they were dropped.
+    pub(crate) handles: List,
     /// The routines of threaded DPCs that run, by their thread.
     pub(crate) threaded: List,
     /// No DPC is queued and no timer set any more: the image is about to go.
@@ -39,6 +41,7 @@ static IMAGE: sys::ImageLocal<Image> = unsafe {
         timers: List::new(),
         hr_timers: List::new(),
         delayed: List::new(),
+        handles: List::new(),
         threaded: List::new(),
         closing: AtomicBool::new(false),
         state: AtomicPtr::new(core::ptr::null_mut()),
@@ -145,6 +148,7 @@ pub fn drain() -> Result {
     // Threaded DPCs that ran until now may have started threads. They set no timers and queue no DPCs, but may have dropped some.
     thread::drain(image);
     timer::drain(image);
+    crate::handle::late::close_all(image);
     image.closing.store(false, Ordering::SeqCst);
     Ok(())
 }

@@ -5,6 +5,7 @@ use core::time::Duration;
 use ksync_sys as sys;
 
 use crate::error::Result;
+use crate::object::ThreadId;
 use crate::time::{SystemTime, Timeout};
 use crate::wait;
 
@@ -132,9 +133,9 @@ pub fn stall(interval: Duration) {
 /// Wraps [`PsGetCurrentThreadId`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntddk/nf-ntddk-psgetcurrentthreadid).
 #[doc(alias = "PsGetCurrentThreadId")]
 #[must_use]
-pub fn id() -> usize {
+pub fn id() -> ThreadId {
     // SAFETY: the routine may be called anywhere.
-    unsafe { sys::PsGetCurrentThreadId() }.addr()
+    ThreadId::from_raw(unsafe { sys::PsGetCurrentThreadId() })
 }
 
 /// A reference to the thread: [`ThreadObject::current`](crate::object::ThreadObject::current).
