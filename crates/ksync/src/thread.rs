@@ -11,7 +11,7 @@
 //!   unloaded, by [`driver_entry!`](crate::driver_entry)'s unload routine or by [`driver::drain`](crate::driver::drain).
 //!
 //! # What a thread starts with
-//! Threads belong to the system process, whoever starts them, and start at `PASSIVE_LEVEL` *inside a critical region*: normal kernel APCs and
+//! Threads belong to the system process, whoever starts them, unless [another](Builder::process) is named, and start at `PASSIVE_LEVEL` *inside a critical region*: normal kernel APCs and
 //! user APCs never reach them. All that a thread owns has been dropped when it ends.
 //!
 //! # Examples
@@ -40,10 +40,10 @@ use ksync_sys as sys;
 use crate::driver::image::Image;
 use crate::error::{NtError, Result};
 use crate::irql::{self, Irql, Passive};
-use crate::object::{ThreadId, ThreadObject};
+use crate::object::{ProcessObject, ThreadId, ThreadObject};
 use crate::wait::{Dispatchable, sealed};
 
-use packet::{Packet, Settings};
+use packet::{Own, Packet, Settings};
 pub use scoped::{Scope, ScopedJoinHandle, scope};
 
 /// Why a thread was not started, with the closure that it would have run.
@@ -163,14 +163,55 @@ where
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use = "a builder starts nothing until `spawn` is called"]
-pub struct Builder {
-    settings: Settings,
+pub struct Builder<'a> {
+    settings: Settings<'a>,
 }
 
-impl Builder {
-    /// The default settings: priority 8, all processors.
+impl<'a> Builder<'a> {
+    /// The default settings: no name, the system process, priority 8, all processors.
     pub const fn new() -> Self {
-        Self { settings: Settings { priority: None, affinity: None } }
+        Self { settings: Settings { own: Own { priority: None, affinity: None }, name: None, process: None } }
+    }
+
+    /// The thread's name, for debuggers. At most 64 UTF-16 code units.
+    ///
+    /// Systems before Windows 10 version 1607 know no names; the thread has none there.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::thread::Builder;
+    /// use ksync::NtError;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// Builder::new().name("poller").spawn(|| ()).unwrap().join().unwrap();
+    /// let long = "n".repeat(65);
+    /// assert_eq!(Builder::new().name(&long).spawn(|| ()).unwrap_err().error, NtError::INVALID_PARAMETER);
+    /// # }).expect_clean();
+    /// ```
+    ///
+    /// Wraps [`ZwSetInformationThread`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-zwsetinformationthread).
+    #[doc(alias = "ZwSetInformationThread")]
+    #[doc(alias = "SetThreadDescription")]
+    pub const fn name(self, name: &'a str) -> Self {
+        Self { settings: Settings { name: Some(name), ..self.settings } }
+    }
+
+    /// The process that the thread belongs to, in whose address space it runs. It is still a thread of the driver's: it runs in the kernel only, and the
+    /// process cannot end it.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksync::object::ProcessObject;
+    /// use ksync::thread::Builder;
+    ///
+    /// # ksim::Machine::new().run(|| {
+    /// let process = ProcessObject::from_process_id(ksim::create_process()).unwrap();
+    /// let thread = Builder::new().process(&process).spawn(|| ProcessObject::current().id()).unwrap();
+    /// assert_eq!(thread.join(), Ok(process.id()));
+    /// # }).expect_clean();
+    /// ```
+    pub const fn process(self, process: &'a ProcessObject) -> Self {
+        Self { settings: Settings { process: Some(process), ..self.settings } }
     }
 
     /// The thread's base priority, from 1 to 31. From 16 on priorities are real-time.
@@ -186,7 +227,8 @@ impl Builder {
     /// ```
     #[doc(alias = "KeSetPriorityThread")]
     pub const fn priority(self, priority: i32) -> Self {
-        Self { settings: Settings { priority: Some(priority), ..self.settings } }
+        let own = Own { priority: Some(priority), ..self.settings.own };
+        Self { settings: Settings { own, ..self.settings } }
     }
 
     /// The processors of the first group that the thread may run on, one bit each.
@@ -220,7 +262,8 @@ impl Builder {
     /// ```
     #[doc(alias = "KeSetSystemGroupAffinityThread")]
     pub const fn group_affinity(self, group: u16, processors: usize) -> Self {
-        Self { settings: Settings { affinity: Some((group, processors)), ..self.settings } }
+        let own = Own { affinity: Some((group, processors)), ..self.settings.own };
+        Self { settings: Settings { own, ..self.settings } }
     }
 
     /// Starts a system thread.
@@ -230,7 +273,7 @@ impl Builder {
     ///
     /// # Errors
     /// The closure comes back with
-    /// - [`NtError::INVALID_PARAMETER`] for a priority out of range or an affinity that names no active processor;
+    /// - [`NtError::INVALID_PARAMETER`] for a priority out of range, an affinity that names no active processor, or a name that is too long;
     /// - [`NtError::INSUFFICIENT_RESOURCES`] if there is no memory for the thread;
     /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`;
     /// - other errors of `PsCreateSystemThread`.

@@ -565,3 +565,18 @@ pub(crate) fn delay(interval: sys::LARGE_INTEGER) -> Result {
     let status = unsafe { sys::KeDelayExecutionThread(sys::KernelMode, sys::FALSE, &raw const interval) };
     crate::error::check(status).map(drop)
 }
+
+/// Suspends the thread as the options say: for an interval or until a date, and for as good as ever with [`Timeout::NEVER`].
+pub(crate) fn delay_with(options: WaitOptions) -> WaitResult {
+    if let Err(error) = irql::require_at_most(Irql::APC) {
+        return WaitResult::Failed(error);
+    }
+    let interval = options.timeout.to_raw().unwrap_or(-crate::time::FAR);
+    // SAFETY: the interval is a local variable, and the level was checked.
+    let status = unsafe { sys::KeDelayExecutionThread(options.raw_mode(), options.alertable.into(), &raw const interval) };
+    match WaitResult::from_raw(status) {
+        // What a delay calls success is that the time has run out.
+        WaitResult::Signaled(_) => WaitResult::TimedOut,
+        result => result,
+    }
+}

@@ -10,6 +10,7 @@ use ksync::handle::ObjectHandle;
 use ksync::irql::{self, Irql};
 use ksync::object::{ProcessObject, ThreadObject};
 use ksync::semaphore::Semaphore;
+use ksync::sys;
 use ksync::thread::{self, Builder, JoinHandle, this_thread};
 use ksync::wait::{Dispatchable, WaitOptions, WaitResult};
 use std::sync::{Arc, Mutex};
@@ -167,6 +168,69 @@ fn settings_are_applied_and_checked() {
             }
         })
         .expect_clean();
+}
+
+#[test]
+fn threads_have_names_and_processes() {
+    /// The running thread's name.
+    fn name() -> String {
+        let mut place = [0_u64; 32];
+        let (thread, class, size) = (sys::NtCurrentThread(), sys::ThreadNameInformation, size_of_val(&place) as u32);
+        // SAFETY: the place is so large.
+        let status =
+            unsafe { sys::ZwQueryInformationThread(thread, class, place.as_mut_ptr().cast(), size, core::ptr::null_mut()) };
+        assert_eq!(status, 0);
+        // SAFETY: the service succeeded and wrote a string there, whose text lies behind it.
+        let found = unsafe { &*place.as_ptr().cast::<sys::UNICODE_STRING>() };
+        // SAFETY: as above.
+        unsafe { ksync::driver::UnicodeStr::from_raw(found) }.to_string()
+    }
+    on_seeds(|| {
+        assert_eq!(thread::spawn(name)?.join()?, "");
+        // The name need not live as long as the thread.
+        let named = {
+            let text = String::from("poller \u{e9}");
+            Builder::new().name(&text).spawn(name)?
+        };
+        assert_eq!(named.join()?, "poller \u{e9}");
+        assert_eq!(Builder::new().name(&"n".repeat(64)).spawn(name)?.join()?.len(), 64);
+        let process = ProcessObject::from_process_id(ksim::create_process())?;
+        let inside = Builder::new().name("inside").process(&process).spawn(|| (ProcessObject::current(), name()))?;
+        assert_eq!(inside.join()?, (process.clone(), "inside".to_owned()));
+        let mut borrowed = 0;
+        thread::scope(|scope| {
+            let builder = Builder::new().name("scoped").process(&process).priority(9);
+            let scoped = builder.spawn_scoped(scope, || {
+                borrowed += 1;
+                name()
+            })?;
+            assert_eq!(scoped.join()?, "scoped");
+            Result::<()>::Ok(())
+        })?;
+        assert_eq!(borrowed, 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn no_memory_in_another_process_gives_the_closure_back() {
+    let mut failures = 0;
+    for failing in 1..8 {
+        Machine::new()
+            .fail_allocation(failing)
+            .run(|| {
+                let process = ProcessObject::current();
+                match Builder::new().name("other").process(&process).spawn(|| 5) {
+                    Ok(thread) => assert_eq!(thread.join(), Ok(5)),
+                    Err(failure) => {
+                        failures += 1;
+                        assert_eq!((failure.error, (failure.closure)()), (NtError::INSUFFICIENT_RESOURCES, 5));
+                    }
+                }
+            })
+            .expect_clean();
+    }
+    assert!(failures >= 3, "{failures}");
 }
 
 #[test]

@@ -22,22 +22,64 @@ use ksync_sys as sys;
 
 use crate::driver::list::{List, Node};
 use crate::error::{NtError, Result, check};
+use crate::handle::ObjectHandle;
 use crate::irql::{self, Irql};
-use crate::object::ThreadObject;
+use crate::object::{ProcessObject, ThreadObject};
 use crate::pool::KBox;
 use crate::thread::SpawnError;
 use crate::time::Timeout;
 use crate::wait::{self, Dispatchable};
 
-/// How a thread starts.
+/// The greatest number of UTF-16 code units of a thread's name.
+pub(crate) const LONGEST_NAME: usize = 64;
+
+/// How a thread is created.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Settings {
+pub(crate) struct Settings<'a> {
+    pub(crate) own: Own,
+    pub(crate) name: Option<&'a str>,
+    /// The process that it belongs to, if that is not the system process.
+    pub(crate) process: Option<&'a ProcessObject>,
+}
+
+/// What a thread sets of itself when it starts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Own {
     pub(crate) priority: Option<i32>,
     /// A group, and processors of it.
     pub(crate) affinity: Option<(u16, usize)>,
 }
 
-impl Settings {
+impl Settings<'_> {
+    /// Checks them.
+    fn check(&self) -> Result {
+        if self.name.is_some_and(|name| name.encode_utf16().count() > LONGEST_NAME) {
+            return Err(NtError::INVALID_PARAMETER);
+        }
+        self.own.check()
+    }
+
+    /// Names a thread, for debuggers. A system that knows no names refuses, which is nobody's concern.
+    ///
+    /// The level is `PASSIVE_LEVEL`.
+    fn give_name(&self, thread: sys::HANDLE) {
+        let Some(name) = self.name else { return };
+        let mut units = [0; LONGEST_NAME];
+        let mut length = 0;
+        for (place, unit) in units.iter_mut().zip(name.encode_utf16()) {
+            *place = unit;
+            length += 2;
+        }
+        let string = sys::UNICODE_STRING { Length: length, MaximumLength: length, Buffer: units.as_mut_ptr() };
+        // CAST: 16.
+        let size = size_of_val(&string) as u32;
+        let string = (&raw const string).cast_mut().cast();
+        // SAFETY: the string is a local variable, and so is its text. The caller has opened the handle, and is at `PASSIVE_LEVEL`.
+        let _ = unsafe { sys::ZwSetInformationThread(thread, sys::ThreadNameInformation, string, size) };
+    }
+}
+
+impl Own {
     /// Checks the numbers.
     fn check(self) -> Result {
         if let Some(priority) = self.priority
@@ -105,7 +147,7 @@ pub(crate) struct Packet<T> {
 #[repr(C)]
 struct Block<F, T> {
     packet: Packet<T>,
-    settings: Settings,
+    own: Own,
     /// Set when the packet is complete, and the thread may begin: a thread that ended before it was referenced could not be referenced everywhere
     /// (Wine refuses it).
     gate: UnsafeCell<MaybeUninit<sys::KEVENT>>,
@@ -118,7 +160,11 @@ struct Block<F, T> {
 /// # Safety
 /// - Whatever `closure` and its result borrow outlives the packet.
 /// - `list` outlives the packet, and the packet is joined, abandoned, or seen to by [`wait_for_all`] before the code of `closure` goes away.
-pub(crate) unsafe fn spawn<F, T>(settings: Settings, closure: F, list: *const List) -> Result<NonNull<Packet<T>>, SpawnError<F>>
+pub(crate) unsafe fn spawn<F, T>(
+    settings: Settings<'_>,
+    closure: F,
+    list: *const List,
+) -> Result<NonNull<Packet<T>>, SpawnError<F>>
 where
     F: FnOnce() -> T + Send,
     T: Send,
@@ -142,7 +188,7 @@ where
     };
     let block = KBox::into_raw(memory.write(Block {
         packet: Packet { header, result: UnsafeCell::new(None) },
-        settings,
+        own: settings.own,
         gate: UnsafeCell::new(MaybeUninit::uninit()),
         closure: UnsafeCell::new(ManuallyDrop::new(closure)),
     }));
@@ -150,7 +196,7 @@ where
     let gate: *mut sys::KEVENT = unsafe { &raw mut (*block).gate }.cast();
     // SAFETY: the place is nonpaged memory for an event, which stays where it is until the packet is freed. The cell and the wrapper have its layout.
     unsafe { sys::KeInitializeEvent(gate, sys::NotificationEvent, sys::FALSE) };
-    let handle = match create(start::<F, T>, block.cast()) {
+    let handle = match create(start::<F, T>, block.cast(), settings.process) {
         Ok(handle) => handle,
         Err(error) => {
             // SAFETY: the block was given up for this pointer above, and no thread was started that could use it.
@@ -159,6 +205,7 @@ where
             return Err(SpawnError { error, closure });
         }
     };
+    settings.give_name(handle);
     let thread = reference(handle);
     // SAFETY: the handle was opened by `create`, and is closed once, here, at `PASSIVE_LEVEL`, which `check_level` found.
     let _ = unsafe { sys::ZwClose(handle) };
@@ -179,8 +226,9 @@ where
     Ok(unsafe { NonNull::new_unchecked(block.cast()) })
 }
 
-/// Creates a system thread.
-fn create(routine: sys::KSTART_ROUTINE, context: *mut c_void) -> Result<sys::HANDLE> {
+/// Creates a thread of a process, or of the system process.
+fn create(routine: sys::KSTART_ROUTINE, context: *mut c_void, process: Option<&ProcessObject>) -> Result<sys::HANDLE> {
+    let process = process.map(|process| process.open(sys::PROCESS_ALL_ACCESS)).transpose()?;
     let mut attributes = MaybeUninit::uninit();
     // SAFETY: the attributes are a local variable. There is no name and no directory.
     unsafe {
@@ -193,14 +241,14 @@ fn create(routine: sys::KSTART_ROUTINE, context: *mut c_void) -> Result<sys::HAN
         )
     };
     let mut handle = ptr::null_mut();
-    // SAFETY: handle and attributes are local variables, the latter initialised. A null process is the system process. The caller has checked the level, and passes a
-    // context that is valid for the routine.
+    // SAFETY: handle and attributes are local variables, the latter initialised. The process' handle is open throughout the call; a null one is the system process. The caller has
+    // checked the level, and passes a context that is valid for the routine.
     let status = unsafe {
         sys::PsCreateSystemThread(
             &raw mut handle,
             sys::THREAD_ALL_ACCESS,
             attributes.as_ptr(),
-            ptr::null_mut(),
+            process.as_ref().map_or(ptr::null_mut(), ObjectHandle::as_raw),
             ptr::null_mut(),
             Some(routine),
             context,
@@ -248,8 +296,8 @@ where
     // SAFETY: the event was initialised before the thread was created, and is valid until the thread has ended.
     unsafe { wait::wait_uninterrupted(gate.cast()) };
     // SAFETY: the settings are never written to after the thread was created.
-    let settings = unsafe { (*block).settings };
-    settings.apply();
+    let own = unsafe { (*block).own };
+    own.apply();
     // SAFETY: the block is valid; the place is only pointed to.
     let closure = unsafe { &raw mut (*block).closure };
     // SAFETY: the closure has not been taken, and is taken once, here. The cell and the wrapper around it have its layout.

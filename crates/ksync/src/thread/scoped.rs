@@ -106,7 +106,7 @@ impl<'scope> Scope<'scope, '_> {
     }
 
     /// Starts a thread with settings.
-    fn spawn_with<F, T>(&'scope self, settings: Settings, closure: F) -> Result<ScopedJoinHandle<'scope, T>, SpawnError<F>>
+    fn spawn_with<F, T>(&'scope self, settings: Settings<'_>, closure: F) -> Result<ScopedJoinHandle<'scope, T>, SpawnError<F>>
     where
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
@@ -117,7 +117,7 @@ impl<'scope> Scope<'scope, '_> {
     }
 }
 
-impl Builder {
+impl Builder<'_> {
     /// Starts a thread in a scope. See [`Scope::spawn`].
     ///
     /// # IRQL

@@ -5,9 +5,10 @@ use core::time::Duration;
 use ksync_sys as sys;
 
 use crate::error::Result;
+use crate::irql::{self, Irql};
 use crate::object::ThreadId;
 use crate::time::{SystemTime, Timeout};
-use crate::wait;
+use crate::wait::{self, WaitOptions, WaitResult};
 
 /// Suspends the thread for an interval at least.
 ///
@@ -62,6 +63,50 @@ pub fn sleep_until(date: SystemTime) -> Result {
     wait::delay(date.ticks())
 }
 
+/// Suspends the thread for as long as the options' timeout says, unless an alert or a user APC breaks the sleep off: [`WaitResult::TimedOut`] if it lasted.
+///
+/// # IRQL
+/// `<= APC_LEVEL`.
+///
+/// # Examples
+/// ```
+/// use core::time::Duration;
+/// use ksync::thread::this_thread;
+/// use ksync::time::Timeout;
+/// use ksync::wait::{WaitOptions, WaitResult};
+///
+/// # ksim::Machine::new().run(|| {
+/// let second = WaitOptions::from(Timeout::after(Duration::from_secs(1)));
+/// assert_eq!(this_thread::sleep_with(second), WaitResult::TimedOut);
+/// ksim::alert_thread(this_thread::id().get(), ksim::ProcessorMode::Kernel);
+/// assert_eq!(this_thread::sleep_with(second.alertable(true)), WaitResult::Alerted);
+/// # }).expect_clean();
+/// ```
+///
+/// Wraps [`KeDelayExecutionThread`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kedelayexecutionthread).
+#[doc(alias = "KeDelayExecutionThread")]
+pub fn sleep_with(options: WaitOptions) -> WaitResult {
+    wait::delay_with(options)
+}
+
+/// Gives the processor to another thread that is ready, if there is one: [`pause`] under the name that `std` has for it.
+///
+/// # IRQL
+/// `<= APC_LEVEL`.
+///
+/// # Errors
+/// Those of [`pause`].
+///
+/// # Examples
+/// ```
+/// # ksim::Machine::new().run(|| {
+/// ksync::thread::this_thread::yield_now().unwrap();
+/// # }).expect_clean();
+/// ```
+pub fn yield_now() -> Result {
+    pause()
+}
+
 /// Gives the processor to another thread that is ready, if there is one.
 ///
 /// # IRQL
@@ -81,7 +126,6 @@ pub fn sleep_until(date: SystemTime) -> Result {
 /// exports; `ZwYieldExecution` is newer.
 #[doc(alias = "KeDelayExecutionThread")]
 #[doc(alias = "ZwYieldExecution")]
-#[doc(alias = "yield_now")]
 pub fn pause() -> Result {
     wait::delay(0)
 }
@@ -136,6 +180,82 @@ pub fn stall(interval: Duration) {
 pub fn id() -> ThreadId {
     // SAFETY: the routine may be called anywhere.
     ThreadId::from_raw(unsafe { sys::PsGetCurrentThreadId() })
+}
+
+/// The thread's current priority, from 0 to 31.
+///
+/// # IRQL
+/// `<= DISPATCH_LEVEL`.
+///
+/// # Errors
+/// [`NtError::IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `DISPATCH_LEVEL`.
+///
+/// # Examples
+/// ```
+/// # ksim::Machine::new().run(|| {
+/// assert_eq!(ksync::thread::this_thread::priority(), Ok(8));
+/// # }).expect_clean();
+/// ```
+///
+/// Wraps [`KeQueryPriorityThread`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kequeryprioritythread).
+#[doc(alias = "KeQueryPriorityThread")]
+pub fn priority() -> Result<i32> {
+    irql::require_at_most(Irql::DISPATCH)?;
+    current().priority()
+}
+
+/// Sets the thread's base priority, from 1 to 31, and tells the one before. See [`ThreadObject::set_priority`](crate::object::ThreadObject::set_priority).
+///
+/// # IRQL
+/// `PASSIVE_LEVEL`.
+///
+/// # Errors
+/// - [`NtError::INVALID_PARAMETER`](crate::NtError::INVALID_PARAMETER) for a priority out of range.
+/// - [`NtError::IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `PASSIVE_LEVEL`.
+///
+/// # Examples
+/// ```
+/// use ksync::thread::this_thread;
+///
+/// # ksim::Machine::new().run(|| {
+/// assert_eq!(this_thread::set_priority(16), Ok(8));
+/// assert_eq!(this_thread::priority(), Ok(16));
+/// # }).expect_clean();
+/// ```
+///
+/// Wraps [`KeSetPriorityThread`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kesetprioritythread).
+#[doc(alias = "KeSetPriorityThread")]
+pub fn set_priority(priority: i32) -> Result<i32> {
+    irql::require_at_most(Irql::PASSIVE)?;
+    current().set_priority(priority)
+}
+
+/// Tells whether someone wants the thread to end: its process is ending, for one. A loop that serves a user looks at it when a wait in user mode is broken off.
+///
+/// # IRQL
+/// `<= DISPATCH_LEVEL`.
+///
+/// # Errors
+/// [`NtError::IRQL_TOO_HIGH`](crate::NtError::IRQL_TOO_HIGH) above `DISPATCH_LEVEL`.
+///
+/// # Examples
+/// ```
+/// use ksync::thread::this_thread;
+///
+/// # ksim::Machine::new().run(|| {
+/// assert_eq!(this_thread::is_terminating(), Ok(false));
+/// ksim::request_termination(this_thread::id().get());
+/// assert_eq!(this_thread::is_terminating(), Ok(true));
+/// # }).expect_clean();
+/// ```
+///
+/// Wraps [`PsIsThreadTerminating`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-psisthreadterminating).
+#[doc(alias = "PsIsThreadTerminating")]
+pub fn is_terminating() -> Result<bool> {
+    irql::require_at_most(Irql::DISPATCH)?;
+    let thread = current();
+    // SAFETY: the thread is referenced.
+    Ok(unsafe { sys::PsIsThreadTerminating(thread.as_raw()) } != 0)
 }
 
 /// A reference to the thread: [`ThreadObject::current`](crate::object::ThreadObject::current).
