@@ -15,7 +15,7 @@ use ksync::handle::ObjectHandle;
 use ksync::object::{ProcessObject, ThreadObject};
 use ksync::sys::{GENERIC_ALL, HANDLE, KeGetCurrentProcessorNumberEx};
 use ksync::thread::{self, JoinHandle, ScopedJoinHandle, spawn};
-use ksync::timer::Timer;
+use ksync::timer::{HrTimer, Timer};
 use ksync::wait::Dispatchable;
 use ksync::{dpc, println};
 
@@ -235,6 +235,20 @@ fn periodic_timer() {
         let shared = Arc::clone(&timer);
         thread::this_thread::sleep(Duration::from_secs(12)).unwrap();
         assert_eq!(shared.is_signaled(), Ok(true));
+    }) {
+        assert_eq!(outcome.debug_output(), ["timer expired"; 3]);
+    }
+}
+
+/// "BTW, High Resolution Timer is on the way...": it is here.
+#[test]
+fn high_resolution_timer() {
+    for outcome in on_machines(|| {
+        let timer = HrTimer::new(|| println!("timer expired")).unwrap();
+        assert_eq!(timer.start(Duration::from_micros(300), Duration::from_micros(300)), Ok(false));
+        thread::this_thread::sleep(Duration::from_micros(1000)).unwrap();
+        // It is cancelled, and waited for, by its drop (defect 48).
+        drop(timer);
     }) {
         assert_eq!(outcome.debug_output(), ["timer expired"; 3]);
     }

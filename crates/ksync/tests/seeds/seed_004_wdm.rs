@@ -237,6 +237,31 @@ fn modes_of_waiting() {
     });
 }
 
+/// "Thread vigilance and APC": an alert and a user APC end a "vigilant" wait early, and each says which it was. Neither can be had by the public routines; a test has them from the hosted
+/// kernel.
+#[test]
+fn alerts_and_user_apcs() {
+    on_machines(|| {
+        let event = Event::new(EventProperty::Synchronization, false)?;
+        let vigilant = WaitOptions::new().mode(WaitMode::User).alertable(true);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| (event.wait_with(vigilant), event.wait_with(vigilant), event.wait()))?;
+            this_thread::sleep(Duration::from_millis(1))?;
+            ksim::alert_thread(waiter.thread().id().get(), ksim::ProcessorMode::User); // NtAlertThread
+            this_thread::sleep(Duration::from_millis(1))?;
+            ksim::queue_apc(waiter.thread().id().get(), ksim::ApcKind::User, || ()); // QueueUserAPC
+            this_thread::sleep(Duration::from_millis(1))?;
+            // What is not vigilant, nothing ends early; a kernel APC ends neither: STATUS_KERNEL_APC is the system's own.
+            ksim::alert_thread(waiter.thread().id().get(), ksim::ProcessorMode::Kernel);
+            ksim::queue_apc(waiter.thread().id().get(), ksim::ApcKind::SpecialKernel, || ());
+            this_thread::sleep(Duration::from_millis(1))?;
+            event.set()?;
+            assert_eq!(waiter.join(), Ok((WaitResult::Alerted, WaitResult::UserApc, WaitResult::Signaled(0))));
+            Ok(())
+        })
+    });
+}
+
 /// "In this section, we want the timer to trigger a DPC routine".
 #[test]
 fn timer_with_a_dpc() {
