@@ -13,19 +13,16 @@ use crate::timeline;
 use crate::wine;
 use crate::workspace::Workspace;
 
-/// The driver that CI builds and runs.
-const DRIVER: &str = "tour";
+/// The drivers that CI builds and runs, and how many of the steps of each Wine must print as the hosted run does.
+const DRIVERS: &[(&str, usize)] = &[("tour", 10), ("polling", 6)];
 
-/// How many of its steps Wine must print as the hosted run does.
-const STEPS_UNDER_WINE: usize = 10;
-
-/// How long the driver may take to load under Wine, and to unload.
+/// How long a driver may take to load under Wine, and to unload.
 const WINE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long the benches may take in their quick mode.
 const BENCH_LIMIT: Duration = Duration::from_secs(600);
 
-/// How long the example may take, which runs in virtual time.
+/// How long an example may take, which runs in virtual time.
 const EXAMPLE_LIMIT: Duration = Duration::from_secs(300);
 
 /// One thing that CI runs.
@@ -39,11 +36,11 @@ pub(crate) enum Phase {
     Doc,
     /// Every test and every documented example passes.
     Test,
-    /// The tour runs on the hosted kernel.
+    /// The sample drivers run on the hosted kernel.
     Example,
-    /// The tour builds as a `.sys` and the image is sound.
+    /// The sample drivers build as `.sys` files and the images are sound.
     Driver,
-    /// The `.sys` prints under Wine what the hosted run prints.
+    /// The `.sys` files print under Wine what the hosted runs print.
     Wine,
     /// The timelines of runs work in a browser.
     Timeline,
@@ -66,16 +63,16 @@ impl Phase {
                 process::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
             }
             Self::Test => process::run(&mut cargo(&["test", "--workspace"])),
-            Self::Example => {
-                let text = process::tee(&mut cargo(&["run", "--release", "--example", DRIVER]), EXAMPLE_LIMIT)?;
-                ensure!(text.lines().any(|line| line.starts_with("[step] ")), "the example printed no step");
+            Self::Example => DRIVERS.iter().try_for_each(|(name, _)| {
+                let text = process::tee(&mut cargo(&["run", "--release", "--example", name]), EXAMPLE_LIMIT)?;
+                ensure!(text.lines().any(|line| line.starts_with("[step] ")), "the example `{name}` printed no step");
                 Ok(())
-            }
-            Self::Driver => driver::build(workspace, DRIVER).map(drop),
-            Self::Wine => {
-                let limits = wine::Limits { at_least: STEPS_UNDER_WINE, timeout: WINE_TIMEOUT };
-                wine::run(workspace, DRIVER, limits)
-            }
+            }),
+            Self::Driver => DRIVERS.iter().try_for_each(|(name, _)| driver::build(workspace, name).map(drop)),
+            Self::Wine => DRIVERS.iter().try_for_each(|&(name, at_least)| {
+                let limits = wine::Limits { at_least, timeout: WINE_TIMEOUT };
+                wine::run(workspace, name, limits)
+            }),
             Self::Timeline => timeline::run(workspace, None),
             Self::Bench => bench(workspace),
         }

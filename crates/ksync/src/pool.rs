@@ -1,12 +1,14 @@
 //! Nonpaged memory.
 //!
-//! What the kernel links to, and what is touched at `DISPATCH_LEVEL`, must lie in nonpaged pool. A [`KBox`] is a box there. All allocations
+//! What the kernel links to, and what is touched at `DISPATCH_LEVEL`, must lie in nonpaged pool. A [`KBox`] is a box there, and a [`KArc`] one with several owners. All allocations
 //! carry the tag `ksyn`, and none is executable. For paged pool, other tags, and collections, see [`alloc`](crate::alloc).
 //!
 //! # Which routine allocates
 //! `ExAllocatePool2` where the running system exports it (Windows 10 2004 on), and `ExAllocatePoolWithTag` otherwise. It is looked up by name rather than
 //! imported, because an import that is missing keeps the whole driver from loading. `MmGetSystemRoutineAddress` may only be asked at
 //! `PASSIVE_LEVEL`, so an allocation at a higher level before the first at `PASSIVE_LEVEL` takes the older routine. Both work on every system that has both.
+
+mod arc;
 
 use core::alloc::Layout;
 use core::fmt;
@@ -20,6 +22,8 @@ use crate::alloc::{Pool, raw};
 use crate::error::{NtError, Result};
 use crate::init::{InPlaceWrite, Init, PinInit};
 use crate::irql::{self, Irql};
+
+pub use arc::KArc;
 
 /// The tag of all pool that this library allocates: `ksyn` in a debugger, which shows the bytes in memory order.
 pub const TAG: u32 = u32::from_le_bytes(*b"ksyn");

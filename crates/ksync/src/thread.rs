@@ -260,6 +260,8 @@ impl<'a> Builder<'a> {
     /// assert_eq!(thread.join(), Ok(Processor { group: 1, number: 1 }));
     /// # }).expect_clean();
     /// ```
+    ///
+    /// First Windows: 7.
     #[doc(alias = "KeSetSystemGroupAffinityThread")]
     pub const fn group_affinity(self, group: u16, processors: usize) -> Self {
         let own = Own { affinity: Some((group, processors)), ..self.settings.own };

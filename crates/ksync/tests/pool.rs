@@ -2,12 +2,14 @@
 
 use core::mem::MaybeUninit;
 use core::pin::Pin;
+use core::sync::atomic::{AtomicU32, Ordering};
 use ksim::{Machine, OsProfile};
 use ksync::NtError;
 use ksync::error::Result;
 use ksync::init::{init_from_closure, pin_init_from_closure};
 use ksync::irql::{self, Irql};
-use ksync::pool::{KBox, TAG};
+use ksync::pool::{KArc, KBox, TAG};
+use ksync::thread::{self, this_thread};
 use std::rc::Rc;
 
 fn on_machine(code: impl FnOnce() -> Result) {
@@ -170,4 +172,64 @@ fn both_allocators_zero() {
 #[test]
 fn the_tag_reads_ksyn() {
     assert_eq!(TAG.to_le_bytes(), *b"ksyn");
+}
+
+#[test]
+fn shared_values_are_dropped_once_by_whoever_is_last() {
+    struct Counted<'a>(&'a AtomicU32);
+    impl Drop for Counted<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    for processors in [1, 2, 4, 64] {
+        for seed in 0..20 {
+            let drops = AtomicU32::new(0);
+            Machine::new()
+                .processors(processors)
+                .seed(seed)
+                .run(|| {
+                    let shared = KArc::new(Counted(&drops)).unwrap();
+                    thread::scope(|scope| {
+                        for _ in 0..4 {
+                            let owner = shared.clone();
+                            scope
+                                .spawn(move || {
+                                    let second = owner.clone();
+                                    drop(owner);
+                                    this_thread::pause().unwrap();
+                                    assert_eq!(second.0.load(Ordering::Relaxed), 0);
+                                })
+                                .unwrap();
+                        }
+                        drop(shared);
+                    });
+                    assert_eq!(drops.load(Ordering::Relaxed), 1);
+                })
+                .expect_clean();
+        }
+    }
+}
+
+#[test]
+fn shared_values_need_memory_and_a_level() {
+    Machine::new()
+        .fail_allocation(1)
+        .run(|| {
+            assert_eq!(KArc::new(1).unwrap_err(), NtError::INSUFFICIENT_RESOURCES);
+            let shared = KArc::new(String::from("shared")).unwrap();
+            assert_eq!(format!("{shared} {shared:?}"), "shared \"shared\"");
+            irql::with_raised(Irql::DISPATCH, || drop(shared)).unwrap();
+        })
+        .expect_clean();
+    let outcome = Machine::new().run(|| {
+        let shared = KArc::new(1).unwrap();
+        // SAFETY: the level is restored below.
+        let old = unsafe { ksync::sys::KfRaiseIrql(5) };
+        drop(shared);
+        // SAFETY: the level was raised above from this one.
+        unsafe { ksync::sys::KeLowerIrql(old) };
+    });
+    assert!(outcome.debug_output()[0].contains("leaked"));
+    assert_eq!(outcome.left().pool.len(), 1);
 }

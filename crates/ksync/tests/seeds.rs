@@ -6,6 +6,8 @@ mod seed_000_001_ksync;
 mod seed_002_wdk_mutex;
 #[path = "seeds/seed_003_lookaside.rs"]
 mod seed_003_lookaside;
+#[path = "seeds/seed_004_unload.rs"]
+mod seed_004_unload;
 #[path = "seeds/seed_004_wdm.rs"]
 mod seed_004_wdm;
 #[path = "seeds/seed_004_wdm_raw.rs"]

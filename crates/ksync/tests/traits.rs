@@ -9,6 +9,7 @@ use ksync::driver::DriverObject;
 use ksync::event::{Event, EventProperty, PinnedEvent};
 use ksync::handle::ObjectHandle;
 use ksync::object::{EventObject, MutantObject, ProcessId, ProcessObject, SemaphoreObject, ThreadId, ThreadObject, TimerObject};
+use ksync::pool::KArc;
 use ksync::semaphore::{PinnedSemaphore, Semaphore};
 use ksync::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle, SpawnError};
 use ksync::time::{InterruptTime, SystemTime, Timeout};
@@ -71,6 +72,11 @@ assert_not_impl_any!(NotQueued<Rc<u32>>: Send);
 
 assert_impl_all!(DriverObject: Sync);
 assert_obj_safe!(Dispatchable);
+
+// Several owners share a value, and any of them drops it.
+assert_impl_all!(KArc<u32>: Send, Sync, Unpin, Clone);
+assert_not_impl_any!(KArc<Cell<u32>>: Send, Sync);
+assert_not_impl_any!(KArc<Rc<u32>>: Send, Sync);
 
 // Plain values.
 assert_impl_all!(Timeout: Send, Sync, Copy, Default);
