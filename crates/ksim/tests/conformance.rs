@@ -26,6 +26,8 @@ mod f_ex_timers;
 mod f_timers;
 #[path = "conformance/irql.rs"]
 mod g_irql;
+#[path = "conformance/unload.rs"]
+mod g_unload;
 #[path = "conformance/handles.rs"]
 mod h_handles;
 #[path = "conformance/pool.rs"]

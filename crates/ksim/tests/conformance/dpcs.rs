@@ -420,6 +420,18 @@ fn rule_49_what_a_routine_must_not_do() {
         dpc.queue();
     });
     assert_eq!(changed.parameters[0], 4);
+    let changed = crash(0xc7, || {
+        let (timer, dpc) = (Timer::notification(), Dpc::new(enter_region_below_dispatch_level));
+        timer.set_with(0, 0, dpc.ptr());
+    });
+    assert_eq!(changed.parameters[0], 5, "by a timer's DPC");
+    crash(0xb8, || {
+        let event = Event::notification();
+        let dpc = Dpc::new(|| {
+            wait(event.object());
+        });
+        dpc.queue();
+    });
     let nowhere = crash(0xc7, || {
         let dpc = Dpc::new(|| {}).on(5);
         dpc.queue();

@@ -136,6 +136,23 @@ fn rule_52_periodic_timers_rearm_at_expiry() {
 }
 
 #[test]
+fn rule_52_a_periodic_timers_dpc_must_not_free_it() {
+    // It is armed again when its DPC runs. That of a one-shot timer may free it.
+    let freed_by_its_dpc = |period: i32| {
+        Machine::new().run(|| {
+            let timer: *mut KTIMER = allocate(size_of::<KTIMER>()).cast();
+            raw!(KeInitializeTimer(timer));
+            let dpc = Dpc::new(|| free(timer.cast()));
+            raw!(KeSetTimerEx(timer, -MS, period, dpc.ptr()));
+            sleep(5 * MS);
+            flush_dpcs();
+        })
+    };
+    freed_by_its_dpc(0).expect_clean();
+    assert_eq!(freed_by_its_dpc(1).expect_bug_check(0xc4).parameters[0], 0x15);
+}
+
+#[test]
 fn rule_52_period_goes_on_after_a_past_due_time() {
     run(|| {
         let (timer, start) = (Timer::synchronization(), now());
@@ -195,6 +212,52 @@ fn rule_54_coalescable_timers_expire_within_their_tolerance() {
     assert!(seen.iter().all(|delay| (0..=8 * MS).contains(delay)), "{seen:?}");
     assert!(seen.contains(&0) && seen.contains(&(8 * MS)), "{seen:?}");
     assert!((0..10).all(|seed| delay(seed, 0) == 0));
+}
+
+#[test]
+fn rule_54_each_period_of_a_coalescable_timer_is_within_its_tolerance() {
+    let mut seen = [false; 2];
+    for seed in 0..40 {
+        let outcome = Machine::new().seed(seed).run(|| {
+            let (timer, start) = (Timer::synchronization(), now());
+            raw!(KeSetCoalescableTimer(timer.ptr(), -10 * MS, 20, 8, null_mut()));
+            for expiry in 0..5 {
+                wait(timer.object());
+                let late = now() - start - 10 * MS - expiry * 20 * MS;
+                assert!((0..=8 * MS).contains(&late), "{late}");
+                raw!(DbgPrint(if late == 0 { c"in time\n" } else { c"late\n" }.as_ptr()));
+            }
+            // One that is set again goes by what it is set to.
+            assert!(timer.set(-MS));
+            let start = now();
+            wait(timer.object());
+            assert_eq!(now() - start, MS);
+        });
+        for line in outcome.debug_output() {
+            seen[usize::from(line == "late")] = true;
+        }
+        outcome.expect_clean();
+    }
+    assert_eq!(seen, [true; 2]);
+}
+
+#[test]
+fn rule_51_and_54_a_coalescable_timer_is_cancelled_while_it_is_late() {
+    for seed in 0..20 {
+        Machine::new()
+            .seed(seed)
+            .run(|| {
+                let (timer, ran) = (Timer::notification(), Cell::new(0));
+                let dpc = Dpc::new(|| ran.set(ran.get() + 1));
+                raw!(KeSetCoalescableTimer(timer.ptr(), -10 * MS, 0, 8, dpc.ptr()));
+                sleep(10 * MS);
+                let cancelled = timer.cancel();
+                flush_dpcs();
+                sleep(20 * MS);
+                assert_eq!(ran.get(), u32::from(!cancelled));
+            })
+            .expect_clean();
+    }
 }
 
 #[test]
