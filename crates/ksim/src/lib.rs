@@ -62,5 +62,6 @@ pub use irql::irql_name;
 pub use machine::Machine;
 pub use report::bug_check::codes as bug_check;
 pub use report::{
-    BugCheck, CallSite, DriverPanic, End, Left, Outcome, PoolLeft, RelatedSite, Statistics, WaitGraph, WaitingThread,
+    BugCheck, CallSite, DriverPanic, End, HeldLock, Left, Outcome, PoolLeft, ProcessorState, RelatedSite, Report, Statistics,
+    ThreadState, WaitGraph, WaitingThread,
 };

@@ -8,11 +8,12 @@ use crate::engine::dpc::RunningDpc;
 use crate::engine::groups::Groups;
 use crate::engine::kernel::Executing;
 use crate::engine::thread::State;
-use crate::engine::{Check, Cpu, Fault, Kernel, Stop};
+use crate::engine::{Check, Cpu, Fault, Kernel, Stop, Tid};
 use crate::explore::token::Choice;
 use crate::exports::Export;
 use crate::report::bug_check::{Related, Violation, codes};
 use crate::report::sites::Frames;
+use crate::report::state::Snapshot;
 use crate::report::trace::Operation;
 use crate::report::{BugCheck, DriverPanic, End, Left, Outcome, PoolLeft, RelatedSite, Statistics, WaitGraph};
 use crate::schedule::Policy;
@@ -49,6 +50,10 @@ pub(crate) struct MachineCell {
     /// Frames of a bug check, resolved when the machine has stopped and there is stack to do it on.
     frames: RefCell<Option<Frames>>,
     related: RefCell<Vec<Related>>,
+    /// Contexts that are resumed only say where they stand.
+    inspecting: Cell<bool>,
+    inspected: RefCell<Option<Frames>>,
+    snapshot: RefCell<Snapshot>,
 }
 
 /// Builds and runs a simulated machine.
@@ -255,6 +260,9 @@ impl Machine {
             panic: RefCell::new(None),
             frames: RefCell::new(None),
             related: RefCell::new(Vec::new()),
+            inspecting: Cell::new(false),
+            inspected: RefCell::new(None),
+            snapshot: RefCell::new(Snapshot::default()),
         };
         assert!(CURRENT.get().is_null(), "a machine runs on this thread already: Machine::run cannot be nested");
         CURRENT.set(&raw const cell);
@@ -429,7 +437,39 @@ impl MachineCell {
         assert!(handle.is_some(), "ksim: a suspension outside a context");
         // SAFETY: `handle` was set by the context that runs, at its start or its last resumption.
         unsafe { handle.suspend() };
+        while self.inspecting.get() {
+            // The machine has stopped, and wants to know where this context stands.
+            *self.inspected.borrow_mut() = Some(Frames::capture());
+            // SAFETY: as above.
+            unsafe { handle.suspend() };
+        }
         self.handle.set(handle);
+    }
+
+    /// The machine has stopped short: what each of its threads was doing, for the report.
+    fn inspect(&self) {
+        let mut kernel = self.kernel.borrow_mut();
+        if matches!(kernel.stop, None | Some(Stop::Completed)) || !kernel.config.trace {
+            return;
+        }
+        let contexts: Vec<(Tid, Box<Context>)> = kernel
+            .threads
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, thread)| thread.state != State::Terminated && !thread.runs_dpcs)
+            .filter_map(|(tid, thread)| Some((tid as Tid, thread.context.take_if(|context| context.has_started())?)))
+            .collect();
+        drop(kernel);
+        let mut stacks = Vec::new();
+        self.inspecting.set(true);
+        for (tid, mut context) in contexts {
+            context.resume();
+            stacks.extend(self.inspected.borrow_mut().take().map(|frames| (tid, frames)));
+            self.kernel.borrow_mut().threads[tid as usize].context = Some(context);
+        }
+        self.inspecting.set(false);
+        let snapshot = Snapshot::of(&self.kernel.borrow(), stacks);
+        *self.snapshot.borrow_mut() = snapshot;
     }
 
     /// Records why the machine stops. The context that runs is not resumed after its next suspension.
@@ -521,6 +561,7 @@ impl MachineCell {
             self.handle.set(ContextHandle::NONE);
             self.put_back(cpu, executing, context, resumed);
         }
+        self.inspect();
     }
 
     /// Takes all stacks back without running anything more on them.
@@ -679,8 +720,9 @@ impl MachineCell {
         let mut trace = std::mem::take(&mut kernel.trace);
         trace.set_kinds(kernel.objects.take_kinds());
         let sites = std::mem::take(&mut kernel.sites);
+        let state = self.snapshot.into_inner();
         let debug_output = std::mem::take(&mut kernel.debug_output);
-        Outcome { end, left, statistics, debug_output, trace, sites, seed, processors: kernel.config.processors }
+        Outcome { end, left, statistics, debug_output, trace, sites, state, seed, processors: kernel.config.processors }
     }
 }
 
@@ -695,7 +737,12 @@ fn left_behind(kernel: &Kernel) -> Left {
         .pool
         .outstanding()
         .iter()
-        .map(|block| PoolLeft { tag: block.tag_text(), size: block.size, order: block.order })
+        .map(|block| PoolLeft {
+            tag: block.tag_text(),
+            size: block.size,
+            order: block.order,
+            allocated_at: block.allocated_at.map(|site| kernel.sites.resolve(site)).unwrap_or_default(),
+        })
         .collect();
     let (handles, references) = kernel.ob.left();
     Left { pool, timers: kernel.armed_timers(), handles, references }

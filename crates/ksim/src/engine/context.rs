@@ -129,6 +129,11 @@ impl Context {
         self.stack.clone()
     }
 
+    /// True once it has been resumed.
+    pub(crate) fn has_started(&self) -> bool {
+        self.coroutine.started()
+    }
+
     /// Runs the context until it suspends or finishes.
     #[inline]
     pub(crate) fn resume(&mut self) -> Resumed {

@@ -72,6 +72,8 @@ pub(crate) struct Pool {
     in_use: usize,
     limit: usize,
     allocations: u64,
+    /// A block that was written after it was freed, and noticed where nobody could be told.
+    written: Option<(usize, usize, PoolBlock)>,
     failing: Option<u64>,
 }
 
@@ -85,6 +87,7 @@ impl Pool {
             in_use: 0,
             limit,
             allocations: 0,
+            written: None,
             failing,
         }
     }
@@ -158,9 +161,8 @@ impl Pool {
         })
     }
 
-    /// A block was freed: it is filled, and kept for a while. Returns one that left after it, if that was written meanwhile.
-    fn retire(&mut self, address: usize, block: PoolBlock) -> Option<(usize, usize, PoolBlock)> {
-        let mut written = None;
+    /// A block was freed: it is filled, and kept for a while.
+    fn retire(&mut self, address: usize, block: PoolBlock) {
         // SAFETY: the block is allocated and so large.
         unsafe { (address as *mut u8).write_bytes(FREED_BYTE, block.size) };
         self.in_use -= block.size;
@@ -173,13 +175,12 @@ impl Pool {
             if let Some(block) = self.freed.remove(&oldest) {
                 self.quarantined -= block.size;
                 if let Some(offset) = Self::written_since(oldest, &block) {
-                    written.get_or_insert((oldest, offset, block));
+                    self.written.get_or_insert((oldest, offset, block));
                 }
                 // SAFETY: it was allocated with this layout and leaves the tables here.
                 unsafe { std::alloc::dealloc(oldest as *mut u8, block.layout()) };
             }
         }
-        written
     }
 
     /// The block of a map that an address lies in, and its first address.
@@ -327,8 +328,13 @@ impl Kernel {
         self.pool.blocks.remove(&memory);
         self.lock_order.forget(memory..memory + block.size);
         let block = PoolBlock { freed_at: self.site(), ..block };
-        match self.pool.retire(memory, block) {
-            Some((address, offset, block)) => self.written_after_free(address, offset, &block),
+        self.pool.retire(memory, block);
+        self.check_written()
+    }
+
+    fn check_written(&self) -> Check<()> {
+        match &self.pool.written {
+            Some((address, offset, block)) => self.written_after_free(*address, *offset, block),
             None => Ok(()),
         }
     }
@@ -366,6 +372,7 @@ impl Kernel {
 
     /// The run is over: what was written that nobody has looked at since?
     pub(crate) fn check_pool_at_end(&self) -> Check<()> {
+        self.check_written()?;
         let mut freed: Vec<_> = self.pool.freed.iter().collect();
         freed.sort_by_key(|(_, block)| block.order);
         for (&address, block) in freed {

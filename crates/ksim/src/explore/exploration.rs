@@ -16,9 +16,25 @@ pub struct Failure {
     pub schedule: u64,
 }
 
+impl Failure {
+    /// What to put before the command that runs the test, to repeat the failure: `KSIM_REPLAY=token`.
+    #[must_use]
+    pub fn replay_line(&self) -> String {
+        format!("{}={}", super::REPLAY, self.token)
+    }
+
+    /// The report as JSON, with the line that repeats it. See [`Report::to_json`](crate::Report::to_json).
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        self.outcome.report().replay(Some(&self.replay_line())).to_json()
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\nfound by schedule {}; to repeat it: {}={}", self.outcome, self.schedule, super::REPLAY, self.token)
+        let replay = self.replay_line();
+        let report = self.outcome.report().replay(Some(&replay));
+        write!(f, "{report}\nfound by schedule {}", self.schedule)
     }
 }
 
@@ -70,7 +86,9 @@ impl Exploration {
     #[track_caller]
     pub fn expect_clean(&self) -> &Self {
         if let Some(failure) = &self.failure {
-            panic!("{failure}");
+            let replay = failure.replay_line();
+            let report = failure.outcome.report().replay(Some(&replay)).colored_for_terminal();
+            panic!("{report}\nfound by schedule {}", failure.schedule);
         }
         self
     }

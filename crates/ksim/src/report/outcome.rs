@@ -2,6 +2,8 @@
 
 use super::bug_check::{BugCheck, CallSite};
 use super::sites::{SiteId, Sites};
+use super::state::{ProcessorState, Snapshot, ThreadState};
+use super::text::Report;
 use super::trace::{Event, Trace};
 use super::wait_graph::WaitGraph;
 use std::fmt;
@@ -76,6 +78,8 @@ pub struct PoolLeft {
     pub size: usize,
     /// Its place among all allocations of the run, from 1: what `Machine::fail_allocation` takes.
     pub order: u64,
+    /// Where it was allocated, innermost first; empty where that was not recorded ([`Machine::record_sites`](crate::Machine::record_sites)).
+    pub allocated_at: Vec<CallSite>,
 }
 
 /// What a run left behind.
@@ -118,6 +122,9 @@ impl fmt::Display for Left {
         )?;
         for block in &self.pool {
             write!(f, "\n    pool '{}': {} bytes (allocation {})", block.tag, block.size, block.order)?;
+            if let Some(site) = block.allocated_at.first() {
+                write!(f, ", allocated at {site}")?;
+            }
         }
         for timer in &self.timers {
             write!(f, "\n    timer #{timer} is armed")?;
@@ -153,6 +160,7 @@ pub struct Outcome {
     pub(crate) debug_output: Vec<String>,
     pub(crate) trace: Trace,
     pub(crate) sites: Sites,
+    pub(crate) state: Snapshot,
     pub(crate) seed: u64,
     pub(crate) processors: u8,
 }
@@ -216,6 +224,23 @@ impl Outcome {
         self.sites.resolve(site)
     }
 
+    /// The threads that were alive when the run stopped, in order of creation; none if it completed or its trace was not recorded.
+    #[must_use]
+    pub fn threads(&self) -> Vec<ThreadState> {
+        self.state.threads(&self.sites)
+    }
+
+    /// The processors when the run stopped; none if it completed or its trace was not recorded.
+    #[must_use]
+    pub fn processors(&self) -> &[ProcessorState] {
+        &self.state.processors
+    }
+
+    /// The report at length: for people, and for tools.
+    pub fn report(&self) -> Report<'_> {
+        Report::new(self)
+    }
+
     /// How many operations the trace holds.
     #[must_use]
     pub fn trace_len(&self) -> usize {
@@ -267,7 +292,7 @@ impl Outcome {
     /// If it is anything else, with the whole report.
     #[track_caller]
     pub fn expect_clean(self) -> Self {
-        assert!(self.is_completed() && self.left.is_empty(), "{self}");
+        assert!(self.is_completed() && self.left.is_empty(), "{}", self.report().colored_for_terminal());
         self
     }
 
@@ -277,7 +302,7 @@ impl Outcome {
     /// If it is anything else, with the whole report.
     #[track_caller]
     pub fn expect_completed(self) -> Self {
-        assert!(self.is_completed(), "{self}");
+        assert!(self.is_completed(), "{}", self.report().colored_for_terminal());
         self
     }
 
@@ -289,7 +314,7 @@ impl Outcome {
     pub fn expect_bug_check(self, code: u32) -> BugCheck {
         match &self.end {
             End::BugCheck(bug_check) if bug_check.code == code => bug_check.clone(),
-            _ => panic!("expected bug check {code:#x}, but: {self}"),
+            _ => panic!("expected bug check {code:#x}, but: {}", self.report().colored_for_terminal()),
         }
     }
 }

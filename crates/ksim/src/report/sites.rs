@@ -4,6 +4,8 @@ use super::bug_check::CallSite;
 use rustc_hash::FxHashMap;
 use std::ffi::c_void;
 use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// How many frames of a stack are kept. The innermost few are the hosted kernel's own.
 const FRAMES: usize = 48;
@@ -46,6 +48,7 @@ impl Frames {
                 let file = symbol.filename().map(|path| path.display().to_string());
                 over |= function.contains("corosensei");
                 if !over && !is_internal(&function) && !file.as_deref().is_some_and(is_internal_file) {
+                    let file = symbol.filename().map(|path| in_workspace(path).display().to_string());
                     sites.push(CallSite { function, file, line: symbol.lineno() });
                 }
             });
@@ -55,6 +58,17 @@ impl Frames {
         }
         sites
     }
+}
+
+/// A path as it is in its workspace, where every machine has the same one.
+fn in_workspace(path: &Path) -> &Path {
+    static ROOT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let root = ROOT.get_or_init(|| {
+        let current = std::env::current_dir().ok()?;
+        let with_lock = |directory: &&Path| directory.join("Cargo.lock").exists();
+        current.ancestors().filter(with_lock).last().map(Path::to_path_buf)
+    });
+    root.as_deref().and_then(|root| path.strip_prefix(root).ok()).unwrap_or(path)
 }
 
 /// True for a function that is not a driver's: the hosted kernel's, an inline of NT's headers, or the language's.
@@ -85,7 +99,8 @@ fn is_internal_file(file: &str) -> bool {
 /// The places of a run, each once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sites {
-    frames: Vec<Frames>,
+    /// With their names, once somebody has asked for them.
+    frames: Vec<(Frames, OnceLock<Vec<CallSite>>)>,
     ids: FxHashMap<Frames, SiteId>,
 }
 
@@ -96,13 +111,14 @@ impl Sites {
             return id;
         }
         let id = SiteId(NonZeroU32::MIN.saturating_add(self.frames.len() as u32));
-        self.frames.push(frames.clone());
+        self.frames.push((frames.clone(), OnceLock::new()));
         self.ids.insert(frames, id);
         id
     }
 
     /// The driver code of a place, innermost first.
     pub(crate) fn resolve(&self, id: SiteId) -> Vec<CallSite> {
-        self.frames.get(id.0.get() as usize - 1).map(Frames::resolve).unwrap_or_default()
+        let known = self.frames.get(id.0.get() as usize - 1);
+        known.map(|(frames, sites)| sites.get_or_init(|| frames.resolve()).clone()).unwrap_or_default()
     }
 }

@@ -1,8 +1,8 @@
 //! Who waits for whom, when nobody can go on.
 
-use crate::engine::object::SYSTEM;
+use super::state::{owners, waited_for};
 use crate::engine::thread::State;
-use crate::engine::{Kernel, Kind};
+use crate::engine::{Kernel, Tid};
 use std::fmt;
 
 /// A thread that cannot go on.
@@ -32,24 +32,12 @@ pub struct WaitGraph {
 impl WaitGraph {
     pub(crate) fn of(kernel: &Kernel) -> Self {
         let mut threads = Vec::new();
-        for thread in kernel.threads.iter().filter(|thread| thread.state != State::Terminated && !thread.runs_dpcs) {
+        for (tid, thread) in kernel.threads.iter().enumerate() {
+            if thread.state == State::Terminated || thread.runs_dpcs {
+                continue;
+            }
             let number = kernel.objects[thread.object].number;
-            let is = |tid: Option<u32>| tid.is_some_and(|tid| kernel.threads[tid as usize].object == thread.object);
-            let turning = kernel
-                .objects
-                .iter()
-                .filter(|(_, object)| match &object.kind {
-                    Kind::SpinLock(lock) => lock.turning.iter().any(|turning| is(turning.thread)),
-                    Kind::SpinRw(lock) => lock.turning.iter().any(|(turning, _)| is(turning.thread)),
-                    _ => false,
-                })
-                .map(|(id, _)| id);
-            let waited: Vec<_> = if thread.state == State::Waiting {
-                let parked = thread.wait.parked_on.filter(|&id| id != SYSTEM);
-                thread.wait.objects.iter().copied().chain(parked).collect()
-            } else {
-                turning.collect()
-            };
+            let waited = waited_for(kernel, tid as Tid);
             let reason = match thread.state {
                 State::Waiting => thread.wait.request.reason.to_owned(),
                 State::Running if !waited.is_empty() => "spin lock".to_owned(),
@@ -57,28 +45,9 @@ impl WaitGraph {
                 State::Ready => "ready, but no processor is free".to_owned(),
                 State::Terminated => continue,
             };
-            let mut owners = Vec::new();
-            let mut objects = Vec::new();
-            for id in waited {
-                let object = &kernel.objects[id];
-                objects.push(format!("{} #{}", object.kind.name(), object.number));
-                match &object.kind {
-                    Kind::Mutant(state) => owners.extend(state.owner),
-                    Kind::Thread(tid) => owners.push(*tid),
-                    Kind::SpinLock(state) => owners.extend(state.owner.and_then(|owner| owner.thread)),
-                    Kind::SpinRw(state) => {
-                        owners.extend(state.exclusive.iter().chain(&state.shared).filter_map(|owner| owner.thread));
-                    }
-                    Kind::Event { .. } => owners.extend(kernel.owner_of_event(id)),
-                    Kind::PushLock(state) => owners.extend(state.exclusive.iter().chain(&state.shared)),
-                    Kind::Resource(state) => {
-                        let by_address = |key: usize| kernel.threads.iter().position(|thread| thread.address() == key);
-                        owners.extend(state.owner_keys().filter_map(by_address).map(|index| index as u32));
-                    }
-                    _ => {}
-                }
-            }
-            let owners = owners.into_iter().map(|tid| kernel.thread_number(tid)).collect();
+            let name = |id: &u32| format!("{} #{}", kernel.objects[*id].kind.name(), kernel.objects[*id].number);
+            let objects = waited.iter().map(name).collect();
+            let owners = waited.iter().flat_map(|&id| owners(kernel, id)).map(|owner| kernel.thread_number(owner)).collect();
             threads.push(WaitingThread { thread: number, reason, objects, owners });
         }
         let cycle = find_cycle(&threads);
@@ -86,28 +55,47 @@ impl WaitGraph {
     }
 }
 
-/// Follows first owners from each thread until one repeats.
+/// Follows the owners of what each thread waits for until a thread repeats.
 fn find_cycle(threads: &[WaitingThread]) -> Vec<u32> {
-    for start in threads {
-        let mut path = vec![start.thread];
-        let mut current = start;
-        while let Some(next) = current.owners.first() {
-            if let Some(position) = path.iter().position(|seen| seen == next) {
-                return path.split_off(position);
-            }
-            path.push(*next);
-            match threads.iter().find(|thread| thread.thread == *next) {
-                Some(thread) => current = thread,
-                None => break,
+    let mut done = Vec::new();
+    threads.iter().find_map(|start| follow(threads, start.thread, &mut Vec::new(), &mut done)).unwrap_or_default()
+}
+
+fn follow(threads: &[WaitingThread], thread: u32, path: &mut Vec<u32>, done: &mut Vec<u32>) -> Option<Vec<u32>> {
+    if let Some(position) = path.iter().position(|seen| *seen == thread) {
+        return Some(path.split_off(position));
+    }
+    if done.contains(&thread) {
+        return None;
+    }
+    path.push(thread);
+    let waiting = threads.iter().find(|waiting| waiting.thread == thread);
+    let cycle = waiting.and_then(|waiting| waiting.owners.iter().find_map(|&owner| follow(threads, owner, path, done)));
+    if cycle.is_none() {
+        path.pop();
+        done.push(thread);
+    }
+    cycle
+}
+
+impl WaitGraph {
+    /// Without the threads one by one.
+    pub(super) fn summary(&self) -> String {
+        match self.cycle.first() {
+            None => HEADLINE.to_owned(),
+            Some(first) => {
+                let names: Vec<_> = self.cycle.iter().chain([first]).map(|thread| format!("#{thread}")).collect();
+                format!("{HEADLINE}\n    cycle: {}", names.join(" -> "))
             }
         }
     }
-    Vec::new()
 }
+
+const HEADLINE: &str = "deadlock: no thread can go on, and nothing is due";
 
 impl fmt::Display for WaitGraph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "deadlock: no thread can go on, and nothing is due")?;
+        write!(f, "{HEADLINE}")?;
         for thread in &self.threads {
             write!(f, "\n    thread #{} ({})", thread.thread, thread.reason)?;
             if !thread.objects.is_empty() {

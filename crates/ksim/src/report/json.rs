@@ -1,0 +1,145 @@
+//! The report for tools. `docs/report.md` has the schema, whose number changes with every change that is not an addition.
+
+use super::bug_check::{BugCheck, CallSite};
+use super::outcome::{DriverPanic, End, Left};
+use super::text::Report;
+use super::trace::Event;
+use super::wait_graph::WaitGraph;
+use serde_json::{Value, json};
+
+/// The number of the schema.
+const SCHEMA: u32 = 1;
+
+impl Report<'_> {
+    /// The report as JSON. `docs/report.md` describes it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let outcome = self.outcome;
+        let (end, bug_check, panic, deadlock, step_limit) = match &outcome.end {
+            End::Completed => ("completed", Value::Null, Value::Null, Value::Null, Value::Null),
+            End::BugCheck(stop) => ("bug_check", of_bug_check(stop), Value::Null, Value::Null, Value::Null),
+            End::Panic(panic) => ("panic", Value::Null, of_panic(panic), Value::Null, Value::Null),
+            End::Deadlock(graph) => ("deadlock", Value::Null, Value::Null, of_graph(graph), Value::Null),
+            End::StepLimit(limit) => ("step_limit", Value::Null, Value::Null, Value::Null, json!(limit)),
+        };
+        let threads: Vec<_> = outcome
+            .threads()
+            .iter()
+            .map(|thread| {
+                let holds: Vec<_> = thread
+                    .holds
+                    .iter()
+                    .map(|held| json!({ "lock": held.lock, "acquired_at": of_sites(&held.acquired_at) }))
+                    .collect();
+                json!({
+                    "thread": thread.thread,
+                    "index": thread.index,
+                    "state": thread.state,
+                    "processor": thread.processor,
+                    "irql": thread.irql,
+                    "reason": thread.reason,
+                    "waits_for": thread.waits_for,
+                    "owners": thread.owners,
+                    "holds": holds,
+                    "call_sites": of_sites(&thread.call_sites),
+                })
+            })
+            .collect();
+        let processors: Vec<_> = outcome
+            .processors()
+            .iter()
+            .map(|processor| {
+                json!({
+                    "processor": processor.processor,
+                    "irql": processor.irql,
+                    "thread": processor.thread,
+                    "in_dpc": processor.in_dpc,
+                    "spinning": processor.spinning,
+                })
+            })
+            .collect();
+        let events: Vec<_> = outcome.events().map(|event| self.of_event(event)).collect();
+        json!({
+            "schema": SCHEMA,
+            "end": end,
+            "bug_check": bug_check,
+            "panic": panic,
+            "deadlock": deadlock,
+            "step_limit": step_limit,
+            "left": of_left(&outcome.left),
+            "threads": threads,
+            "processors": processors,
+            "events": events,
+            "debug_output": outcome.debug_output,
+            "seed": outcome.seed,
+            "replay": self.replay,
+        })
+    }
+
+    fn of_event(&self, event: Event) -> Value {
+        json!({
+            "time": event.time,
+            "processor": event.processor,
+            "irql": event.irql,
+            "actor": event.actor.to_string(),
+            "operation": event.operation.name(),
+            "object": event.object,
+            "object_kind": event.object_kind,
+            "argument": event.argument,
+            "site": event.site.and_then(|site| self.outcome.call_sites(site).first().map(of_site)),
+        })
+    }
+}
+
+fn of_site(site: &CallSite) -> Value {
+    json!({ "function": site.function, "file": site.file, "line": site.line })
+}
+
+fn of_sites(sites: &[CallSite]) -> Value {
+    sites.iter().map(of_site).collect()
+}
+
+fn of_bug_check(stop: &BugCheck) -> Value {
+    let related: Vec<_> =
+        stop.related.iter().map(|related| json!({ "what": related.what, "call_sites": of_sites(&related.call_sites) })).collect();
+    let rule = stop.rule().map(|rule| json!({ "name": rule.name, "says": rule.says, "page": rule.page() }));
+    json!({
+        "code": stop.code,
+        "name": stop.name,
+        "parameters": stop.parameters,
+        "meaning": stop.meaning,
+        "rule": rule,
+        "thread": stop.thread,
+        "processor": stop.processor,
+        "irql": stop.irql,
+        "in_dpc": stop.in_dpc,
+        "routine": stop.routine,
+        "call_sites": of_sites(&stop.call_sites),
+        "related": related,
+    })
+}
+
+fn of_panic(panic: &DriverPanic) -> Value {
+    json!({
+        "message": panic.message,
+        "location": panic.location,
+        "thread": panic.thread,
+        "processor": panic.processor,
+        "in_dpc": panic.in_dpc,
+    })
+}
+
+fn of_graph(graph: &WaitGraph) -> Value {
+    json!({ "cycle": graph.cycle })
+}
+
+fn of_left(left: &Left) -> Value {
+    let pool: Vec<_> = left
+        .pool
+        .iter()
+        .map(|block| {
+            json!({ "tag": block.tag, "size": block.size, "order": block.order, "allocated_at": of_sites(&block.allocated_at) })
+        })
+        .collect();
+    json!({ "pool": pool, "timers": left.timers, "handles": left.handles, "references": left.references })
+}
