@@ -3,6 +3,7 @@
 use crate::check::lock_order::Strictness;
 use crate::check::rules::RuleSet;
 use crate::engine::groups::Groups;
+use crate::faults::Fault;
 use crate::schedule::{Policy, Random};
 
 /// How the clock reads and when timers expire (rule 57).
@@ -63,6 +64,7 @@ pub(crate) struct Config {
     pub(crate) profile: OsProfile,
     pub(crate) pool_limit: usize,
     pub(crate) failing_allocation: Option<u64>,
+    pub(crate) failing_wait: Option<Fault>,
     pub(crate) step_limit: u64,
     pub(crate) trace: bool,
     pub(crate) sites: bool,
@@ -86,6 +88,7 @@ impl Default for Config {
             profile: OsProfile::Windows11,
             pool_limit: 1 << 30,
             failing_allocation: None,
+            failing_wait: None,
             step_limit: 20_000_000,
             trace: true,
             sites: false,
@@ -101,8 +104,10 @@ impl Default for Config {
 impl Config {
     /// All settings that the choices of a run depend on, as text.
     pub(crate) fn choices_depend_on(&self) -> String {
-        let Self { groups, system_time, clock, profile, pool_limit, failing_allocation, threaded_dpcs, .. } = self;
-        format!("{groups} {system_time} {clock:?} {profile:?} {pool_limit} {failing_allocation:?} {threaded_dpcs}")
+        let Self { groups, system_time, clock, profile, pool_limit, failing_allocation, failing_wait, threaded_dpcs, .. } = self;
+        format!(
+            "{groups} {system_time} {clock:?} {profile:?} {pool_limit} {failing_allocation:?} {failing_wait:?} {threaded_dpcs}"
+        )
     }
 
     pub(crate) fn policy(&self) -> Box<dyn Policy> {

@@ -16,6 +16,7 @@
 
 mod environment;
 mod exploration;
+mod faults;
 mod progress;
 pub(crate) mod token;
 mod workers;
@@ -25,6 +26,7 @@ pub use exploration::{Exploration, Failure};
 pub use token::TokenError;
 
 use crate::Machine;
+use crate::faults::{Fault, FaultKind};
 use crate::schedule::Strategy;
 use environment::Environment;
 use std::num::NonZeroUsize;
@@ -56,6 +58,9 @@ pub struct Explore {
     jobs: Option<NonZeroUsize>,
     shard: Shard,
     progress: bool,
+    faults: Vec<FaultKind>,
+    /// The fault that all runs have.
+    fault: Option<Fault>,
 }
 
 /// A search of schedules: [`Explore::check`] makes it.
@@ -71,6 +76,8 @@ pub fn explore() -> Explore {
         jobs: None,
         shard: Shard::WHOLE,
         progress: true,
+        faults: Vec::new(),
+        fault: None,
     }
 }
 
@@ -131,6 +138,27 @@ impl Explore {
         self
     }
 
+    /// Also searches with each [fault](crate::Fault) of these kinds that the program comes to: the first of a kind, the second and so on, each with all schedules.
+    ///
+    /// # Example
+    /// ```should_panic
+    /// use ksim::{FaultKind, explore};
+    /// use ksync_sys::{ExAllocatePool2, ExFreePool, POOL_FLAG_NON_PAGED};
+    ///
+    /// let exploration = explore().schedules(10).faults([FaultKind::Allocation]).check(|| {
+    ///     // SAFETY: the routine may be called here.
+    ///     let memory = unsafe { ExAllocatePool2(POOL_FLAG_NON_PAGED, 8, u32::from_le_bytes(*b"Demo")) };
+    ///     assert!(!memory.is_null(), "this allocation never fails, or does it?");
+    ///     // SAFETY: the block is allocated.
+    ///     unsafe { ExFreePool(memory) };
+    /// });
+    /// exploration.expect_clean();
+    /// ```
+    pub fn faults(mut self, kinds: impl IntoIterator<Item = FaultKind>) -> Self {
+        self.faults = kinds.into_iter().collect();
+        self
+    }
+
     /// Whether progress is shown, where standard error is a terminal. It is by default.
     pub fn progress(mut self, progress: bool) -> Self {
         self.progress = progress;
@@ -162,7 +190,7 @@ impl Explore {
         }
         match environment.replay {
             Some(token) => self.replay(&token, program).unwrap_or_else(|error| panic!("ksim: {REPLAY}: {error}")),
-            None => workers::search(&self, &program),
+            None => faults::search(&self, &program),
         }
     }
 
@@ -174,7 +202,17 @@ impl Explore {
     /// # Panics
     /// If called from code that runs on a machine already.
     pub fn replay(&self, token: &str, program: impl Fn()) -> Result<Exploration, TokenError> {
-        workers::replay(self, token, &program)
+        let (token, fault) = faults::parse(token)?;
+        let explore = Self { fault, ..self.clone() };
+        workers::replay(&explore, token, &program)
+    }
+
+    /// The machine that each schedule runs on.
+    fn faulty_machine(&self) -> Machine {
+        match self.fault {
+            Some(fault) => self.machine.clone().fault(fault),
+            None => self.machine.clone(),
+        }
     }
 
     fn limit(&self) -> u64 {

@@ -35,6 +35,7 @@ mod driver;
 mod engine;
 pub mod explore;
 mod exports;
+mod faults;
 mod host;
 mod image_local;
 mod irql;
@@ -58,6 +59,7 @@ pub use control::{
 pub use driver::{LoadedDriver, load_driver};
 pub use explore::explore;
 pub use exports::{Export, IrqlRange, table as exports};
+pub use faults::{Fault, FaultKind};
 pub use irql::irql_name;
 pub use machine::Machine;
 pub use report::bug_check::codes as bug_check;

@@ -11,6 +11,7 @@ use crate::engine::thread::State;
 use crate::engine::{Check, Cpu, Fault, Kernel, Stop, Tid};
 use crate::explore::token::Choice;
 use crate::exports::Export;
+use crate::faults::FaultKind;
 use crate::report::bug_check::{Related, Violation, codes};
 use crate::report::sites::Frames;
 use crate::report::state::Snapshot;
@@ -143,6 +144,15 @@ impl Machine {
     /// Makes the `n`th pool allocation fail, counted from 1.
     pub fn fail_allocation(mut self, n: u64) -> Self {
         self.config.failing_allocation = Some(n);
+        self
+    }
+
+    /// Makes one [fault](crate::Fault) happen.
+    pub fn fault(mut self, fault: crate::Fault) -> Self {
+        match fault.kind {
+            FaultKind::Allocation => self.config.failing_allocation = Some(fault.n),
+            FaultKind::Timeout | FaultKind::Alert | FaultKind::UserApc => self.config.failing_wait = Some(fault),
+        }
         self
     }
 
@@ -721,8 +731,9 @@ impl MachineCell {
         trace.set_kinds(kernel.objects.take_kinds());
         let sites = std::mem::take(&mut kernel.sites);
         let state = self.snapshot.into_inner();
+        let fault = kernel.has_fault();
         let debug_output = std::mem::take(&mut kernel.debug_output);
-        Outcome { end, left, statistics, debug_output, trace, sites, state, seed, processors: kernel.config.processors }
+        Outcome { end, left, statistics, debug_output, trace, sites, state, fault, seed, processors: kernel.config.processors }
     }
 }
 

@@ -259,6 +259,8 @@ rules! {
         "An object without references is gone.";
     BadHandle: VERIFIER, Some(verifier::BAD_HANDLE), AUTOMATIC_CHECKS, ALWAYS,
         "A handle that is used is open.";
+    ClosedHandle: codes::INVALID_KERNEL_HANDLE, None, Page::BugCheck, OFF,
+        "A handle is closed once. (ZwClose returns STATUS_INVALID_HANDLE otherwise, which hardly anybody looks at.)";
     NullHandle: VERIFIER, Some(verifier::NULL_HANDLE), AUTOMATIC_CHECKS, ALWAYS,
         "A null handle is not used.";
     UserHandle: VERIFIER, Some(verifier::USER_HANDLE_AS_KERNEL), AUTOMATIC_CHECKS, ALWAYS,

@@ -97,6 +97,8 @@ pub(crate) struct Kernel {
     /// What `DbgPrint` printed behind the last line's end.
     pub(crate) debug_partial: String,
     pub(crate) stop: Option<Stop>,
+    /// Waits so far that a fault of the kind that was asked for could have ended.
+    pub(crate) failing_waits: u64,
     pub(crate) steps: u64,
     pub(crate) switches: u64,
     pub(crate) dpcs_run: u64,
@@ -141,6 +143,7 @@ impl Kernel {
             debug_output: Vec::new(),
             debug_partial: String::new(),
             stop: None,
+            failing_waits: 0,
             steps: 0,
             switches: 0,
             dpcs_run: 0,
@@ -190,6 +193,12 @@ impl Kernel {
     #[inline]
     pub(crate) fn thread(&mut self, tid: Tid) -> &mut Thread {
         &mut self.threads[tid as usize]
+    }
+
+    /// True when the fault that was asked for has happened.
+    pub(crate) fn has_fault(&self) -> bool {
+        let allocation = self.config.failing_allocation.is_some_and(|n| self.pool.allocations() >= n);
+        allocation || self.config.failing_wait.is_some_and(|fault| self.failing_waits >= fault.n)
     }
 
     /// Records an operation on an object in the trace.

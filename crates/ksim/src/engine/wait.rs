@@ -8,6 +8,7 @@ use super::layout;
 use super::object::{Kind, ObjId, SYSTEM, Waiter};
 use super::thread::{State, Tid};
 use super::timer::{Due, Expiry, Target};
+use crate::faults::FaultKind;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
 use ksync_sys::{KWAIT_BLOCK, LIST_ENTRY, NTSTATUS};
@@ -133,6 +134,9 @@ impl Kernel {
             Timeout::Until(due) => Some(due),
         };
         self.check_blocking(tid)?;
+        if let Some(status) = self.injected_end(&request) {
+            return Ok(Begun::Done(status));
+        }
         let expiry = due.map(|due| self.timers.insert_wait(due, tid, self.cpu));
         let thread = &mut self.threads[tid as usize];
         thread.wait.request = request;
@@ -146,6 +150,19 @@ impl Kernel {
         }
         self.leave_processor();
         Ok(Begun::Blocked)
+    }
+
+    /// The status of a wait that is to end here though nothing ends it: a fault.
+    fn injected_end(&mut self, request: &WaitRequest) -> Option<NTSTATUS> {
+        let fault = self.config.failing_wait?;
+        let (can_fail, status) = match fault.kind {
+            FaultKind::Timeout => (request.timeout != Timeout::Never && request.expired == STATUS_TIMEOUT, STATUS_TIMEOUT),
+            FaultKind::Alert => (request.alertable, STATUS_ALERTED),
+            FaultKind::UserApc => (request.user_mode, STATUS_USER_APC),
+            FaultKind::Allocation => return None,
+        };
+        self.failing_waits += u64::from(can_fail);
+        (can_fail && self.failing_waits == fault.n).then_some(status)
     }
 
     /// Blocks the running thread for something that is not a dispatcher object, and keeps its own list of who waits.

@@ -5,7 +5,7 @@
 
 use super::progress::{Progress, REPORT_EVERY};
 use super::token::{self, Choice, TokenError};
-use super::{Exploration, Explore, Failure};
+use super::{Exploration, Explore, Failure, faults};
 use crate::Outcome;
 use crate::schedule::{Policy, Replay};
 use rustc_hash::{FxHashSet, FxHasher};
@@ -14,7 +14,7 @@ use std::hash::Hasher;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How many schedules a worker takes at a time.
@@ -33,6 +33,7 @@ struct Shared<'a> {
     failure: Mutex<Option<(u64, Vec<Choice>)>>,
     distinct: Mutex<FxHashSet<u64>>,
     executions: AtomicU64,
+    has_fault: AtomicBool,
     progress: Progress,
 }
 
@@ -50,7 +51,8 @@ fn class(choices: &[Choice]) -> u64 {
     hasher.finish()
 }
 
-pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> Exploration {
+/// Makes a search. Also returns whether a run came to the fault that was asked for.
+pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Exploration, bool) {
     assert!(!crate::machine::is_running(), "a search cannot be made from code that runs on a machine");
     let begin = Instant::now();
     let total = explore.limit();
@@ -69,6 +71,7 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> Explorat
         failure: Mutex::new(None),
         distinct: Mutex::new(FxHashSet::default()),
         executions: AtomicU64::new(0),
+        has_fault: AtomicBool::new(false),
         progress: Progress::new(explore.progress, limit),
     };
     let jobs = explore.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
@@ -79,26 +82,27 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> Explorat
         }
         shared.work();
     });
-    let Shared { failure, distinct, executions, progress, .. } = shared;
+    let Shared { failure, distinct, executions, has_fault, progress, .. } = shared;
     drop(progress);
     let failure = failure.into_inner().expect("no worker panics while it holds the lock");
     let failure = failure.map(|(schedule, choices)| {
         let outcome = repeat(explore, &choices, program);
-        let token = token::encode(explore.machine.config(), &choices);
+        let token = faults::with_fault(token::encode(explore.faulty_machine().config(), &choices), explore.fault);
         Box::new(Failure { outcome, token, schedule: schedule * explore.shard.count + explore.shard.index })
     });
-    Exploration {
+    let exploration = Exploration {
         executions: executions.into_inner(),
         distinct: distinct.into_inner().expect("no worker panics while it holds the lock").len() as u64,
         exhausted: false,
         elapsed: begin.elapsed(),
         failure,
-    }
+    };
+    (exploration, has_fault.into_inner())
 }
 
 impl Shared<'_> {
     fn work(&self) {
-        let machine = self.explore.machine.clone().record_trace(false);
+        let machine = self.explore.faulty_machine().record_trace(false);
         let mut choices = Vec::new();
         let (mut executions, mut reported, mut last_batch) = (0, 0, false);
         let mut classes = FxHashSet::default();
@@ -121,6 +125,9 @@ impl Shared<'_> {
                 let outcome;
                 (outcome, choices) = machine.run_recorded(policy, Some(choices), self.program);
                 executions += 1;
+                if outcome.has_fault() {
+                    self.has_fault.store(true, Ordering::Relaxed);
+                }
                 classes.insert(class(&choices));
                 if fails(&outcome) {
                     self.record_failure(number, &choices);
@@ -165,19 +172,20 @@ fn repeat(explore: &Explore, choices: &[Choice], program: &dyn Fn()) -> Outcome 
 fn run_choices(explore: &Explore, choices: &[Choice], program: &dyn Fn()) -> (Outcome, Option<TokenError>) {
     let replay = Rc::new(RefCell::new(Replay::new(choices)));
     let policy: Box<dyn Policy> = Box::new(Replay::shared(&replay));
-    let outcome = explore.machine.clone().record_trace(true).record_sites(true).run_with_policy(policy, program);
+    let outcome = explore.faulty_machine().record_trace(true).record_sites(true).run_with_policy(policy, program);
     let differs = replay.borrow().difference();
     (outcome, differs)
 }
 
 pub(super) fn replay(explore: &Explore, token: &str, program: &dyn Fn()) -> Result<Exploration, TokenError> {
     let begin = Instant::now();
-    let decoded = token::decode(explore.machine.config(), token)?;
+    let decoded = token::decode(explore.faulty_machine().config(), token)?;
     let (outcome, differs) = run_choices(explore, &decoded.choices, program);
     if let Some(error) = differs {
         return Err(error);
     }
     let elapsed: Duration = begin.elapsed();
-    let failure = fails(&outcome).then(|| Box::new(Failure { outcome, token: token.to_owned(), schedule: 0 }));
+    let failure = fails(&outcome)
+        .then(|| Box::new(Failure { outcome, token: faults::with_fault(token.to_owned(), explore.fault), schedule: 0 }));
     Ok(Exploration { executions: 1, distinct: 1, exhausted: false, elapsed, failure })
 }

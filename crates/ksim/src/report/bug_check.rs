@@ -46,6 +46,8 @@ pub mod codes {
         IRQL_GT_ZERO_AT_SYSTEM_SERVICE = 0x4a;
         /// A queue entry was inserted twice or has null links.
         INVALID_WORK_QUEUE_ITEM = 0x96;
+        /// A handle was closed that is not open.
+        INVALID_KERNEL_HANDLE = 0x93;
         /// A wait, or a thread switch, in a DPC.
         ATTEMPTED_SWITCH_FROM_DPC = 0xb8;
         /// A bad pool request.

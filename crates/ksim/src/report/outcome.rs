@@ -161,6 +161,7 @@ pub struct Outcome {
     pub(crate) trace: Trace,
     pub(crate) sites: Sites,
     pub(crate) state: Snapshot,
+    pub(crate) fault: bool,
     pub(crate) seed: u64,
     pub(crate) processors: u8,
 }
@@ -234,6 +235,12 @@ impl Outcome {
     #[must_use]
     pub fn processors(&self) -> &[ProcessorState] {
         &self.state.processors
+    }
+
+    /// True when the run came to the fault that was asked for.
+    #[must_use]
+    pub fn has_fault(&self) -> bool {
+        self.fault
     }
 
     /// The report at length: for people, and for tools.

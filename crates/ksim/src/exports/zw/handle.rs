@@ -2,14 +2,16 @@
 #![expect(non_upper_case_globals, reason = "the classes in the patterns have NT's names")]
 
 use super::{Mode, Use, ZW_PASSIVE, give, give_handle};
+use crate::check::rules::RuleId;
 use crate::engine::kernel::Kernel;
 use crate::engine::ob::{Duplication, HandleUse, Type};
 use crate::engine::object::Kind;
 use crate::exports::exports;
 use crate::machine::Call;
+use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{
     ACCESS_MASK, HANDLE, NTSTATUS, OBJECT_INFORMATION_CLASS, ObjectBasicInformation, ObjectTypeInformation, PROCESS_DUP_HANDLE,
-    PUBLIC_OBJECT_BASIC_INFORMATION, PUBLIC_OBJECT_TYPE_INFORMATION, PVOID, STATUS_INFO_LENGTH_MISMATCH,
+    PUBLIC_OBJECT_BASIC_INFORMATION, PUBLIC_OBJECT_TYPE_INFORMATION, PVOID, STATUS_INFO_LENGTH_MISMATCH, STATUS_INVALID_HANDLE,
     STATUS_INVALID_INFO_CLASS, STATUS_SUCCESS, ULONG, UNICODE_STRING, WCHAR,
 };
 
@@ -52,7 +54,17 @@ fn type_information(place: PVOID, length: ULONG, needed: *mut ULONG, name: &str)
 
 exports! {
     [ZW_PASSIVE] visible fn ZwClose(call; Handle: HANDLE) -> NTSTATUS {
-        call.operate(|kernel| kernel.close_handle(Handle as usize, false))
+        call.operate(|kernel| {
+            let status = kernel.close_handle(Handle as usize, false)?;
+            if status == STATUS_INVALID_HANDLE && kernel.config.rules.has(RuleId::ClosedHandle) {
+                return Err(Violation::boxed(
+                    codes::INVALID_KERNEL_HANDLE,
+                    [Handle as u64, 1, 0, 0],
+                    "a handle was closed that is not open, or no longer",
+                ));
+            }
+            Ok(status)
+        })
     }
 
     [ZW_PASSIVE] visible fn NtClose(call; Handle: HANDLE) -> NTSTATUS {

@@ -1,0 +1,280 @@
+//! Classic mistakes, each in a small driver: the check that must catch it, in how many schedules at most, and the driver without the mistake, which
+//! must pass the same search. `docs/corpus.md` is made from this.
+
+mod common;
+
+#[path = "corpus/dpcs.rs"]
+mod dpcs;
+#[path = "corpus/locks.rs"]
+mod locks;
+#[path = "corpus/memory.rs"]
+mod memory;
+#[path = "corpus/objects.rs"]
+mod objects;
+#[path = "corpus/waits.rs"]
+mod waits;
+
+use ksim::explore::Explore;
+use ksim::{End, FaultKind, Machine, Outcome, explore};
+
+/// What catches a mistake.
+#[derive(Clone, Copy, Debug)]
+enum Caught {
+    /// The rule of this name.
+    By(&'static str),
+    Deadlock,
+    /// What is left behind.
+    Left,
+    /// A panic of the driver, which the search led it to.
+    Panic,
+}
+
+/// One mistake.
+struct Case {
+    name: &'static str,
+    mistake: &'static str,
+    /// The driver, with the mistake or without.
+    code: fn(bool),
+    caught: Caught,
+    /// In how many schedules at most.
+    within: u64,
+    processors: u8,
+    machine: fn(Machine) -> Machine,
+    faults: &'static [FaultKind],
+}
+
+/// A mistake that the first run shows, on one processor.
+const fn always(name: &'static str, mistake: &'static str, caught: Caught, code: fn(bool)) -> Case {
+    Case { name, mistake, code, caught, within: 1, processors: 1, machine: |machine| machine, faults: &[] }
+}
+
+/// A mistake that some schedules show.
+const fn sometimes(name: &'static str, mistake: &'static str, caught: Caught, within: u64, code: fn(bool)) -> Case {
+    Case { within, processors: 2, ..always(name, mistake, caught, code) }
+}
+
+/// The same, on a machine with other settings.
+const fn with(machine: fn(Machine) -> Machine, case: Case) -> Case {
+    Case { machine, ..case }
+}
+
+/// The same, where something fails that hardly ever does.
+const fn under(faults: &'static [FaultKind], case: Case) -> Case {
+    Case { faults, ..case }
+}
+
+const AREAS: [(&str, &[Case]); 5] = [
+    ("Locks", locks::CASES),
+    ("Waits", waits::CASES),
+    ("DPCs, timers, unload", dpcs::CASES),
+    ("Memory", memory::CASES),
+    ("Objects, handles, references", objects::CASES),
+];
+
+/// How many schedules of a driver without its mistake are run at least.
+const CLEAN: u64 = 100;
+
+impl Case {
+    fn search(&self) -> Explore {
+        let machine = (self.machine)(Machine::new().processors(self.processors));
+        explore().machine(machine).faults(self.faults.iter().copied()).progress(false)
+    }
+
+    fn caught(&self, outcome: &Outcome) -> bool {
+        match (self.caught, outcome.end()) {
+            (Caught::By(rule), End::BugCheck(stop)) => stop.rule().is_some_and(|found| found.name == rule),
+            (Caught::Deadlock, End::Deadlock(_)) | (Caught::Panic, End::Panic(_)) => true,
+            (Caught::Left, End::Completed) => !outcome.left().is_empty(),
+            _ => false,
+        }
+    }
+
+    /// What is wrong about the checks, if anything.
+    fn problem(&self) -> Option<String> {
+        let code = self.code;
+        let exploration = self.search().schedules(self.within).check(move || code(true));
+        let Some(failure) = exploration.failure() else {
+            return Some(format!("{}: not caught in {} schedules", self.name, self.within));
+        };
+        if !self.caught(&failure.outcome) {
+            return Some(format!("{}: expected {:?}, but: {failure}", self.name, self.caught));
+        }
+        let fixed = self.search().schedules(self.within.max(CLEAN)).check(move || code(false));
+        fixed.failure().map(|failure| format!("{}, without the mistake: {failure}", self.name))
+    }
+}
+
+#[track_caller]
+fn check(area: &str) {
+    let (_, cases) = AREAS.into_iter().find(|(name, _)| *name == area).expect("an area");
+    let problems: Vec<_> = cases.iter().filter_map(Case::problem).collect();
+    assert!(problems.is_empty(), "{}", problems.join("\n\n"));
+}
+
+#[test]
+fn mistakes_with_locks() {
+    check("Locks");
+}
+
+#[test]
+fn mistakes_with_waits() {
+    check("Waits");
+}
+
+#[test]
+fn mistakes_with_dpcs_and_timers() {
+    check("DPCs, timers, unload");
+}
+
+#[test]
+fn mistakes_with_memory() {
+    check("Memory");
+}
+
+#[test]
+fn mistakes_with_objects() {
+    check("Objects, handles, references");
+}
+
+#[test]
+fn rules_and_names_exist_once() {
+    let cases = || AREAS.iter().flat_map(|(_, cases)| *cases);
+    for case in cases() {
+        if let Caught::By(rule) = case.caught {
+            assert!(ksim::rules().any(|known| known.name == rule), "{}: there is no rule {rule}", case.name);
+        }
+        assert_eq!(cases().filter(|other| other.name == case.name).count(), 1, "{}", case.name);
+    }
+    assert!(cases().count() >= 40);
+}
+
+/// The document, from the cases.
+fn document() -> String {
+    let mut text = String::from(
+        "# The corpus of mistakes\n\n\
+         Small drivers with one classic mistake each, from `crates/ksim/tests/corpus/`: what catches it, and in how many schedules of a search at most. A mistake that is\n\
+         caught in 1 needs no search. The same driver without the mistake passes the same search, of 100 schedules at least.\n\n\
+         This file is made from the tests (`KSIM_UPDATE=1 cargo test -p ksim --test corpus`), and a test keeps it so.\n",
+    );
+    for (area, cases) in AREAS {
+        text += &format!("\n## {area}\n\n| Case | Mistake | Caught by | Schedules |\n|---|---|---|---|\n");
+        for case in cases {
+            let caught = match case.caught {
+                Caught::By(name) => {
+                    let rule = ksim::rules().find(|rule| rule.name == name).expect("checked by another test");
+                    match rule.first_parameter {
+                        Some(parameter) => format!("[{name}]({}) ({:#x}, {parameter:#x})", rule.page(), rule.code),
+                        None => format!("[{name}]({}) ({:#x})", rule.page(), rule.code),
+                    }
+                }
+                Caught::Deadlock => "deadlock, with its wait graph".to_owned(),
+                Caught::Left => "what is left behind".to_owned(),
+                Caught::Panic => "a panic of the driver".to_owned(),
+            };
+            let faults = if case.faults.is_empty() { "" } else { " for each fault" };
+            text += &format!("| `{}` | {} | {caught} | {}{faults} |\n", case.name, case.mistake, case.within);
+        }
+    }
+    let count: usize = AREAS.iter().map(|(_, cases)| cases.len()).sum();
+    text + &format!("\n{count} mistakes.\n")
+}
+
+/// The table of rules, from the rules.
+fn table_of_rules() -> String {
+    let mut text = String::from(
+        "# The rules that every run is checked against\n\n\
+         `ksim::rules()` is this table; `Machine::check_rule` turns those on and off that can be. Names and codes are those of Driver Verifier, Static Driver Verifier and NT's bug\n\
+         checks; a first parameter from 0x6b730001 up is not NT's but this kernel's own. The order of locks has a [setting](../crates/ksim/src/check/lock_order.rs) of its own,\n\
+         `Machine::check_lock_order`.\n\n\
+         This file is made from the rules (`KSIM_UPDATE=1 cargo test -p ksim --test corpus`), and a test keeps it so.\n\n\
+         | Rule | Bug check | Parameter 1 | Says | By default | Can be off |\n|---|---|---|---|---|---|\n",
+    );
+    for rule in ksim::rules() {
+        let parameter = rule.first_parameter.map_or(String::new(), |parameter| format!("{parameter:#x}"));
+        let yes = |yes| if yes { "yes" } else { "no" };
+        text += &format!(
+            "| [{}]({}) | {:#x} | {parameter} | {} | {} | {} |\n",
+            rule.name,
+            rule.page(),
+            rule.code,
+            rule.says,
+            if rule.on_by_default { "on" } else { "off" },
+            yes(rule.can_be_off)
+        );
+    }
+    text
+}
+
+#[test]
+fn the_documents_are_current() {
+    for (name, document) in [("corpus.md", document()), ("checks.md", table_of_rules())] {
+        let path = format!("{}/../../docs/{name}", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("KSIM_UPDATE").is_some() {
+            std::fs::write(&path, &document).unwrap();
+        }
+        let current = std::fs::read_to_string(&path).unwrap_or_default() == document;
+        assert!(current, "docs/{name} is not current: run with KSIM_UPDATE=1");
+    }
+}
+
+#[test]
+fn no_two_rules_are_one() {
+    let key = |rule: &ksim::Rule| (rule.code, rule.first_parameter);
+    for rule in ksim::rules() {
+        assert_eq!(ksim::rules().filter(|other| key(other) == key(rule)).count(), 1, "{rule}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "cannot be turned off")]
+fn some_rules_cannot_be_off() {
+    let _ = Machine::new().check_rule(ksim::RuleId::SpinLock, false);
+}
+
+#[test]
+fn what_is_off_is_not_reported() {
+    let wrong = || {
+        common::leave_start_region();
+        let lock = common::Place::<ksync_sys::EX_PUSH_LOCK>::zeroed();
+        common::raw!(ksync_sys::ExAcquirePushLockSharedEx(lock.ptr(), 0));
+        common::raw!(ksync_sys::ExReleasePushLockSharedEx(lock.ptr(), 0));
+        common::enter_start_region();
+    };
+    let stop = Machine::new().run(wrong).expect_bug_check(0xc4);
+    assert_eq!(stop.rule().map(|rule| rule.id), Some(ksim::RuleId::PushLockWithinRegion));
+    let tolerant = Machine::new()
+        .check_rule(ksim::RuleId::PushLockWithinRegion, false)
+        .check_rule(ksim::RuleId::PushLockWithinRegionRelease, false);
+    tolerant.run(wrong).expect_clean();
+}
+
+#[test]
+fn a_fault_is_in_the_line_that_repeats_it() {
+    let program = || {
+        for _ in 0..3 {
+            let memory = common::allocate(8);
+            assert!(!memory.is_null(), "no memory");
+            common::free(memory);
+        }
+    };
+    let search = || explore().schedules(5).progress(false);
+    search().check(program).expect_clean();
+    let exploration = search().faults([FaultKind::Allocation]).check(program);
+    let failure = exploration.expect_failure();
+    assert!(failure.token.ends_with(".allocation-1"), "{failure}");
+    let again = search().replay(&failure.token, program).unwrap();
+    assert!(again.expect_failure().outcome.panic().is_some());
+    assert_eq!(again.expect_failure().token, failure.token);
+    let patient = || {
+        for _ in 0..3 {
+            let memory = common::allocate(8);
+            if !memory.is_null() {
+                common::free(memory);
+            }
+        }
+    };
+    // Without a fault, and with each of the three.
+    let exploration = search().faults([FaultKind::Allocation]).check(patient);
+    assert_eq!(exploration.expect_clean().executions(), 20);
+    assert_eq!(Machine::new().run_with_faults(&FaultKind::ALL, patient).unwrap(), 4);
+}
