@@ -282,6 +282,10 @@ impl ObjectTable {
     /// Takes the objects that lie on a stack off the list of those that may.
     pub(crate) fn take_on_stack(&mut self, stack: &Range<usize>) -> Vec<ObjId> {
         let slots = &self.slots;
+        // Most threads have none.
+        if !self.on_stack.iter().any(|&id| stack.contains(&slots[id as usize].address)) {
+            return Vec::new();
+        }
         let (mut taken, kept): (Vec<ObjId>, Vec<ObjId>) =
             self.on_stack.iter().copied().partition(|&id| stack.contains(&slots[id as usize].address));
         self.on_stack = kept;
