@@ -2,10 +2,12 @@
 //!
 //! What C writes as a macro that assigns to a variable takes a pointer to it here.
 
+mod io;
 mod list;
 mod lookaside;
 mod shared_data;
 
+pub use io::*;
 pub use list::*;
 pub use lookaside::*;
 #[cfg(all(windows, not(feature = "hosted")))]

@@ -1,7 +1,7 @@
 //! Objects of the object manager and the I/O manager, executive timers, work items.
 
 use crate::{
-    CCHAR, CSHORT, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, KDPC, KEVENT, LIST_ENTRY, LONG, LONGLONG, NTSTATUS, PVOID, ULONG,
+    CCHAR, CSHORT, IRP, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, KDPC, KEVENT, LIST_ENTRY, LONG, LONGLONG, NTSTATUS, PVOID, ULONG,
     UNICODE_STRING, USHORT,
 };
 
@@ -18,10 +18,6 @@ opaque! {
     struct OBJECT_TYPE;
     /// The state of an access check.
     struct ACCESS_STATE;
-    /// An open file.
-    struct FILE_OBJECT;
-    /// An I/O request.
-    struct IRP;
     /// A volume parameter block.
     struct VPB;
     /// A device's I/O timer.

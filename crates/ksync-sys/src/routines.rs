@@ -2,6 +2,7 @@
 #![allow(unused_imports, reason = "which names the files need depends on the target")]
 
 mod dbg;
+mod device_queue;
 mod ex;
 mod hal;
 mod io;
@@ -13,6 +14,7 @@ mod rtl;
 mod zw;
 
 pub use dbg::*;
+pub use device_queue::*;
 pub use ex::*;
 pub use hal::*;
 pub use io::*;

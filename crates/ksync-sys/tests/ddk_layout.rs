@@ -82,6 +82,18 @@ macro_rules! types {
     )*};
 }
 
+/// Offsets of fields within fields, unions included.
+macro_rules! nested {
+    ($rows:ident; $($type:ident { $($first:ident $(. $rest:ident)* as $c_first:ident $(. $c_rest:ident)*),* $(,)? })*) => {$($(
+        $rows.push(Row {
+            headers: Headers::Kernel,
+            name: format!("{}.{} offset", stringify!($type), concat!(stringify!($first) $(, ".", stringify!($rest))*)),
+            c: format!("offsetof({}, {})", stringify!($type), concat!(stringify!($c_first) $(, ".", stringify!($c_rest))*)),
+            rust: offset_of!($type, $first $(. $rest)*) as u64,
+        });
+    )*)*};
+}
+
 macro_rules! constants {
     ($rows:ident, $headers:expr; $($name:ident)*) => {$(
         // CAST: sign extension, as in C.
@@ -160,6 +172,63 @@ fn rows() -> Vec<Row> {
             SecurityDescriptor, DeviceLock, SectorSize, Spare1, DeviceObjectExtension, Reserved,
         }
         WORK_QUEUE_ITEM { List, WorkerRoutine, Parameter }
+        IO_STATUS_BLOCK { Information }
+        MDL { Next, Size, MdlFlags, Process, MappedSystemVa, StartVa, ByteCount, ByteOffset }
+        IRP {
+            Type, Size, MdlAddress, Flags, AssociatedIrp, ThreadListEntry, IoStatus, RequestorMode, PendingReturned, StackCount,
+            CurrentLocation, Cancel, CancelIrql, ApcEnvironment, AllocationFlags, UserIosb, UserEvent, Overlay, CancelRoutine,
+            UserBuffer, Tail,
+        }
+        IO_SECURITY_CONTEXT { SecurityQos, AccessState, DesiredAccess, FullCreateOptions }
+        IO_STACK_LOCATION {
+            MajorFunction, MinorFunction, Flags, Control, Parameters, DeviceObject, FileObject, CompletionRoutine, Context,
+        }
+        IO_COMPLETION_CONTEXT { Port, Key }
+        FILE_OBJECT {
+            Type, Size, DeviceObject, Vpb, FsContext, FsContext2, SectionObjectPointer, PrivateCacheMap, FinalStatus,
+            RelatedFileObject, LockOperation, DeletePending, ReadAccess, WriteAccess, DeleteAccess, SharedRead, SharedWrite,
+            SharedDelete, Flags, FileName, CurrentByteOffset, Waiters, Busy, LastLock, Lock, Event, CompletionContext,
+            IrpListLock, IrpList, FileObjectExtension,
+        }
+        IO_CSQ {
+            Type, CsqInsertIrp, CsqRemoveIrp, CsqPeekNextIrp, CsqAcquireLock, CsqReleaseLock, CsqCompleteCanceledIrp,
+            ReservePointer,
+        }
+        IO_CSQ_IRP_CONTEXT { Type, Irp, Csq }
+    }
+    nested! { rows;
+        IO_STATUS_BLOCK { u.Status as Status, u.Pointer as Pointer }
+        IRP {
+            Overlay.AsynchronousParameters.UserApcRoutine as Overlay.AsynchronousParameters.UserApcRoutine,
+            Overlay.AsynchronousParameters.UserApcContext as Overlay.AsynchronousParameters.UserApcContext,
+            Tail.Overlay.Context.DeviceQueueEntry as Tail.Overlay.DeviceQueueEntry,
+            Tail.Overlay.Context.DriverContext as Tail.Overlay.DriverContext,
+            Tail.Overlay.Thread as Tail.Overlay.Thread,
+            Tail.Overlay.AuxiliaryBuffer as Tail.Overlay.AuxiliaryBuffer,
+            Tail.Overlay.ListEntry as Tail.Overlay.ListEntry,
+            Tail.Overlay.CurrentStackLocation as Tail.Overlay.CurrentStackLocation,
+            Tail.Overlay.OriginalFileObject as Tail.Overlay.OriginalFileObject,
+            Tail.Apc as Tail.Apc,
+        }
+        IO_STACK_LOCATION {
+            Parameters.Create.SecurityContext as Parameters.Create.SecurityContext,
+            Parameters.Create.Options as Parameters.Create.Options,
+            Parameters.Create.FileAttributes as Parameters.Create.FileAttributes,
+            Parameters.Create.ShareAccess as Parameters.Create.ShareAccess,
+            Parameters.Create.EaLength as Parameters.Create.EaLength,
+            Parameters.Read.Length as Parameters.Read.Length,
+            Parameters.Read.Key as Parameters.Read.Key,
+            Parameters.Read.Flags as Parameters.Read.Flags,
+            Parameters.Read.ByteOffset as Parameters.Read.ByteOffset,
+            Parameters.Write.Length as Parameters.Write.Length,
+            Parameters.Write.Key as Parameters.Write.Key,
+            Parameters.Write.ByteOffset as Parameters.Write.ByteOffset,
+            Parameters.DeviceIoControl.OutputBufferLength as Parameters.DeviceIoControl.OutputBufferLength,
+            Parameters.DeviceIoControl.InputBufferLength as Parameters.DeviceIoControl.InputBufferLength,
+            Parameters.DeviceIoControl.IoControlCode as Parameters.DeviceIoControl.IoControlCode,
+            Parameters.DeviceIoControl.Type3InputBuffer as Parameters.DeviceIoControl.Type3InputBuffer,
+            Parameters.Others as Parameters.Others.Argument1,
+        }
     }
     constants! { rows, Headers::Kernel;
         PASSIVE_LEVEL LOW_LEVEL APC_LEVEL DISPATCH_LEVEL CLOCK_LEVEL IPI_LEVEL DRS_LEVEL POWER_LEVEL PROFILE_LEVEL HIGH_LEVEL CMCI_LEVEL
@@ -183,6 +252,18 @@ fn rows() -> Vec<Row> {
         ResourceNeverExclusive ResourceReleaseByOtherThread ResourceOwnedExclusive EX_RUNDOWN_ACTIVE EX_RUNDOWN_COUNT_INC
         RTL_RUN_ONCE_CHECK_ONLY RTL_RUN_ONCE_ASYNC RTL_RUN_ONCE_INIT_FAILED RTL_RUN_ONCE_CTX_RESERVED_BITS
         EX_LOOKASIDE_LIST_EX_FLAGS_RAISE_ON_FAIL EX_LOOKASIDE_LIST_EX_FLAGS_FAIL_NO_RAISE
+        IRP_MJ_CREATE IRP_MJ_CREATE_NAMED_PIPE IRP_MJ_CLOSE IRP_MJ_READ IRP_MJ_WRITE IRP_MJ_QUERY_INFORMATION
+        IRP_MJ_SET_INFORMATION IRP_MJ_FLUSH_BUFFERS IRP_MJ_FILE_SYSTEM_CONTROL IRP_MJ_DEVICE_CONTROL
+        IRP_MJ_INTERNAL_DEVICE_CONTROL IRP_MJ_SHUTDOWN IRP_MJ_CLEANUP IRP_MJ_POWER IRP_MJ_SYSTEM_CONTROL IRP_MJ_PNP
+        IO_TYPE_IRP IO_TYPE_FILE
+        IRP_SYNCHRONOUS_API IRP_BUFFERED_IO IRP_DEALLOCATE_BUFFER IRP_INPUT_OPERATION IRP_CREATE_OPERATION IRP_READ_OPERATION
+        IRP_WRITE_OPERATION IRP_CLOSE_OPERATION IRP_DEFER_IO_COMPLETION
+        SL_PENDING_RETURNED SL_ERROR_RETURNED SL_INVOKE_ON_CANCEL SL_INVOKE_ON_SUCCESS SL_INVOKE_ON_ERROR
+        DO_BUFFERED_IO DO_EXCLUSIVE DO_DIRECT_IO
+        FO_FILE_OPEN FO_SYNCHRONOUS_IO FO_DIRECT_DEVICE_OPEN FO_CLEANUP_COMPLETE FO_HANDLE_CREATED
+        METHOD_BUFFERED METHOD_IN_DIRECT METHOD_OUT_DIRECT METHOD_NEITHER
+        FILE_ANY_ACCESS FILE_READ_DATA FILE_WRITE_DATA FILE_READ_ATTRIBUTES
+        MDL_MAPPED_TO_SYSTEM_VA MDL_PAGES_LOCKED MDL_SOURCE_IS_NONPAGED_POOL STATUS_CONTINUE_COMPLETION
         IRP_MJ_MAXIMUM_FUNCTION DO_DEVICE_INITIALIZING FILE_DEVICE_UNKNOWN FILE_DEVICE_SECURE_OPEN
         CriticalWorkQueue DelayedWorkQueue HyperCriticalWorkQueue NormalWorkQueue BackgroundWorkQueue RealTimeWorkQueue
         SuperCriticalWorkQueue

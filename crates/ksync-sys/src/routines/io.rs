@@ -1,4 +1,4 @@
-//! Work items, devices and remove locks.
+//! Work items, devices, requests and remove locks.
 
 use crate::*;
 
@@ -82,6 +82,266 @@ routines! {
     ///
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iodeletedevice)
     fn IoDeleteDevice(DeviceObject: *mut DEVICE_OBJECT);
+
+    /// Makes a symbolic link to a device.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocreatesymboliclink)
+    fn IoCreateSymbolicLink(SymbolicLinkName: *mut UNICODE_STRING, DeviceName: *mut UNICODE_STRING) -> NTSTATUS;
+
+    /// Deletes a symbolic link.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iodeletesymboliclink)
+    fn IoDeleteSymbolicLink(SymbolicLinkName: *mut UNICODE_STRING) -> NTSTATUS;
+
+    /// Opens a device by its name, and returns the top of its stack with a reference to the file.
+    ///
+    /// The reference is the file's: it is dropped with `ObDereferenceObject(FileObject)`, and the device is not dereferenced.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iogetdeviceobjectpointer)
+    fn IoGetDeviceObjectPointer(ObjectName: *mut UNICODE_STRING, DesiredAccess: ACCESS_MASK, FileObject: *mut *mut FILE_OBJECT, DeviceObject: *mut *mut DEVICE_OBJECT) -> NTSTATUS;
+
+    /// Attaches a device to the top of another one's stack; null if that cannot be.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-ioattachdevicetodevicestack)
+    fn IoAttachDeviceToDeviceStack(SourceDevice: *mut DEVICE_OBJECT, TargetDevice: *mut DEVICE_OBJECT) -> *mut DEVICE_OBJECT;
+
+    /// Attaches a device to the top of another one's stack, and writes to which device before requests can come.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-ioattachdevicetodevicestacksafe)
+    fn IoAttachDeviceToDeviceStackSafe(SourceDevice: *mut DEVICE_OBJECT, TargetDevice: *mut DEVICE_OBJECT, AttachedToDeviceObject: *mut *mut DEVICE_OBJECT) -> NTSTATUS;
+
+    /// Detaches what is attached to a device.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iodetachdevice)
+    fn IoDetachDevice(TargetDevice: *mut DEVICE_OBJECT);
+
+    /// Returns the top of a device's stack, without a reference.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-iogetattacheddevice)
+    fn IoGetAttachedDevice(DeviceObject: *mut DEVICE_OBJECT) -> *mut DEVICE_OBJECT;
+
+    /// Returns the top of a device's stack, with a reference.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iogetattacheddevicereference)
+    fn IoGetAttachedDeviceReference(DeviceObject: *mut DEVICE_OBJECT) -> *mut DEVICE_OBJECT;
+
+    /// Returns the top of the stack of a file's device, without a reference.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iogetrelateddeviceobject)
+    fn IoGetRelatedDeviceObject(FileObject: *mut FILE_OBJECT) -> *mut DEVICE_OBJECT;
+
+    // Requests.
+
+    /// Sends a request to a driver.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iofcalldriver)
+    fn IofCallDriver(DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP) -> NTSTATUS;
+
+    /// Completes a request. The caller does not use it afterwards.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iofcompleterequest)
+    fn IofCompleteRequest(Irp: *mut IRP, PriorityBoost: CCHAR);
+
+    /// Allocates a request; null if there is no memory.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-ioallocateirp)
+    fn IoAllocateIrp(StackSize: CCHAR, ChargeQuota: BOOLEAN) -> *mut IRP;
+
+    /// Frees a request that `IoAllocateIrp` or `IoBuildAsynchronousFsdRequest` made.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iofreeirp)
+    fn IoFreeIrp(Irp: *mut IRP);
+
+    /// Makes a request of `IoAllocateIrp` ready to be sent again.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-ioreuseirp)
+    fn IoReuseIrp(Irp: *mut IRP, Iostatus: NTSTATUS);
+
+    /// Initialises a request in the caller's memory.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-ioinitializeirp)
+    fn IoInitializeIrp(Irp: *mut IRP, PacketSize: USHORT, StackSize: CCHAR);
+
+    /// Builds a device control request of the current thread; null if there is no memory.
+    ///
+    /// The I/O manager frees it when it is completed, and sets the event in a special kernel APC of the thread.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iobuilddeviceiocontrolrequest)
+    fn IoBuildDeviceIoControlRequest(IoControlCode: ULONG, DeviceObject: *mut DEVICE_OBJECT, InputBuffer: PVOID, InputBufferLength: ULONG, OutputBuffer: PVOID, OutputBufferLength: ULONG, InternalDeviceIoControl: BOOLEAN, Event: *mut KEVENT, IoStatusBlock: *mut IO_STATUS_BLOCK) -> *mut IRP;
+
+    /// Builds a read, write, flush, shutdown or plug and play request of the current thread; null if there is no memory.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iobuildsynchronousfsdrequest)
+    fn IoBuildSynchronousFsdRequest(MajorFunction: ULONG, DeviceObject: *mut DEVICE_OBJECT, Buffer: PVOID, Length: ULONG, StartingOffset: *mut LARGE_INTEGER, Event: *mut KEVENT, IoStatusBlock: *mut IO_STATUS_BLOCK) -> *mut IRP;
+
+    /// Builds a read, write, flush or shutdown request that the caller frees; null if there is no memory.
+    ///
+    /// # IRQL
+    /// `<= APC_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iobuildasynchronousfsdrequest)
+    fn IoBuildAsynchronousFsdRequest(MajorFunction: ULONG, DeviceObject: *mut DEVICE_OBJECT, Buffer: PVOID, Length: ULONG, StartingOffset: *mut LARGE_INTEGER, IoStatusBlock: *mut IO_STATUS_BLOCK) -> *mut IRP;
+
+    /// Cancels a request: sets its cancel bit and calls its cancel routine. Tells whether there was one.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocancelirp)
+    fn IoCancelIrp(Irp: *mut IRP) -> BOOLEAN;
+
+    /// Acquires the cancel spin lock.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-ioacquirecancelspinlock)
+    fn IoAcquireCancelSpinLock(Irql: *mut KIRQL);
+
+    /// Releases the cancel spin lock.
+    ///
+    /// # IRQL
+    /// `DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-ioreleasecancelspinlock)
+    fn IoReleaseCancelSpinLock(Irql: KIRQL);
+
+    /// Starts a request with the driver's `StartIo` routine, or queues it while the device is busy.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-iostartpacket)
+    fn IoStartPacket(DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP, Key: *mut ULONG, CancelFunction: PDRIVER_CANCEL);
+
+    /// Starts the next request of a device's queue.
+    ///
+    /// # IRQL
+    /// `DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-iostartnextpacket)
+    fn IoStartNextPacket(DeviceObject: *mut DEVICE_OBJECT, Cancelable: BOOLEAN);
+
+    // Cancel-safe queues.
+
+    /// Initialises a cancel-safe queue.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocsqinitialize)
+    fn IoCsqInitialize(Csq: *mut IO_CSQ, CsqInsertIrp: Option<IO_CSQ_INSERT_IRP>, CsqRemoveIrp: Option<IO_CSQ_REMOVE_IRP>, CsqPeekNextIrp: Option<IO_CSQ_PEEK_NEXT_IRP>, CsqAcquireLock: Option<IO_CSQ_ACQUIRE_LOCK>, CsqReleaseLock: Option<IO_CSQ_RELEASE_LOCK>, CsqCompleteCanceledIrp: Option<IO_CSQ_COMPLETE_CANCELED_IRP>) -> NTSTATUS;
+
+    /// Puts a request into a cancel-safe queue and marks it pending.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocsqinsertirp)
+    fn IoCsqInsertIrp(Csq: *mut IO_CSQ, Irp: *mut IRP, Context: *mut IO_CSQ_IRP_CONTEXT);
+
+    /// Takes a request out of a cancel-safe queue; null if it was cancelled.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocsqremoveirp)
+    fn IoCsqRemoveIrp(Csq: *mut IO_CSQ, Context: *mut IO_CSQ_IRP_CONTEXT) -> *mut IRP;
+
+    /// Takes the next request that matches out of a cancel-safe queue; null if there is none.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocsqremovenextirp)
+    fn IoCsqRemoveNextIrp(Csq: *mut IO_CSQ, PeekContext: PVOID) -> *mut IRP;
+
+    // Memory descriptor lists.
+
+    /// Allocates a memory descriptor list; null if there is no memory.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-ioallocatemdl)
+    fn IoAllocateMdl(VirtualAddress: PVOID, Length: ULONG, SecondaryBuffer: BOOLEAN, ChargeQuota: BOOLEAN, Irp: *mut IRP) -> *mut MDL;
+
+    /// Frees a memory descriptor list.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iofreemdl)
+    fn IoFreeMdl(Mdl: *mut MDL);
+
+    // Named events.
+
+    /// Creates or opens a named notification event, with a kernel handle; null if that fails.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocreatenotificationevent)
+    fn IoCreateNotificationEvent(EventName: *mut UNICODE_STRING, EventHandle: *mut HANDLE) -> *mut KEVENT;
+
+    /// Creates or opens a named synchronization event, with a kernel handle; null if that fails.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocreatesynchronizationevent)
+    fn IoCreateSynchronizationEvent(EventName: *mut UNICODE_STRING, EventHandle: *mut HANDLE) -> *mut KEVENT;
 
     // Remove locks.
 
