@@ -5,11 +5,13 @@ use std::mem::{align_of, offset_of, size_of};
 
 mod theirs {
     //! What is compared, under the names of `ksync-sys`.
+    pub(crate) use windows_sys::Wdk::Foundation::IO_STACK_LOCATION_0 as IO_PARAMETERS;
     pub(crate) use windows_sys::Wdk::Foundation::*;
     pub(crate) use windows_sys::Wdk::Storage::FileSystem::*;
     pub(crate) use windows_sys::Wdk::System::SystemServices::*;
     pub(crate) use windows_sys::Wdk::System::Threading::*;
     pub(crate) use windows_sys::Win32::Foundation::UNICODE_STRING;
+    pub(crate) use windows_sys::Win32::System::IO::IO_STATUS_BLOCK;
     pub(crate) use windows_sys::Win32::System::Kernel::{
         LIST_ENTRY, PROCESSOR_NUMBER, SINGLE_LIST_ENTRY, SLIST_ENTRY, SLIST_HEADER,
     };
@@ -84,6 +86,7 @@ const MISSING: &[&str] = &[
 /// The sources that declare routines.
 const SOURCES: &[&str] = &[
     include_str!("../src/routines/dbg.rs"),
+    include_str!("../src/routines/device_queue.rs"),
     include_str!("../src/routines/ex.rs"),
     include_str!("../src/routines/hal.rs"),
     include_str!("../src/routines/io.rs"),
@@ -179,6 +182,28 @@ fn layouts_differ_in_the_known_mistakes_only() {
             SecurityDescriptor, DeviceLock, SectorSize, Spare1, DeviceObjectExtension, Reserved,
         }
         WORK_QUEUE_ITEM { List, WorkerRoutine, Parameter }
+        IO_STATUS_BLOCK { Information }
+        MDL { Next, Size, MdlFlags, Process, MappedSystemVa, StartVa, ByteCount, ByteOffset }
+        IRP {
+            Type, Size, MdlAddress, Flags, AssociatedIrp, ThreadListEntry, IoStatus, RequestorMode, PendingReturned, StackCount,
+            CurrentLocation, Cancel, CancelIrql, ApcEnvironment, AllocationFlags, UserIosb as Anonymous, UserEvent, Overlay, CancelRoutine,
+            UserBuffer, Tail,
+        }
+        IO_STACK_LOCATION {
+            MajorFunction, MinorFunction, Flags, Control, Parameters, DeviceObject, FileObject, CompletionRoutine, Context,
+        }
+        IO_PARAMETERS {}
+        FILE_OBJECT {
+            Type, Size, DeviceObject, Vpb, FsContext, FsContext2, SectionObjectPointer, PrivateCacheMap, FinalStatus,
+            RelatedFileObject, LockOperation, DeletePending, ReadAccess, WriteAccess, DeleteAccess, SharedRead, SharedWrite,
+            SharedDelete, Flags, FileName, CurrentByteOffset, Waiters, Busy, LastLock, Lock, Event, CompletionContext,
+            IrpListLock, IrpList, FileObjectExtension,
+        }
+        IO_CSQ {
+            Type, CsqInsertIrp, CsqRemoveIrp, CsqPeekNextIrp, CsqAcquireLock, CsqReleaseLock, CsqCompleteCanceledIrp,
+            ReservePointer,
+        }
+        IO_CSQ_IRP_CONTEXT { Type, Irp, Csq }
         EXT_SET_PARAMETERS { Version, Reserved, NoWakeTolerance }
         EXT_DELETE_PARAMETERS { Version, Reserved, DeleteCallback, DeleteContext }
     }
@@ -245,6 +270,19 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             PsGetCurrentProcessId PsGetCurrentThreadId
         }
         (_) {
+            KeRemoveDeviceQueue
+            KeInitializeDeviceQueue
+            MmBuildMdlForNonPagedPool
+            IoFreeMdl
+            IoReleaseCancelSpinLock
+            IoAcquireCancelSpinLock
+            IoCancelIrp
+            IoFreeIrp
+            IoGetRelatedDeviceObject
+            IoGetAttachedDeviceReference
+            IoGetAttachedDevice
+            IoDetachDevice
+            IoDeleteSymbolicLink
             ExAcquireFastMutex ExAcquireFastMutexUnsafe ExAcquireRundownProtection
             ExAcquireRundownProtectionCacheAware ExAcquireSpinLockExclusive
             ExAcquireSpinLockExclusiveAtDpcLevel ExAcquireSpinLockShared
@@ -282,6 +320,21 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             NtClose RtlRunOnceInitialize ZwClose
         }
         (_, _) {
+            KeRemoveEntryDeviceQueue
+            KeRemoveByKeyDeviceQueueIfBusy
+            KeRemoveByKeyDeviceQueue
+            KeInsertDeviceQueue
+            IoCreateSynchronizationEvent
+            IoCreateNotificationEvent
+            IoCsqRemoveNextIrp
+            IoCsqRemoveIrp
+            IoStartNextPacket
+            IoReuseIrp
+            IoAllocateIrp
+            IofCompleteRequest
+            IofCallDriver
+            IoAttachDeviceToDeviceStack
+            IoCreateSymbolicLink
             ExAcquirePushLockExclusiveEx ExAcquirePushLockSharedEx ExAcquireResourceExclusiveLite
             ExAcquireResourceSharedLite ExAcquireRundownProtectionCacheAwareEx
             ExAcquireRundownProtectionEx ExAcquireSharedStarveExclusive ExAcquireSharedWaitForExclusive
@@ -301,6 +354,10 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             ZwSetEvent
         }
         (_, _, _) {
+            KeInsertByKeyDeviceQueue
+            IoCsqInsertIrp
+            IoInitializeIrp
+            IoAttachDeviceToDeviceStackSafe
             ExAllocatePool2 ExAllocatePoolWithTag ExAllocateTimer ExQueryTimerResolution
             IoReleaseRemoveLockAndWaitEx IoReleaseRemoveLockEx KeDelayExecutionThread KeInitializeDpc
             KeInitializeEvent KeInitializeSemaphore KeInitializeThreadedDpc KeInsertQueueDpc
@@ -308,23 +365,33 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             NtWaitForSingleObject RtlRunOnceComplete ZwOpenEvent ZwOpenTimer ZwWaitForSingleObject
         }
         (_, _, _, _) {
+            IoStartPacket
+            IoGetDeviceObjectPointer
             ExDeleteTimer ExSetTimer IoQueueWorkItem IoQueueWorkItemEx KeReleaseMutant
             KeReleaseSemaphore KeSetTimerEx ObReferenceObjectByPointer RtlRunOnceExecuteOnce
             ZwCreateTimer ZwOpenProcess ZwSetInformationThread
         }
         (_, _, _, _, _) {
+            IoAllocateMdl
             IoAcquireRemoveLockEx IoInitializeRemoveLockEx KeBugCheckEx KeSetCoalescableTimer
             KeWaitForSingleObject NtCreateEvent ZwCreateEvent ZwQueryInformationProcess
             ZwQueryInformationThread ZwQueryObject
         }
         (_, _, _, _, _, _) {
+            MmMapLockedPagesSpecifyCache
+            IoBuildAsynchronousFsdRequest
             ObReferenceObjectByHandle
         }
         (_, _, _, _, _, _, _) {
+            IoCsqInitialize
+            IoBuildSynchronousFsdRequest
             IoCreateDevice ObOpenObjectByPointer PsCreateSystemThread ZwDuplicateObject ZwSetTimer
         }
         (_, _, _, _, _, _, _, _) {
             KeWaitForMultipleObjects
+        }
+        (_, _, _, _, _, _, _, _, _) {
+            IoBuildDeviceIoControlRequest
         }
     };
     for (name, theirs, ours) in &routines {

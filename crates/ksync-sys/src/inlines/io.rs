@@ -42,6 +42,18 @@ pub const fn IoSizeOfIrp(StackSize: CCHAR) -> USHORT {
     (size_of::<IRP>() + locations * size_of::<IO_STACK_LOCATION>()) as USHORT
 }
 
+/// The field of a request that points to the current stack location.
+///
+/// # Safety
+/// The request is valid.
+#[inline]
+unsafe fn current(irp: *mut IRP) -> *mut *mut IO_STACK_LOCATION {
+    // SAFETY: by this function's contract; a field's address is taken, and nothing read.
+    let tail = unsafe { &raw mut (*irp).Tail };
+    // SAFETY: the overlay begins where the union begins, and its fields lie in it.
+    unsafe { &raw mut (*tail.cast::<IRP_TAIL_OVERLAY>()).CurrentStackLocation }
+}
+
 /// Returns the stack location of the driver that has the request.
 ///
 /// # IRQL
@@ -53,7 +65,9 @@ pub const fn IoSizeOfIrp(StackSize: CCHAR) -> USHORT {
 #[must_use]
 pub unsafe fn IoGetCurrentIrpStackLocation(Irp: *mut IRP) -> *mut IO_STACK_LOCATION {
     // SAFETY: by the caller's contract.
-    unsafe { (*Irp).Tail.Overlay.CurrentStackLocation }
+    let field = unsafe { current(Irp) };
+    // SAFETY: by the caller's contract.
+    unsafe { field.read() }
 }
 
 /// Returns the stack location of the next lower driver.
@@ -84,7 +98,9 @@ pub unsafe fn IoSetNextIrpStackLocation(Irp: *mut IRP) {
     // SAFETY: by the caller's contract.
     let next = unsafe { IoGetNextIrpStackLocation(Irp) };
     // SAFETY: by the caller's contract.
-    unsafe { (*Irp).Tail.Overlay.CurrentStackLocation = next }
+    let field = unsafe { current(Irp) };
+    // SAFETY: by the caller's contract.
+    unsafe { field.write(next) }
 }
 
 /// Lets the next lower driver use the caller's own stack location.
@@ -101,7 +117,9 @@ pub unsafe fn IoSkipCurrentIrpStackLocation(Irp: *mut IRP) {
     // SAFETY: by the caller's contract.
     let previous = unsafe { IoGetCurrentIrpStackLocation(Irp) }.wrapping_add(1);
     // SAFETY: by the caller's contract.
-    unsafe { (*Irp).Tail.Overlay.CurrentStackLocation = previous }
+    let field = unsafe { current(Irp) };
+    // SAFETY: by the caller's contract.
+    unsafe { field.write(previous) }
 }
 
 /// Copies the caller's stack location to the next lower driver's, without the completion routine.
@@ -114,11 +132,11 @@ pub unsafe fn IoSkipCurrentIrpStackLocation(Irp: *mut IRP) {
 #[inline]
 pub unsafe fn IoCopyCurrentIrpStackLocationToNext(Irp: *mut IRP) {
     // SAFETY: by the caller's contract.
-    let current = unsafe { IoGetCurrentIrpStackLocation(Irp) };
+    let own = unsafe { IoGetCurrentIrpStackLocation(Irp) };
     // SAFETY: by the caller's contract.
     let next = unsafe { IoGetNextIrpStackLocation(Irp) };
     // SAFETY: both locations are in the request.
-    let mut copy = unsafe { current.read() };
+    let mut copy = unsafe { own.read() };
     // SAFETY: as above.
     copy.CompletionRoutine = unsafe { (*next).CompletionRoutine };
     // SAFETY: as above.
@@ -205,7 +223,7 @@ pub unsafe fn IoSetCancelRoutine(Irp: *mut IRP, CancelRoutine: PDRIVER_CANCEL) -
 /// `<= DISPATCH_LEVEL`.
 ///
 /// # Safety
-/// As for [`IofCallDriver`].
+/// As for [`IofCallDriver`](fn@crate::IofCallDriver).
 #[inline]
 pub unsafe fn IoCallDriver(DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP) -> NTSTATUS {
     // SAFETY: by the caller's contract.
@@ -218,7 +236,7 @@ pub unsafe fn IoCallDriver(DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP) -> N
 /// `<= DISPATCH_LEVEL`.
 ///
 /// # Safety
-/// As for [`IofCompleteRequest`].
+/// As for [`IofCompleteRequest`](fn@crate::IofCompleteRequest).
 #[inline]
 pub unsafe fn IoCompleteRequest(Irp: *mut IRP, PriorityBoost: CCHAR) {
     // SAFETY: by the caller's contract.
