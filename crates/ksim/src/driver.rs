@@ -1,22 +1,32 @@
 //! Loading and unloading drivers.
 
-use crate::engine::layout;
+use crate::engine::driver::DriverMemory;
+use crate::exports::io::irp::invalid_request;
 use crate::machine::{Call, current};
 use ksync_sys::{DRIVER_INITIALIZE, DRIVER_OBJECT, NTSTATUS, STATUS_SUCCESS, UNICODE_STRING};
-use std::ptr::null_mut;
+use std::fmt;
+use std::sync::Arc;
 
 /// A driver that a machine has loaded.
 ///
+/// Its devices are used with [`open_device`](crate::open_device), from any simulated thread.
+///
 /// Dropping it leaves the driver loaded, as at a system shutdown.
-#[derive(Debug)]
 pub struct LoadedDriver {
-    object: Box<DRIVER_OBJECT>,
+    memory: Arc<DriverMemory>,
     index: u16,
+}
+
+impl fmt::Debug for LoadedDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadedDriver").field("index", &self.index).finish_non_exhaustive()
+    }
 }
 
 /// Loads a driver: calls its `DriverEntry` in the running thread.
 ///
-/// What the driver creates from now on, and what its threads and DPCs create, is known to be its own.
+/// What the driver creates from now on, and what its threads and DPCs create, is known to be its own. When the entry has succeeded, the
+/// devices that it has created can be opened.
 ///
 /// # Errors
 /// The status of an entry that failed. The driver is then unloaded, and must have left nothing behind.
@@ -27,7 +37,7 @@ pub struct LoadedDriver {
 /// # Panics
 /// If no machine runs on this thread.
 ///
-/// # Example
+/// # Examples
 /// ```
 /// use ksim::Machine;
 /// use ksync_sys::{DRIVER_OBJECT, NTSTATUS, STATUS_SUCCESS, UNICODE_STRING};
@@ -51,52 +61,66 @@ pub fn load_driver(name: &str, entry: DRIVER_INITIALIZE) -> Result<LoadedDriver,
     let path: Vec<u16> = format!("\\Registry\\Machine\\System\\CurrentControlSet\\Services\\{name}").encode_utf16().collect();
     let bytes = u16::try_from(path.len() * 2).unwrap_or(u16::MAX - 1);
     let mut path_string = UNICODE_STRING { Length: bytes, MaximumLength: bytes, Buffer: path.as_ptr().cast_mut() };
-    let mut object = Box::new(layout::driver_object());
-    let (index, before, entered) = call.operate(|kernel| {
-        let index = kernel.add_driver(name);
-        Ok((index, kernel.act_for(Some(index)), kernel.enter_routine()))
+    let (index, memory, before, entered) = call.operate(|kernel| {
+        let (index, memory) = kernel.add_driver(name, invalid_request);
+        Ok((index, memory, kernel.act_for(Some(index)), kernel.enter_routine()))
     });
+    // SAFETY: the memory is the driver's object, which others use in operations of the engine only.
+    unsafe { (*memory.object()).DriverInit = Some(entry) };
     // SAFETY: the driver's author vouched for the entry; both arguments are alive throughout.
-    let status = unsafe { entry(&raw mut *object, &raw mut path_string) };
+    let status = unsafe { entry(memory.object(), &raw mut path_string) };
     call.operate(|kernel| {
         kernel.act_for(before);
+        if status >= STATUS_SUCCESS {
+            kernel.finish_initialization(index);
+        }
         kernel.check_return(entered, "DriverEntry", entry as usize as u64)
     });
     if status < STATUS_SUCCESS {
-        call.operate(|kernel| kernel.check_unload(index));
+        release_image(call, index);
         return Err(status);
     }
-    Ok(LoadedDriver { object, index })
+    Ok(LoadedDriver { memory, index })
+}
+
+/// Waits for what still runs in a driver's image and ends by itself, and checks that nothing else is left.
+fn release_image(call: Call, index: u16) {
+    while !call.is_dying() && !call.operate(|kernel| kernel.image_is_free(index)) {}
+    call.operate(|kernel| kernel.check_unload(index));
 }
 
 impl LoadedDriver {
-    /// The driver's object.
+    /// The driver's object, as it is now.
     #[must_use]
-    pub fn object(&self) -> &DRIVER_OBJECT {
-        &self.object
+    pub fn object(&self) -> DRIVER_OBJECT {
+        // SAFETY: the object is valid as long as `self`; nothing else runs while it is copied.
+        unsafe { self.memory.object().read() }
     }
 
     /// Unloads the driver: calls its `DriverUnload` in the running thread, and checks that nothing of it is left.
     ///
+    /// As in the system, the routine is not called before the last handle to the driver's devices is closed: until then this waits, and the
+    /// devices cannot be opened. And the image goes when the work items are done that are queued for a device of the driver, or for its object:
+    /// this waits for them too.
+    ///
     /// # Bug checks
-    /// 0xC7 for a timer that is armed or a DPC that is queued, 0xCE for a thread that has not ended, 0xC4/0x62 for pool that was
-    /// not freed (rule 62).
+    /// 0xC7 for a timer that is armed or a DPC that is queued; 0xCE for a thread that has not ended, a work item of `ExQueueWorkItem` that is queued or
+    /// runs, a device that was not deleted, or a symbolic link; 0xC4/0x62 for pool that was not freed (rule 62).
     ///
     /// # Panics
     /// If the driver has no `DriverUnload`: such a driver cannot be unloaded.
-    pub fn unload(mut self) {
+    pub fn unload(self) {
         let call = Call { cell: current("LoadedDriver::unload"), export: None };
-        let unload = self.object.DriverUnload.expect("the driver has no DriverUnload, so that it cannot be unloaded");
+        let unload = self.object().DriverUnload.expect("the driver has no DriverUnload, so that it cannot be unloaded");
         let index = self.index;
+        while !call.is_dying() && !call.operate(|kernel| kernel.begin_unload(index)) {}
         let (before, entered) = call.operate(|kernel| Ok((kernel.act_for(Some(index)), kernel.enter_routine())));
         // SAFETY: the driver set the routine for this object.
-        unsafe { unload(&raw mut *self.object) };
+        unsafe { unload(self.memory.object()) };
         call.operate(|kernel| {
             kernel.act_for(before);
-            kernel.check_return(entered, "DriverUnload", unload as usize as u64)?;
-            kernel.check_unload(index)
+            kernel.check_return(entered, "DriverUnload", unload as usize as u64)
         });
-        self.object.DriverUnload = None;
-        self.object.DriverStart = null_mut();
+        release_image(call, index);
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod ex_timer;
 pub(crate) mod fast_mutex;
 pub(crate) mod generic_dpc;
 pub(crate) mod groups;
+pub(crate) mod io;
 pub(crate) mod kernel;
 pub(crate) mod layout;
 pub(crate) mod mutant;

@@ -10,6 +10,7 @@ use std::fmt;
 
 pub(crate) mod dbg;
 pub(crate) mod ex;
+pub(crate) mod io;
 pub(crate) mod ke;
 pub(crate) mod mm;
 pub(crate) mod ob;
@@ -148,7 +149,7 @@ pub(crate) use exports;
 
 fn tables() -> impl Iterator<Item = &'static Table> {
     let others = [&dbg::TABLE, &mm::TABLE, &ob::TABLE, &ps::TABLE, &rtl::TABLE];
-    ke::tables().into_iter().chain(ex::tables()).chain(zw::tables()).chain(others)
+    ke::tables().into_iter().chain(ex::tables()).chain(io::tables()).chain(zw::tables()).chain(others)
 }
 
 /// Every export of the hosted kernel, with the IRQL range that is checked at each call.

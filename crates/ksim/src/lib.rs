@@ -31,6 +31,7 @@
 mod check;
 mod config;
 mod control;
+mod device;
 mod driver;
 mod engine;
 pub mod explore;
@@ -56,6 +57,7 @@ pub use control::{
     ApcKind, ProcessorMode, alert_thread, create_mutant, create_process, create_semaphore, in_process, queue_apc, release_mutant,
     release_semaphore, request_termination, set_system_time, system_call,
 };
+pub use device::{DeviceHandle, DeviceRequest, IoResult, Requestor, open_device};
 pub use driver::{LoadedDriver, load_driver};
 pub use explore::explore;
 pub use exports::{Export, IrqlRange, table as exports};

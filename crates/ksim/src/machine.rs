@@ -354,6 +354,31 @@ impl MachineCell {
         unsafe { self.thread_context(body) }
     }
 
+    /// The context of a system worker thread.
+    fn worker_context(&self) -> std::io::Result<Context> {
+        let body = move |cell: &MachineCell| {
+            let call = cell.call();
+            loop {
+                // None when it was woken for work, or for a kernel APC.
+                if let Some(work) = call.operate(Kernel::next_work) {
+                    crate::exports::io::work_item::run(call, work);
+                }
+            }
+        };
+        // SAFETY: the body borrows nothing.
+        unsafe { self.thread_context(body) }
+    }
+
+    /// Creates the worker threads that the engine has asked for.
+    fn create_workers(&self) {
+        while self.kernel.borrow().io.work.wanted > 0 {
+            match self.worker_context() {
+                Ok(context) => self.kernel.borrow_mut().create_worker(context),
+                Err(error) => panic!("ksim: no stack for a worker thread: {error}"),
+            }
+        }
+    }
+
     /// Creates the threads for threaded DPCs that the engine has asked for.
     fn create_dpc_threads(&self) {
         loop {
@@ -599,6 +624,11 @@ impl MachineCell {
         if !kernel.wanted_dpc_threads.is_empty() {
             drop(kernel);
             self.create_dpc_threads();
+            kernel = self.kernel.borrow_mut();
+        }
+        if kernel.io.work.wanted > 0 {
+            drop(kernel);
+            self.create_workers();
             kernel = self.kernel.borrow_mut();
         }
         let Some(cpu) = kernel.pick_processor() else {

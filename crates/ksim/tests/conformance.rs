@@ -24,10 +24,14 @@ mod e_dpcs;
 mod f_ex_timers;
 #[path = "conformance/timers.rs"]
 mod f_timers;
+#[path = "conformance/io.rs"]
+mod g_io;
 #[path = "conformance/irql.rs"]
 mod g_irql;
 #[path = "conformance/unload.rs"]
 mod g_unload;
+#[path = "conformance/work.rs"]
+mod g_work;
 #[path = "conformance/handles.rs"]
 mod h_handles;
 #[path = "conformance/pool.rs"]

@@ -1,24 +1,135 @@
 //! Drivers: what each of them created, so that its unload can be checked (rule 62).
 
 use super::kernel::{Check, Kernel};
+use super::layout;
+use super::ob::Type;
 use super::object::Kind;
+use super::object::SYSTEM;
 use super::thread::State;
-use crate::report::bug_check::{Violation, codes};
+use super::thread::Tid;
+use crate::report::bug_check::{Related, Violation, codes};
 use crate::report::trace::Operation;
+use ksync_sys::{DRIVER_DISPATCH, DRIVER_EXTENSION, DRIVER_OBJECT, IRP_MJ_MAXIMUM_FUNCTION, UNICODE_STRING};
+use std::cell::UnsafeCell;
+use std::ptr::null_mut;
+use std::sync::Arc;
 
 /// The drivers of a machine, by load order.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Drivers {
-    names: Vec<String>,
+    entries: Vec<DriverEntry>,
+    /// Threads that wait for a driver to be out of use.
+    pub(crate) unloading: Vec<Tid>,
+}
+
+/// One driver.
+pub(crate) struct DriverEntry {
+    pub(crate) name: String,
+    pub(crate) memory: Arc<DriverMemory>,
+    /// What keeps its image: its devices, and the work items that are queued or run for its object.
+    pub(crate) references: usize,
+    /// It is being unloaded: its devices cannot be opened.
+    unloading: bool,
+}
+
+/// The memory that a driver sees as its driver object, with what that points to. It does not move.
+pub(crate) struct DriverMemory {
+    object: UnsafeCell<DRIVER_OBJECT>,
+    extension: UnsafeCell<DRIVER_EXTENSION>,
+    _names: [Vec<u16>; 2],
+}
+
+// SAFETY: the memory is that of one machine, whose code all runs on one thread of the host; what it points to stays with it.
+unsafe impl Send for DriverMemory {}
+// SAFETY: as above.
+unsafe impl Sync for DriverMemory {}
+
+impl DriverMemory {
+    /// A driver object with a routine for all major functions.
+    fn new(name: &str, routine: DRIVER_DISPATCH) -> Arc<Self> {
+        let names = [format!(r"\Driver\{name}"), name.to_owned()].map(|name| name.encode_utf16().collect::<Vec<_>>());
+        let strings = names.each_ref().map(|units| {
+            let bytes = u16::try_from(units.len() * 2).unwrap_or(u16::MAX - 1);
+            UNICODE_STRING { Length: bytes, MaximumLength: bytes, Buffer: units.as_ptr().cast_mut() }
+        });
+        let mut object = layout::driver_object();
+        object.DriverName = strings[0];
+        object.MajorFunction = [Some(routine); IRP_MJ_MAXIMUM_FUNCTION + 1];
+        let extension = DRIVER_EXTENSION { DriverObject: null_mut(), AddDevice: None, Count: 0, ServiceKeyName: strings[1] };
+        let memory = Arc::new(Self { object: UnsafeCell::new(object), extension: UnsafeCell::new(extension), _names: names });
+        // SAFETY: nobody else has the memory yet.
+        unsafe { (*memory.object.get()).DriverExtension = memory.extension.get() };
+        // SAFETY: as above.
+        unsafe { (*memory.extension.get()).DriverObject = memory.object.get() };
+        memory
+    }
+
+    /// The driver object.
+    pub(crate) fn object(&self) -> *mut DRIVER_OBJECT {
+        self.object.get()
+    }
+}
+
+impl DriverEntry {
+    /// The address that drivers know the driver by.
+    pub(crate) fn object_address(&self) -> usize {
+        self.memory.object() as usize
+    }
+}
+
+impl Drivers {
+    /// A driver.
+    pub(crate) fn entry(&mut self, driver: u16) -> &mut DriverEntry {
+        &mut self.entries[driver as usize]
+    }
+
+    /// True when a driver is being unloaded.
+    pub(crate) fn is_unloading(&self, driver: u16) -> bool {
+        self.entries[driver as usize].unloading
+    }
 }
 
 impl Kernel {
-    /// Enters a driver. The running thread acts for it until [`leave_driver`](Self::leave_driver).
-    pub(crate) fn add_driver(&mut self, name: &str) -> u16 {
-        self.drivers.names.push(name.to_owned());
-        let driver = (self.drivers.names.len() - 1) as u16;
+    /// Enters a driver, whose object has `routine` for all major functions.
+    pub(crate) fn add_driver(&mut self, name: &str, routine: DRIVER_DISPATCH) -> (u16, Arc<DriverMemory>) {
+        let memory = DriverMemory::new(name, routine);
+        let driver = self.drivers.entries.len() as u16;
+        let id = self.objects.register(memory.object() as usize, Kind::Driver(driver));
+        self.ob.add_object(id, Type::Driver);
+        let entry = DriverEntry { name: name.to_owned(), memory: memory.clone(), references: 0, unloading: false };
+        self.drivers.entries.push(entry);
         self.record(Operation::LoadDriver, u32::from(driver), 0);
-        driver
+        (driver, memory)
+    }
+
+    /// The driver is to be unloaded: its devices cannot be opened any more. True when none is open; otherwise the running thread waits, and looks again.
+    pub(crate) fn begin_unload(&mut self, driver: u16) -> Check<bool> {
+        self.drivers.entry(driver).unloading = true;
+        if !self.has_open_devices(driver) {
+            return Ok(true);
+        }
+        self.wait_for_driver("the last close of a driver's devices")?;
+        Ok(false)
+    }
+
+    /// The driver's unload routine has returned. True when nothing keeps its image that will go by itself; otherwise the running thread waits, and looks again.
+    pub(crate) fn image_is_free(&mut self, driver: u16) -> Check<bool> {
+        let devices = self.devices_of(driver);
+        // What has not been deleted will not go.
+        let left = devices.iter().filter(|&&id| !self.device_state(id).deleted).count();
+        if left > 0 || self.drivers.entry(driver).references == 0 {
+            return Ok(true);
+        }
+        self.wait_for_driver("the end of a driver's work items")?;
+        Ok(false)
+    }
+
+    fn wait_for_driver(&mut self, reason: &'static str) -> Check<()> {
+        let tid = self.this_thread();
+        if !self.drivers.unloading.contains(&tid) {
+            self.drivers.unloading.push(tid);
+        }
+        self.park(SYSTEM, reason)
     }
 
     /// The running thread acts for a driver, or for none. Returns whom it acted for.
@@ -46,7 +157,7 @@ impl Kernel {
     /// What is checked when a driver's image is about to go: nothing of it may be running, queued, armed or allocated.
     pub(crate) fn check_unload(&mut self, driver: u16) -> Check<()> {
         self.record(Operation::UnloadDriver, u32::from(driver), 0);
-        let name = self.drivers.names[driver as usize].clone();
+        let name = self.drivers.entry(driver).name.clone();
         for (_, object) in self.objects.iter() {
             let (object_type, problem) = match &object.kind {
                 Kind::Timer(timer) if timer.armed.is_some() && timer.driver == Some(driver) => (0, "armed"),
@@ -80,6 +191,7 @@ impl Kernel {
                 format!("driver {name} was unloaded while its {what}"),
             ));
         }
+        self.check_unloaded_io(driver, &name)?;
         let left: Vec<_> = self.pool.outstanding().into_iter().filter(|block| block.driver == Some(driver)).collect();
         if let Some(first) = left.first() {
             let bytes: usize = left.iter().map(|block| block.size).sum();
@@ -92,6 +204,41 @@ impl Kernel {
                     first.tag_text()
                 ),
             ));
+        }
+        Ok(())
+    }
+
+    /// What the I/O manager has of a driver that goes: work items, devices and links.
+    fn check_unloaded_io(&mut self, driver: u16, name: &str) -> Check<()> {
+        let pending = |address: usize, what: String, related: Vec<Related>| {
+            let mut fault = Violation::boxed_owned(
+                codes::DRIVER_UNLOADED_WITHOUT_CANCELLING_PENDING_OPERATIONS,
+                [address as u64, 0, 0, 0],
+                format!("driver {name} was unloaded {what}"),
+            );
+            fault.related = related;
+            Err(fault)
+        };
+        match self.io.work.of_driver(driver) {
+            Some(Some((item, site))) => {
+                let number = self.objects.find(item).map_or(0, |id| self.objects[id].number);
+                let related = vec![Related { what: "it was queued".to_owned(), site }];
+                return pending(item, format!("while its work item #{number} is queued"), related);
+            }
+            Some(None) => return pending(0, "while the routine of a work item of its own runs".to_owned(), Vec::new()),
+            None => {}
+        }
+        if let Some(&device) = self.devices_of(driver).first() {
+            let address = self.objects[device].address;
+            let what = format!(
+                "without deleting {}: requests to it would find no routine, and the driver could not be loaded again",
+                self.describe_device(device)
+            );
+            return pending(address, what, self.allocation_of(address));
+        }
+        if let Some(link) = self.io.names.links_of(driver).next() {
+            let what = format!("without deleting the symbolic link {} to {}", link.written, link.target);
+            return pending(0, what, vec![Related { what: "it was created".to_owned(), site: link.created }]);
         }
         Ok(())
     }

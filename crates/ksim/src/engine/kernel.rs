@@ -5,6 +5,7 @@ use super::dispatch::ReadyQueues;
 use super::dpc::DpcCounters;
 use super::driver::Drivers;
 use super::generic_dpc::GenericCall;
+use super::io::IoManager;
 use super::ob::ObjectManager;
 use super::object::{ObjId, ObjectTable};
 use super::pool::Pool;
@@ -87,6 +88,7 @@ pub(crate) struct Kernel {
     pub(crate) pool: Pool,
     pub(crate) ob: ObjectManager,
     pub(crate) drivers: Drivers,
+    pub(crate) io: IoManager,
     pub(crate) image_locals: ImageLocals,
     pub(crate) lock_order: LockOrder,
     pub(crate) trace: Trace,
@@ -135,6 +137,7 @@ impl Kernel {
             pool,
             ob: ObjectManager::default(),
             drivers: Drivers::default(),
+            io: IoManager::default(),
             lock_order: LockOrder::default(),
             image_locals: ImageLocals::default(),
             trace,
@@ -373,7 +376,7 @@ impl Kernel {
 
     /// True when the context that just performed an operation may simply go on.
     pub(crate) fn may_continue(&self) -> bool {
-        if self.stop.is_some() || !self.wanted_dpc_threads.is_empty() {
+        if self.stop.is_some() || !self.wanted_dpc_threads.is_empty() || self.io.work.wanted > 0 {
             return false;
         }
         let processor = &self.processors[self.cpu as usize];

@@ -23,6 +23,9 @@ pub(crate) enum Type {
     Semaphore,
     Mutant,
     Timer,
+    Driver,
+    Device,
+    File,
 }
 
 impl Type {
@@ -35,6 +38,9 @@ impl Type {
             Self::Semaphore => "Semaphore",
             Self::Mutant => "Mutant",
             Self::Timer => "Timer",
+            Self::Driver => "Driver",
+            Self::Device => "Device",
+            Self::File => "File",
         }
     }
 
@@ -63,6 +69,12 @@ impl Type {
                 READ | sys::SEMAPHORE_MODIFY_STATE,
                 READ | sys::SYNCHRONIZE,
                 sys::SEMAPHORE_ALL_ACCESS,
+            ],
+            Self::Driver | Self::Device | Self::File => [
+                READ | sys::SYNCHRONIZE | sys::FILE_READ_DATA | sys::FILE_READ_ATTRIBUTES,
+                READ | sys::SYNCHRONIZE | sys::FILE_WRITE_DATA,
+                READ | sys::SYNCHRONIZE | sys::FILE_READ_ATTRIBUTES,
+                sys::STANDARD_RIGHTS_REQUIRED | sys::SYNCHRONIZE | 0x1ff,
             ],
             Self::Mutant => [READ | sys::MUTANT_QUERY_STATE, READ, READ | sys::SYNCHRONIZE, sys::MUTANT_ALL_ACCESS],
             Self::Timer => {
@@ -146,6 +158,16 @@ impl ObjectManager {
             body.own = 0;
             body.memory = Some(memory);
         }
+    }
+
+    /// The object's life is over: only others' references are left. False if it was over before.
+    pub(crate) fn drop_own(&mut self, object: ObjId) -> bool {
+        self.bodies.get_mut(&object).is_some_and(|body| std::mem::replace(&mut body.own, 0) > 0)
+    }
+
+    /// Removes an object that nobody references.
+    pub(crate) fn remove_object(&mut self, object: ObjId) {
+        self.bodies.remove(&object);
     }
 
     /// A fresh process or thread ID: a multiple of 4.
@@ -275,6 +297,9 @@ impl Kernel {
                 self.ob.client_ids.remove(&client_id);
             }
             self.delete_object(id)?;
+        }
+        if references == 0 && matches!(self.objects[id].kind, Kind::Device(_)) {
+            self.free_device(id)?;
         }
         Ok(references)
     }

@@ -8,6 +8,12 @@ use super::context::STACK_BYTES;
 use super::dpc::DpcState;
 use super::ex_timer::ExTimerState;
 use super::fast_mutex::FastMutexState;
+use super::io::device::DeviceState;
+use super::io::device_queue::DeviceQueueState;
+use super::io::file::FileState;
+use super::io::irp::IrpState;
+use super::io::remove_lock::RemoveLockState;
+use super::io::work::IoWorkState;
 use super::kernel::{Check, Kernel};
 use super::layout;
 use super::mutant::MutantState;
@@ -76,6 +82,22 @@ pub(crate) enum Kind {
     Rundown(Box<RundownState>),
     /// A lookaside list, of either kind.
     Lookaside,
+    /// DRIVER_OBJECT.
+    Driver(u16),
+    /// DEVICE_OBJECT.
+    Device(Box<DeviceState>),
+    /// FILE_OBJECT.
+    File(Box<FileState>),
+    /// IRP.
+    Irp(Box<IrpState>),
+    /// WORK_QUEUE_ITEM, while it is queued.
+    WorkItem,
+    /// IO_WORKITEM.
+    IoWorkItem(Box<IoWorkState>),
+    /// IO_REMOVE_LOCK.
+    RemoveLock(Box<RemoveLockState>),
+    /// KDEVICE_QUEUE.
+    DeviceQueue(Box<DeviceQueueState>),
     /// A slot whose object is gone.
     Free,
 }
@@ -100,6 +122,14 @@ impl Kind {
             Self::SpinRw(_) => "reader-writer spin lock",
             Self::Rundown(_) => "rundown protection",
             Self::Lookaside => "lookaside list",
+            Self::Driver(_) => "driver",
+            Self::Device(_) => "device",
+            Self::File(_) => "file",
+            Self::Irp(_) => "request (IRP)",
+            Self::WorkItem => "work item",
+            Self::IoWorkItem(_) => "I/O work item",
+            Self::RemoveLock(_) => "remove lock",
+            Self::DeviceQueue(_) => "device queue",
             Self::Free => "freed object",
         }
     }

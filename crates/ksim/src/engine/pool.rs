@@ -203,7 +203,18 @@ impl Pool {
     fn written_since(address: usize, block: &PoolBlock) -> Option<usize> {
         // SAFETY: freed blocks stay allocated with the host while they are in the table, and were filled when they were freed.
         let bytes = unsafe { std::slice::from_raw_parts(address as *const u8, block.size) };
-        bytes.iter().position(|&byte| byte != FREED_BYTE)
+        let kept = if block.tag == super::io::irp::TAG { super::io::irp::KEPT } else { 0..0 };
+        bytes.iter().enumerate().position(|(offset, &byte)| byte != FREED_BYTE && !kept.contains(&offset))
+    }
+
+    /// The tag of the block that begins at an address.
+    pub(crate) fn tag_of(&self, address: usize) -> Option<u32> {
+        self.blocks.get(&address).map(|block| block.tag)
+    }
+
+    /// The tag of the freed block that begins at an address.
+    pub(crate) fn freed_tag(&self, address: usize) -> Option<u32> {
+        self.freed.get(&address).map(|block| block.tag)
     }
 
     /// Says which freed block an address lies in.
@@ -302,6 +313,31 @@ impl Kernel {
         self.pool.failing == Some(self.pool.allocations)
     }
 
+    /// Memory of the system's own, zeroed, on a driver's behalf: it counts as that driver's. Null when there is none.
+    pub(crate) fn allocate_system(&mut self, size: usize, tag: u32, driver: Option<u16>) -> *mut u8 {
+        let request = PoolRequest { size, tag, paged: false, zeroed: true };
+        let site = self.site();
+        let memory = self.pool.allocate(request, driver, site);
+        if !memory.is_null() {
+            // SAFETY: the block is fresh and so large.
+            unsafe { memory.write_bytes(0, size) };
+        }
+        memory
+    }
+
+    /// Where a block was allocated, for a report.
+    pub(crate) fn allocation_of(&self, memory: usize) -> Vec<Related> {
+        self.pool.blocks.get(&memory).map(PoolBlock::related).unwrap_or_default()
+    }
+
+    /// Frees memory of the system's own.
+    pub(crate) fn release_system(&mut self, memory: usize) -> Check<()> {
+        let Some(block) = self.pool.blocks.get(&memory).copied() else {
+            return Err(self.bad_free(memory));
+        };
+        self.release_block(memory, block)
+    }
+
     /// Frees pool. `tag` 0 accepts any.
     pub(crate) fn free_pool(&mut self, memory: usize, tag: u32) -> Check<()> {
         let irql = self.irql();
@@ -323,6 +359,11 @@ impl Kernel {
                 format!("a block with tag '{}' was freed with tag '{}'", block.tag_text(), tag_text(tag)),
             ));
         }
+        self.release_block(memory, block)
+    }
+
+    /// Takes a block back, if nobody has written behind it and nothing in it is in use.
+    fn release_block(&mut self, memory: usize, block: PoolBlock) -> Check<()> {
         self.check_overrun(memory, &block)?;
         self.check_freed_objects(memory, &block)?;
         self.pool.blocks.remove(&memory);
@@ -448,6 +489,15 @@ impl Kernel {
             Kind::Lookaside => {
                 (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::FREED_ACTIVE_LOOKASIDE, "has not been deleted")
             }
+            Kind::WorkItem => (codes::WORKER_INVALID, 0, "is queued"),
+            Kind::IoWorkItem(item) if item.queued => (codes::WORKER_INVALID, 2, "is queued"),
+            Kind::Driver(_) | Kind::Device(_) | Kind::File(_) | Kind::IoWorkItem(_) => {
+                (codes::BAD_POOL_CALLER, 0x46, "is the I/O manager's to free")
+            }
+            Kind::Irp(irp) if irp.is_the_systems() => (codes::BAD_POOL_CALLER, 0x46, "is the I/O manager's to free"),
+            Kind::RemoveLock(lock) if !lock.users.is_empty() => {
+                (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "is in use")
+            }
             Kind::PushLock(lock) if lock.is_in_use() => {
                 (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "is in use")
             }
@@ -464,7 +514,7 @@ impl Kernel {
     fn check_freed_object(&self, id: ObjId, start: usize, size: usize) -> Check<()> {
         let Some((code, first, problem)) = self.problem_of_freeing(id) else { return Ok(()) };
         let object = &self.objects[id];
-        let parameters = if code == codes::TIMER_OR_DPC_INVALID {
+        let parameters = if matches!(code, codes::TIMER_OR_DPC_INVALID | codes::WORKER_INVALID) {
             [first, object.address as u64, start as u64, (start + size) as u64]
         } else {
             [first, object.address as u64, start as u64, size as u64]

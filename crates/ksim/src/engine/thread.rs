@@ -89,6 +89,8 @@ pub(crate) struct Thread {
     pub(crate) name: Vec<u16>,
     /// It runs a system service of a user's: `Nt...` services act for the user.
     pub(crate) user_mode_before: bool,
+    /// It is a system worker thread.
+    pub(crate) worker: bool,
     /// Someone wants it to end: user-mode waits end early (rule 17).
     pub(crate) terminating: bool,
     /// For the clock's protection against loops that only look at the time: how often it did, and the machine's count of
@@ -168,6 +170,7 @@ impl Kernel {
             runs_dpcs: false,
             name: Vec::new(),
             user_mode_before: false,
+            worker: false,
             terminating: false,
             idle_clock_reads: 0,
             last_operation: 0,
@@ -207,6 +210,18 @@ impl Kernel {
             let groups = &self.config.groups;
             groups.all_of(groups.number(self.cpu).Group)
         }
+    }
+
+    /// Creates a system worker thread. The machine waits for the work, not for the worker.
+    pub(crate) fn create_worker_thread(&mut self, priority: u8, context: Context) {
+        let tid = self.new_thread(Self::SYSTEM_PROCESS, context);
+        self.live_threads -= 1;
+        let thread = self.thread(tid);
+        thread.worker = true;
+        thread.driver = None;
+        thread.priority = priority;
+        thread.base_priority = priority;
+        self.make_ready(tid);
     }
 
     /// One bit for each processor.

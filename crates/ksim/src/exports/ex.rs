@@ -11,6 +11,7 @@ mod rundown;
 mod slist;
 mod spin_rw;
 mod timer;
+mod work;
 
 use super::Table;
 
@@ -27,5 +28,6 @@ pub(super) fn tables() -> Vec<&'static Table> {
         &slist::TABLE,
         &spin_rw::TABLE,
         &timer::TABLE,
+        &work::TABLE,
     ]
 }

@@ -3,6 +3,7 @@
 pub(crate) mod apc;
 mod bug_check;
 mod clock;
+pub(crate) mod device_queue;
 mod dpc;
 mod event;
 mod generic_dpc;
@@ -14,7 +15,7 @@ mod queue;
 mod queued_spin_lock;
 mod region;
 mod semaphore;
-mod spin_lock;
+pub(crate) mod spin_lock;
 mod thread;
 mod timer;
 pub(crate) mod wait;
@@ -26,6 +27,7 @@ pub(super) fn tables() -> Vec<&'static Table> {
         &apc::TABLE,
         &bug_check::TABLE,
         &clock::TABLE,
+        &device_queue::TABLE,
         &dpc::TABLE,
         &event::TABLE,
         &generic_dpc::TABLE,

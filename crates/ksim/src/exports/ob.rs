@@ -31,6 +31,9 @@ static SEMAPHORE_TYPE: TypeObject = TypeObject { kind: Type::Semaphore };
 // NT exports no variable for the types of mutants and timers.
 static MUTANT_TYPE: TypeObject = TypeObject { kind: Type::Mutant };
 static TIMER_TYPE: TypeObject = TypeObject { kind: Type::Timer };
+static DRIVER_TYPE: TypeObject = TypeObject { kind: Type::Driver };
+static DEVICE_TYPE: TypeObject = TypeObject { kind: Type::Device };
+static FILE_TYPE: TypeObject = TypeObject { kind: Type::File };
 
 #[unsafe(no_mangle)]
 static PsThreadType: Exported<TypeObject> = Exported(&THREAD_TYPE);
@@ -44,12 +47,31 @@ static ExEventObjectType: Exported<TypeObject> = Exported(&EVENT_TYPE);
 #[unsafe(no_mangle)]
 static ExSemaphoreObjectType: Exported<TypeObject> = Exported(&SEMAPHORE_TYPE);
 
+#[unsafe(no_mangle)]
+static IoDriverObjectType: Exported<TypeObject> = Exported(&DRIVER_TYPE);
+
+#[unsafe(no_mangle)]
+static IoDeviceObjectType: Exported<TypeObject> = Exported(&DEVICE_TYPE);
+
+#[unsafe(no_mangle)]
+static IoFileObjectType: Exported<TypeObject> = Exported(&FILE_TYPE);
+
 /// The type that a driver's pointer means.
 fn type_at(pointer: *mut OBJECT_TYPE) -> Option<Result<Type, ()>> {
     if pointer.is_null() {
         return None;
     }
-    let known = [&THREAD_TYPE, &PROCESS_TYPE, &EVENT_TYPE, &SEMAPHORE_TYPE, &MUTANT_TYPE, &TIMER_TYPE];
+    let known = [
+        &THREAD_TYPE,
+        &PROCESS_TYPE,
+        &EVENT_TYPE,
+        &SEMAPHORE_TYPE,
+        &MUTANT_TYPE,
+        &TIMER_TYPE,
+        &DRIVER_TYPE,
+        &DEVICE_TYPE,
+        &FILE_TYPE,
+    ];
     Some(known.iter().find(|known| std::ptr::addr_eq(**known, pointer)).map(|known| known.kind).ok_or(()))
 }
 
@@ -111,16 +133,22 @@ exports! {
     }
 
     [DISPATCHER] visible fn ObfDereferenceObject(call; Object: PVOID) -> LONG_PTR {
-        call.operate(|kernel| {
+        let (id, left) = call.operate(|kernel| {
             let id = kernel.referenced_object(Object as usize)?;
-            Ok(kernel.dereference_object(id, 1)? as LONG_PTR)
-        })
+            Ok((id, kernel.dereference_object(id, 1)? as LONG_PTR))
+        });
+        if left == 0 {
+            super::io::file::unreferenced(call, id);
+        }
+        left
     }
 
     [DISPATCHER] visible fn ObDereferenceObjectDeferDelete(call; Object: PVOID) {
         call.operate(|kernel| {
             let id = kernel.referenced_object(Object as usize)?;
-            kernel.dereference_object(id, 1)?;
+            if kernel.dereference_object(id, 1)? == 0 && matches!(kernel.objects[id].kind, crate::engine::Kind::File(_)) {
+                kernel.queue_close(id)?;
+            }
             Ok(())
         });
     }
@@ -192,6 +220,9 @@ exports! {
             Some(Type::Semaphore) => &raw const SEMAPHORE_TYPE,
             Some(Type::Mutant) => &raw const MUTANT_TYPE,
             Some(Type::Timer) => &raw const TIMER_TYPE,
+            Some(Type::Driver) => &raw const DRIVER_TYPE,
+            Some(Type::Device) => &raw const DEVICE_TYPE,
+            Some(Type::File) => &raw const FILE_TYPE,
             None => std::ptr::null(),
         };
         found.cast_mut().cast()

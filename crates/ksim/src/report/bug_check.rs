@@ -44,6 +44,12 @@ pub mod codes {
         KERNEL_APC_PENDING_DURING_EXIT = 0x20;
         /// A system call returned to user mode above PASSIVE_LEVEL.
         IRQL_GT_ZERO_AT_SYSTEM_SERVICE = 0x4a;
+        /// A driver sent a request to a driver that it has no stack location for.
+        NO_MORE_IRP_STACK_LOCATIONS = 0x35;
+        /// A request was completed twice.
+        MULTIPLE_IRP_COMPLETE_REQUESTS = 0x44;
+        /// A request was completed, or cancelled, while its cancel routine was set and must not be.
+        CANCEL_STATE_IN_COMPLETED_IRP = 0x48;
         /// A queue entry was inserted twice or has null links.
         INVALID_WORK_QUEUE_ITEM = 0x96;
         /// A handle was closed that is not open.
@@ -58,6 +64,8 @@ pub mod codes {
         TIMER_OR_DPC_INVALID = 0xc7;
         /// An IRQL was changed by a routine that must not change it.
         IRQL_UNEXPECTED_VALUE = 0xc8;
+        /// What Driver Verifier's I/O verification reports; the first parameter says what.
+        DRIVER_VERIFIER_IOMANAGER_VIOLATION = 0xc9;
         /// A driver was unloaded with operations pending.
         DRIVER_UNLOADED_WITHOUT_CANCELLING_PENDING_OPERATIONS = 0xce;
         /// Pool was written after it was freed.
@@ -66,6 +74,10 @@ pub mod codes {
         DPC_WATCHDOG_VIOLATION = 0x133;
         /// A pageable or bad address was used at a raised IRQL by a driver.
         DRIVER_IRQL_NOT_LESS_OR_EQUAL = 0xd1;
+        /// A worker routine returned at a raised IRQL.
+        WORKER_THREAD_RETURNED_AT_BAD_IRQL = 0xe1;
+        /// A work item was queued, freed or initialised while it was queued; the first parameter says which.
+        WORKER_INVALID = 0xe4;
         /// A driver asked for it.
         MANUALLY_INITIATED_CRASH = 0xe2;
         /// Release of a resource that is not owned.
@@ -82,8 +94,24 @@ pub mod codes {
         THREAD_TERMINATE_HELD_MUTEX = 0x4000_008a;
     }
 
-    /// First parameters of DRIVER_VERIFIER_DETECTED_VIOLATION.
+    /// First parameters of DRIVER_VERIFIER_DETECTED_VIOLATION, and of DRIVER_VERIFIER_IOMANAGER_VIOLATION (`IO_...`).
     pub mod verifier {
+        /// IoFreeIrp for a request that belongs to a thread.
+        pub const IO_FREE_THREADED: u64 = 0x2;
+        /// A request was completed with the status STATUS_PENDING or -1.
+        pub const IO_COMPLETED_PENDING: u64 = 0x6;
+        /// Whatever else is wrong about a request.
+        pub const IO_OTHER: u64 = 0x200;
+        /// A dispatch routine changed the APC disable count.
+        pub const DISPATCH_APC_COUNT: u64 = 0xc5;
+        /// A completion routine returned at another IRQL.
+        pub const COMPLETION_IRQL: u64 = 0xfa;
+        /// A completion routine changed the APC disable count.
+        pub const COMPLETION_APC_COUNT: u64 = 0xfb;
+        /// DDI compliance rule IrqlReturn: a dispatch or cancel routine returned at another IRQL.
+        pub const RULE_IRQL_RETURN: u64 = 0x2_001d;
+        /// DDI compliance rule SpinLock, and SpinLockSafe, which has no number of its own.
+        pub const SPIN_LOCK_RULE: u64 = 0x4_0009;
         /// Freed pool holds an armed timer.
         pub const FREED_ACTIVE_TIMER: u64 = 0x15;
         /// KeRaiseIrql to a lower level.

@@ -102,6 +102,28 @@ pub enum Operation {
     LoadDriver,
     /// A driver was unloaded. The object is its number among the drivers.
     UnloadDriver,
+    /// A device was created. The argument is its driver's number.
+    CreateDevice,
+    /// A device was deleted.
+    DeleteDevice,
+    /// A device was attached to another one's stack. The argument is the other one's number.
+    AttachDevice,
+    /// A device was detached from the one named.
+    DetachDevice,
+    /// A request was sent to a driver. The argument is the major function.
+    CallDriver,
+    /// A request was completed. The argument is its status.
+    CompleteRequest,
+    /// A request was cancelled.
+    CancelRequest,
+    /// A work item was queued. The argument is the queue.
+    QueueWork,
+    /// A worker thread runs a work item.
+    RunWork,
+    /// A remove lock was asked for. The argument is 1 if it was granted.
+    AcquireRemoveLock,
+    /// A remove lock was released.
+    ReleaseRemoveLock,
     /// A driver printed a line.
     DebugPrint,
 }
@@ -155,6 +177,17 @@ impl Operation {
             Self::AdvanceClock => "advance clock",
             Self::LoadDriver => "load driver",
             Self::UnloadDriver => "unload driver",
+            Self::CreateDevice => "create device",
+            Self::DeleteDevice => "delete device",
+            Self::AttachDevice => "attach device",
+            Self::DetachDevice => "detach device",
+            Self::CallDriver => "call driver",
+            Self::CompleteRequest => "complete request",
+            Self::CancelRequest => "cancel request",
+            Self::QueueWork => "queue work",
+            Self::RunWork => "run work",
+            Self::AcquireRemoveLock => "acquire remove lock",
+            Self::ReleaseRemoveLock => "release remove lock",
             Self::DebugPrint => "debug print",
         }
     }

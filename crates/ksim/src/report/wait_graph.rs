@@ -33,7 +33,7 @@ impl WaitGraph {
     pub(crate) fn of(kernel: &Kernel) -> Self {
         let mut threads = Vec::new();
         for (tid, thread) in kernel.threads.iter().enumerate() {
-            if thread.state == State::Terminated || thread.runs_dpcs {
+            if thread.state == State::Terminated || thread.runs_dpcs || kernel.io.work.is_idle(tid as Tid) {
                 continue;
             }
             let number = kernel.objects[thread.object].number;

@@ -3,6 +3,8 @@
 //! They look safe and are not: an object must outlive the machine's last use of it. Tests keep to that by joining their threads.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod io;
+
 use ksim::{BugCheck, Machine, Outcome};
 use ksync_sys::*;
 use std::cell::{RefCell, UnsafeCell};

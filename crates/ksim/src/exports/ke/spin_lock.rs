@@ -15,7 +15,7 @@ pub(super) const AT_DPC_LEVEL: IrqlRange = at_least(DISPATCH_LEVEL).rule(verifie
 pub(super) const RELEASING: IrqlRange = at_most(HIGH_LEVEL);
 
 /// Turns until the lock is the caller's.
-pub(super) fn acquire(call: Call, lock: *mut KSPIN_LOCK, old_irql: Option<u8>, handle: usize) {
+pub(crate) fn acquire(call: Call, lock: *mut KSPIN_LOCK, old_irql: Option<u8>, handle: usize) {
     while call.operate(|kernel| kernel.spin_acquire(lock, old_irql, handle)) == Attempt::Turning {
         if call.is_dying() {
             return;
@@ -24,7 +24,7 @@ pub(super) fn acquire(call: Call, lock: *mut KSPIN_LOCK, old_irql: Option<u8>, h
 }
 
 /// Raises to DISPATCH_LEVEL. Returns the old level.
-pub(super) fn raise_to_dispatch(call: Call) -> u8 {
+pub(crate) fn raise_to_dispatch(call: Call) -> u8 {
     call.operate(|kernel| {
         let processor = kernel.processor();
         Ok(std::mem::replace(&mut processor.irql, DISPATCH_LEVEL))

@@ -1,0 +1,40 @@
+//! The I/O manager: devices, open files, requests, work items, remove locks and device queues.
+//!
+//! What drivers' inlined header code reads (a device's links, a request's stack locations ...) is in the true structures; what the
+//! engine relies on is in the side table. As everywhere in the engine, nothing here runs driver code: the exports do, between two steps of the engine.
+
+pub(crate) mod build;
+pub(crate) mod device;
+pub(crate) mod device_queue;
+pub(crate) mod file;
+pub(crate) mod irp;
+pub(crate) mod names;
+pub(crate) mod remove_lock;
+pub(crate) mod request;
+pub(crate) mod routine;
+pub(crate) mod work;
+
+use ksync_sys::KSPIN_LOCK;
+
+/// The state of the I/O manager beside its objects.
+pub(crate) struct IoManager {
+    pub(crate) names: names::Names,
+    pub(crate) requests: request::Requests,
+    pub(crate) work: work::WorkQueue,
+    /// The cancel spin lock, which does not move.
+    pub(crate) cancel_lock: Box<KSPIN_LOCK>,
+    /// How many devices have been given a name by the system.
+    pub(crate) automatic_names: u32,
+}
+
+impl Default for IoManager {
+    fn default() -> Self {
+        Self {
+            names: names::Names::default(),
+            requests: request::Requests::default(),
+            work: work::WorkQueue::default(),
+            cancel_lock: Box::new(0),
+            automatic_names: 0,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Cancel-safe queues: the driver keeps the requests, under its own lock; the I/O manager sees to it that who removes one owns it.
+
+use super::cancel::release_lock;
+use crate::exports::{ANY, DISPATCHER, exports};
+use crate::machine::{Call, current};
+use ksync_sys::{
+    DEVICE_OBJECT, IO_CSQ, IO_CSQ_ACQUIRE_LOCK, IO_CSQ_COMPLETE_CANCELED_IRP, IO_CSQ_INSERT_IRP, IO_CSQ_IRP_CONTEXT,
+    IO_CSQ_PEEK_NEXT_IRP, IO_CSQ_RELEASE_LOCK, IO_CSQ_REMOVE_IRP, IRP, IRP_DRIVER_CONTEXT, IoMarkIrpPending, IoSetCancelRoutine,
+    NTSTATUS, PVOID, STATUS_INVALID_PARAMETER, STATUS_SUCCESS, ULONG,
+};
+use std::mem::offset_of;
+use std::ptr::null_mut;
+
+/// The kinds of the structures, as the WDK numbers them.
+const TYPE_CONTEXT: ULONG = 1;
+const TYPE_QUEUE: ULONG = 2;
+
+/// Where a request in a queue keeps its queue, or its context: the last of the four pointers that are its driver's.
+fn slot(irp: *mut IRP) -> *mut PVOID {
+    irp.wrapping_byte_add(offset_of!(IRP, Tail) + offset_of!(IRP_DRIVER_CONTEXT, DriverContext)).cast::<PVOID>().wrapping_add(3)
+}
+
+/// A queue's routines, all of which `IoCsqInitialize` has checked.
+#[derive(Clone, Copy)]
+struct Queue {
+    csq: *mut IO_CSQ,
+    insert: IO_CSQ_INSERT_IRP,
+    remove: IO_CSQ_REMOVE_IRP,
+    peek: IO_CSQ_PEEK_NEXT_IRP,
+    acquire: IO_CSQ_ACQUIRE_LOCK,
+    release: IO_CSQ_RELEASE_LOCK,
+    complete: IO_CSQ_COMPLETE_CANCELED_IRP,
+}
+
+impl Queue {
+    /// The queue at `csq`. None if it is not initialised.
+    ///
+    /// # Safety
+    /// The pointer is valid.
+    unsafe fn at(csq: *mut IO_CSQ) -> Option<Self> {
+        // SAFETY: by this function's contract.
+        let value = unsafe { csq.read() };
+        Some(Self {
+            csq,
+            insert: value.CsqInsertIrp?,
+            remove: value.CsqRemoveIrp?,
+            peek: value.CsqPeekNextIrp?,
+            acquire: value.CsqAcquireLock?,
+            release: value.CsqReleaseLock?,
+            complete: value.CsqCompleteCanceledIrp?,
+        })
+    }
+
+    fn lock(self) -> u8 {
+        let mut irql = 0;
+        // SAFETY: the driver vouched for its routines.
+        unsafe { (self.acquire)(self.csq, &mut irql) };
+        irql
+    }
+
+    fn unlock(self, irql: u8) {
+        // SAFETY: as above.
+        unsafe { (self.release)(self.csq, irql) };
+    }
+
+    /// Takes a request out whose cancel routine the caller has got back, with the lock held.
+    fn take(self, irp: *mut IRP) {
+        // SAFETY: as above.
+        unsafe { (self.remove)(self.csq, irp) };
+        forget(irp);
+    }
+}
+
+/// A request has left its queue: its context, if it has one, says so.
+fn forget(irp: *mut IRP) {
+    // SAFETY: the request is in a queue, and its slot holds the queue or a context.
+    let held = unsafe { slot(irp).replace(null_mut()) };
+    // SAFETY: as above. Both begin with their kind.
+    if unsafe { held.cast::<ULONG>().read() } == TYPE_CONTEXT {
+        // SAFETY: as above.
+        unsafe { (*held.cast::<IO_CSQ_IRP_CONTEXT>()).Irp = null_mut() };
+    }
+}
+
+/// The cancel routine of the requests in a queue.
+unsafe extern "system-unwind" fn cancelled(_device: *mut DEVICE_OBJECT, irp: *mut IRP) {
+    let call = Call { cell: current("a cancel routine"), export: None };
+    // SAFETY: the I/O manager passes the request that is cancelled.
+    release_lock(call, unsafe { (*irp).CancelIrql });
+    // SAFETY: the request is in a queue, and its slot holds the queue or a context. Both begin with their kind.
+    let held = unsafe { slot(irp).read() };
+    // SAFETY: as above.
+    let csq = if unsafe { held.cast::<ULONG>().read() } == TYPE_CONTEXT {
+        // SAFETY: as above.
+        unsafe { (*held.cast::<IO_CSQ_IRP_CONTEXT>()).Csq }
+    } else {
+        held.cast::<IO_CSQ>()
+    };
+    // SAFETY: a queue outlives its requests.
+    let Some(queue) = (unsafe { Queue::at(csq) }) else { return };
+    let irql = queue.lock();
+    queue.take(irp);
+    queue.unlock(irql);
+    // SAFETY: the driver vouched for its routines.
+    unsafe { (queue.complete)(csq, irp) };
+}
+
+exports! {
+    [ANY] silent fn IoCsqInitialize(
+        call; Csq: *mut IO_CSQ, CsqInsertIrp: Option<IO_CSQ_INSERT_IRP>, CsqRemoveIrp: Option<IO_CSQ_REMOVE_IRP>,
+        CsqPeekNextIrp: Option<IO_CSQ_PEEK_NEXT_IRP>, CsqAcquireLock: Option<IO_CSQ_ACQUIRE_LOCK>,
+        CsqReleaseLock: Option<IO_CSQ_RELEASE_LOCK>, CsqCompleteCanceledIrp: Option<IO_CSQ_COMPLETE_CANCELED_IRP>
+    ) -> NTSTATUS {
+        let _ = call;
+        let queue = IO_CSQ {
+            Type: TYPE_QUEUE,
+            CsqInsertIrp,
+            CsqRemoveIrp,
+            CsqPeekNextIrp,
+            CsqAcquireLock,
+            CsqReleaseLock,
+            CsqCompleteCanceledIrp,
+            ReservePointer: null_mut(),
+        };
+        // SAFETY: the caller passes memory for a queue.
+        unsafe { Csq.write(queue) };
+        // SAFETY: as above.
+        if unsafe { Queue::at(Csq) }.is_some() { STATUS_SUCCESS } else { STATUS_INVALID_PARAMETER }
+    }
+
+    [DISPATCHER] visible fn IoCsqInsertIrp(call; Csq: *mut IO_CSQ, Irp: *mut IRP, Context: *mut IO_CSQ_IRP_CONTEXT) {
+        call.operate(|kernel| kernel.irp_at(Irp));
+        // SAFETY: the caller passes a valid queue.
+        let Some(queue) = (unsafe { Queue::at(Csq) }) else { return };
+        if !Context.is_null() {
+            let context = IO_CSQ_IRP_CONTEXT { Type: TYPE_CONTEXT, Irp, Csq };
+            // SAFETY: the caller passes null or memory for a context.
+            unsafe { Context.write(context) };
+        }
+        let held = if Context.is_null() { Csq.cast() } else { Context.cast() };
+        // SAFETY: the caller owns the request.
+        unsafe { slot(Irp).write(held) };
+        // SAFETY: as above.
+        unsafe { IoMarkIrpPending(Irp) };
+        let irql = queue.lock();
+        // SAFETY: the driver vouched for its routines.
+        unsafe { (queue.insert)(Csq, Irp) };
+        // SAFETY: as above.
+        unsafe { IoSetCancelRoutine(Irp, Some(cancelled)) };
+        // Cancelled before it had a routine: then nobody else will see to it.
+        // SAFETY: the lock is held, so that nobody has removed the request yet.
+        if unsafe { (*Irp).Cancel } != 0
+            // SAFETY: as above.
+            && unsafe { IoSetCancelRoutine(Irp, None) }.is_some()
+        {
+            queue.take(Irp);
+            queue.unlock(irql);
+            // SAFETY: as above.
+            unsafe { (queue.complete)(Csq, Irp) };
+        } else {
+            queue.unlock(irql);
+        }
+    }
+
+    [DISPATCHER] visible fn IoCsqRemoveIrp(call; Csq: *mut IO_CSQ, Context: *mut IO_CSQ_IRP_CONTEXT) -> *mut IRP {
+        let _ = call;
+        // SAFETY: the caller passes a valid queue.
+        let Some(queue) = (unsafe { Queue::at(Csq) }) else { return null_mut() };
+        let irql = queue.lock();
+        // SAFETY: the caller passes the context of an insertion.
+        let irp = unsafe { (*Context).Irp };
+        // SAFETY: with the lock held, a request that its context names is in the queue.
+        let owned = !irp.is_null() && unsafe { IoSetCancelRoutine(irp, None) }.is_some();
+        if owned {
+            queue.take(irp);
+        }
+        queue.unlock(irql);
+        if owned { irp } else { null_mut() }
+    }
+
+    [DISPATCHER] visible fn IoCsqRemoveNextIrp(call; Csq: *mut IO_CSQ, PeekContext: PVOID) -> *mut IRP {
+        let _ = call;
+        // SAFETY: the caller passes a valid queue.
+        let Some(queue) = (unsafe { Queue::at(Csq) }) else { return null_mut() };
+        let irql = queue.lock();
+        let mut irp = null_mut();
+        loop {
+            // SAFETY: the driver vouched for its routines.
+            irp = unsafe { (queue.peek)(Csq, irp, PeekContext) };
+            // One whose cancel routine is gone is being cancelled, and is passed over.
+            // SAFETY: the lock is held, so that the request is in the queue.
+            if irp.is_null() || unsafe { IoSetCancelRoutine(irp, None) }.is_some() {
+                break;
+            }
+        }
+        if !irp.is_null() {
+            queue.take(irp);
+        }
+        queue.unlock(irql);
+        irp
+    }
+}

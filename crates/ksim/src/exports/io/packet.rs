@@ -1,0 +1,128 @@
+//! StartIo: one request at a time for a device, the others in its queue.
+
+use super::cancel::{acquire_lock, release_lock};
+use crate::engine::io::routine::Routine;
+use crate::exports::ke::device_queue::AT_DISPATCH;
+use crate::exports::ke::spin_lock::raise_to_dispatch;
+use crate::exports::{DISPATCHER, exports};
+use crate::machine::Call;
+use crate::report::bug_check::{Violation, codes};
+use ksync_sys::{BOOLEAN, DEVICE_OBJECT, IRP, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, PDRIVER_CANCEL, ULONG};
+use std::mem::offset_of;
+
+fn queue_of(device: *mut DEVICE_OBJECT) -> *mut KDEVICE_QUEUE {
+    device.wrapping_byte_add(offset_of!(DEVICE_OBJECT, DeviceQueue)).cast()
+}
+
+/// A request's entry in a device queue lies at the beginning of its tail.
+fn entry_of(irp: *mut IRP) -> *mut KDEVICE_QUEUE_ENTRY {
+    irp.wrapping_byte_add(offset_of!(IRP, Tail)).cast()
+}
+
+fn irp_of(entry: *mut KDEVICE_QUEUE_ENTRY) -> *mut IRP {
+    entry.wrapping_byte_sub(offset_of!(IRP, Tail)).cast()
+}
+
+/// Calls the driver's StartIo routine, at DISPATCH_LEVEL.
+fn start(call: Call, device: *mut DEVICE_OBJECT, irp: *mut IRP) {
+    let (routine, running) = call.operate(|kernel| {
+        let id = kernel.device_at(device)?;
+        // SAFETY: a registered device's driver is valid.
+        let object = unsafe { (*device).DriverObject };
+        // SAFETY: as above.
+        let routine = unsafe { (*object).DriverStartIo };
+        if routine.is_none() {
+            return Err(Violation::boxed(
+                codes::IRQL_NOT_LESS_OR_EQUAL,
+                [0, 2, 8, 0],
+                "a packet was started for a driver without a StartIo routine: NT calls address 0",
+            ));
+        }
+        let driver = kernel.device_state(id).driver;
+        let running = kernel.enter_driver_routine(Routine::StartIo, routine.map_or(0, |routine| routine as usize), Some(driver));
+        Ok((routine, running))
+    });
+    if let Some(routine) = routine {
+        // SAFETY: the driver vouched for the routine when it set it in its object.
+        unsafe { routine(device, irp) };
+    }
+    call.operate(|kernel| kernel.leave_routine(running, None));
+}
+
+fn set_current(device: *mut DEVICE_OBJECT, irp: *mut IRP) {
+    // SAFETY: the callers have checked the device.
+    unsafe { (*device).CurrentIrp = irp };
+}
+
+exports! {
+    [DISPATCHER] visible fn IoStartPacket(
+        call; DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP, Key: *mut ULONG, CancelFunction: PDRIVER_CANCEL
+    ) {
+        call.operate(|kernel| {
+            kernel.irp_at(Irp)?;
+            kernel.device_at(DeviceObject)
+        });
+        let cancelable = CancelFunction.is_some();
+        let old = if cancelable { acquire_lock(call) } else { raise_to_dispatch(call) };
+        if cancelable {
+            // SAFETY: the request is registered.
+            unsafe { ksync_sys::IoSetCancelRoutine(Irp, CancelFunction) };
+        }
+        // SAFETY: the caller passes null or a valid pointer.
+        let key = unsafe { Key.as_ref() }.copied();
+        let queued = call.operate(|kernel| kernel.insert_device_queue(queue_of(DeviceObject), entry_of(Irp), key));
+        if !queued {
+            set_current(DeviceObject, Irp);
+        }
+        // SAFETY: the request is registered, and the driver's own while the cancel spin lock is held.
+        let cancelled = queued && cancelable && unsafe { (*Irp).Cancel } != 0;
+        let routine = if cancelled {
+            // SAFETY: as above.
+            unsafe { ksync_sys::IoSetCancelRoutine(Irp, None) }
+        } else {
+            None
+        };
+        if let Some(routine) = routine {
+            // SAFETY: as above.
+            unsafe { (*Irp).CancelIrql = old };
+            // SAFETY: the driver vouched for the routine. It releases the cancel spin lock.
+            unsafe { routine(DeviceObject, Irp) };
+            return;
+        }
+        if cancelable {
+            // The cancel spin lock is given up, and the level kept.
+            release_lock(call, old);
+            raise_to_dispatch(call);
+        }
+        if !queued {
+            start(call, DeviceObject, Irp);
+        }
+        call.operate(|kernel| kernel.set_irql(old));
+    }
+
+    [AT_DISPATCH] visible fn IoStartNextPacket(call; DeviceObject: *mut DEVICE_OBJECT, Cancelable: BOOLEAN) {
+        call.operate(|kernel| {
+            kernel.device_at(DeviceObject)?;
+            if let Some(&lock) = kernel.held_spin_locks().last() {
+                let lock = kernel.objects[lock].address as u64;
+                return Err(Violation::boxed(
+                    codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                    [codes::verifier::SPIN_LOCK_RULE, lock, DeviceObject as u64, 0],
+                    "IoStartNextPacket was called under a spin lock (rule SpinLockSafe): it calls the StartIo routine",
+                ));
+            }
+            Ok(())
+        });
+        let old = (Cancelable != 0).then(|| acquire_lock(call));
+        set_current(DeviceObject, std::ptr::null_mut());
+        let entry = call.operate(|kernel| kernel.remove_device_queue(queue_of(DeviceObject), None));
+        let irp = if entry.is_null() { std::ptr::null_mut() } else { irp_of(entry) };
+        set_current(DeviceObject, irp);
+        if let Some(old) = old {
+            release_lock(call, old);
+        }
+        if !irp.is_null() {
+            start(call, DeviceObject, irp);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Remove locks (rule 32).
+
+use crate::engine::io::remove_lock::remove_event;
+use crate::exports::{DISPATCHER, PASSIVE, exports};
+use ksync_sys::{CHAR, IO_REMOVE_LOCK, KeWaitForSingleObject, NTSTATUS, PVOID, ULONG};
+
+exports! {
+    [PASSIVE] silent fn IoInitializeRemoveLockEx(
+        call; Lock: *mut IO_REMOVE_LOCK, _AllocateTag: ULONG, _MaxLockedMinutes: ULONG, _HighWatermark: ULONG, RemlockSize: ULONG
+    ) {
+        call.operate(|kernel| kernel.initialize_remove_lock(Lock, RemlockSize));
+    }
+
+    [DISPATCHER] visible fn IoAcquireRemoveLockEx(
+        call; RemoveLock: *mut IO_REMOVE_LOCK, Tag: PVOID, _File: *const CHAR, _Line: ULONG, RemlockSize: ULONG
+    ) -> NTSTATUS {
+        call.operate(|kernel| kernel.acquire_remove_lock(RemoveLock, Tag as usize, RemlockSize))
+    }
+
+    [DISPATCHER] visible fn IoReleaseRemoveLockEx(call; RemoveLock: *mut IO_REMOVE_LOCK, Tag: PVOID, RemlockSize: ULONG) {
+        call.operate(|kernel| kernel.release_remove_lock(RemoveLock, Tag as usize, RemlockSize));
+    }
+
+    [PASSIVE] visible fn IoReleaseRemoveLockAndWaitEx(call; RemoveLock: *mut IO_REMOVE_LOCK, Tag: PVOID, RemlockSize: ULONG) {
+        let wait = call.operate(|kernel| kernel.begin_removal(RemoveLock, Tag as usize, RemlockSize));
+        if wait {
+            // SAFETY: the lock is initialised, and so is the event in it.
+            unsafe { KeWaitForSingleObject(remove_event(RemoveLock).cast(), 0, 0, 0, std::ptr::null()) };
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! I/O work items.
+
+use crate::engine::io::work::{ITEM_BYTES, IoRoutine, Work};
+use crate::exports::{DISPATCHER, exports};
+use crate::machine::Call;
+use ksync_sys::{DEVICE_OBJECT, IO_WORKITEM, PIO_WORKITEM_ROUTINE, PIO_WORKITEM_ROUTINE_EX, PVOID, ULONG, WORK_QUEUE_TYPE};
+
+/// Runs what a worker thread has taken off a queue.
+pub(crate) fn run(call: Call, work: Work) {
+    match work {
+        Work::Executive { routine: Some(routine), parameter, .. } => {
+            // SAFETY: the driver vouched for the routine and its parameter.
+            unsafe { routine(parameter) };
+        }
+        Work::Io { routine: IoRoutine::Plain(Some(routine)), object, context, .. } => {
+            // SAFETY: as above; the item keeps its device.
+            unsafe { routine(object.cast(), context) };
+        }
+        Work::Io { item, routine: IoRoutine::Extended(Some(routine)), object, context, .. } => {
+            // SAFETY: as above.
+            unsafe { routine(object, context, item as *mut IO_WORKITEM) };
+        }
+        Work::Close(file) => super::file::close(call, file),
+        Work::Executive { routine: None, .. } | Work::Io { .. } => {}
+    }
+    call.operate(|kernel| kernel.finish_work(work));
+}
+
+exports! {
+    [DISPATCHER] silent fn IoAllocateWorkItem(call; DeviceObject: *mut DEVICE_OBJECT) -> *mut IO_WORKITEM {
+        call.operate(|kernel| kernel.allocate_work_item(DeviceObject))
+    }
+
+    [DISPATCHER] visible fn IoFreeWorkItem(call; IoWorkItem: *mut IO_WORKITEM) {
+        call.operate(|kernel| kernel.free_work_item(IoWorkItem, true));
+    }
+
+    [DISPATCHER] silent fn IoSizeofWorkItem(call) -> ULONG {
+        let _ = call;
+        ITEM_BYTES as ULONG
+    }
+
+    [DISPATCHER] silent fn IoInitializeWorkItem(call; IoObject: PVOID, IoWorkItem: *mut IO_WORKITEM) {
+        call.operate(|kernel| kernel.initialize_work_item(IoObject, IoWorkItem));
+    }
+
+    [DISPATCHER] visible fn IoUninitializeWorkItem(call; IoWorkItem: *mut IO_WORKITEM) {
+        call.operate(|kernel| kernel.free_work_item(IoWorkItem, false));
+    }
+
+    [DISPATCHER] visible fn IoQueueWorkItem(
+        call; IoWorkItem: *mut IO_WORKITEM, WorkerRoutine: PIO_WORKITEM_ROUTINE, QueueType: WORK_QUEUE_TYPE, Context: PVOID
+    ) {
+        call.operate(|kernel| kernel.queue_io(IoWorkItem, IoRoutine::Plain(WorkerRoutine), QueueType, Context));
+    }
+
+    [DISPATCHER] visible fn IoQueueWorkItemEx(
+        call; IoWorkItem: *mut IO_WORKITEM, WorkerRoutine: PIO_WORKITEM_ROUTINE_EX, QueueType: WORK_QUEUE_TYPE, Context: PVOID
+    ) {
+        call.operate(|kernel| kernel.queue_io(IoWorkItem, IoRoutine::Extended(WorkerRoutine), QueueType, Context));
+    }
+}
