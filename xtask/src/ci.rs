@@ -14,7 +14,7 @@ use crate::wine;
 use crate::workspace::Workspace;
 
 /// The drivers that CI builds and runs, and how many of the steps of each Wine must print as the hosted run does.
-const DRIVERS: &[(&str, usize)] = &[("tour", 10), ("polling", 6)];
+const DRIVERS: &[(&str, usize)] = &[("tour", 10), ("polling", 6), ("workers", 3)];
 
 /// How long a driver may take to load under Wine, and to unload.
 const WINE_TIMEOUT: Duration = Duration::from_secs(120);

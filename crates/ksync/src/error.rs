@@ -172,6 +172,8 @@ errors! {
     MUTANT_NOT_OWNED = STATUS_MUTANT_NOT_OWNED;
     /// The object is going away and takes no new users.
     DELETE_PENDING = STATUS_DELETE_PENDING;
+    /// The buffer is too short for the answer.
+    BUFFER_TOO_SMALL = STATUS_BUFFER_TOO_SMALL;
     /// The handle names nothing.
     INVALID_HANDLE = STATUS_INVALID_HANDLE;
     /// The handle or object is of another type.

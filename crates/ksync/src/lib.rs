@@ -39,6 +39,8 @@
 //! | [`wait`] | waiting for one, any or all of several objects |
 //! | [`thread`] | system threads, and what a thread asks about itself |
 //! | [`dpc`], [`timer`] | code that runs at `DISPATCH_LEVEL`, now, on a processor of one's choice, or later |
+//! | [`work_item`] | code that a thread of the system's runs at `PASSIVE_LEVEL` |
+//! | [`device`], [`remove_lock`] | devices, the requests for them, and their removal |
 //! | [`object`], [`handle`] | references to threads and processes, and handles |
 //! | [`irql`], [`region`] | raising the level, holding APCs back |
 //! | [`time`] | timeouts and clocks |
@@ -72,6 +74,7 @@ pub mod region;
 
 pub mod mutex;
 
+pub mod device;
 pub mod dpc;
 pub mod driver;
 pub mod event;
@@ -81,12 +84,14 @@ pub mod lazy;
 pub mod object;
 #[doc(hidden)]
 pub mod print;
+pub mod remove_lock;
 mod routine;
 pub mod semaphore;
 pub mod thread;
 pub mod time;
 pub mod timer;
 pub mod wait;
+pub mod work_item;
 
 pub use error::{NtError, NtStatus};
 

@@ -4,19 +4,26 @@
 
 use core::cell::Cell;
 use core::marker::PhantomPinned;
+use ksync::device::{Device, DeviceObject, Dispatch, Irp, IrpQueue, OpenDevice, PendingIrp};
 use ksync::dpc::{Dpc, Importance, NotQueued, PinnedDpc, Processor, ThreadedDpc};
 use ksync::driver::DriverObject;
 use ksync::event::{Event, EventProperty, PinnedEvent};
 use ksync::handle::ObjectHandle;
 use ksync::object::{EventObject, MutantObject, ProcessId, ProcessObject, SemaphoreObject, ThreadId, ThreadObject, TimerObject};
 use ksync::pool::KArc;
+use ksync::remove_lock::{PinnedRemoveLock, RemoveGuard, RemoveLock};
 use ksync::semaphore::{PinnedSemaphore, Semaphore};
 use ksync::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle, SpawnError};
 use ksync::time::{InterruptTime, SystemTime, Timeout};
 use ksync::timer::{HrTimer, PinnedTimer, Resolution, Timer, TimerKind, TimerResolution};
 use ksync::wait::{Dispatchable, WaitOptions, WaitResult};
+use ksync::work_item::WorkItem;
 use static_assertions::{assert_impl_all, assert_not_impl_any, assert_obj_safe};
 use std::rc::Rc;
+
+/// A device that answers nothing.
+struct Silent;
+impl Dispatch for Silent {}
 
 // Boxed objects go anywhere, and move.
 assert_impl_all!(Event: Send, Sync, Unpin, Dispatchable);
@@ -53,6 +60,24 @@ assert_not_impl_any!(PinnedSemaphore: Unpin);
 assert_not_impl_any!(PinnedTimer: Unpin);
 assert_not_impl_any!(PhantomPinned: Unpin);
 assert_impl_all!(PinnedDpc: Send, Sync);
+
+// A device goes with its state, which is shared by its routines; a request belongs to its thread until it is pending.
+assert_impl_all!(WorkItem: Send, Sync, Unpin);
+assert_not_impl_any!(WorkItem: Clone, Dispatchable);
+assert_impl_all!(RemoveLock: Send, Sync, Unpin);
+assert_impl_all!(PinnedRemoveLock: Send, Sync);
+assert_not_impl_any!(PinnedRemoveLock: Unpin);
+assert_impl_all!(RemoveGuard<'static>: Send, Sync);
+assert_not_impl_any!(RemoveGuard<'static>: Clone);
+assert_impl_all!(Device<Silent>: Send, Sync, Unpin);
+assert_not_impl_any!(Device<Silent>: Clone);
+assert_impl_all!(OpenDevice: Send, Sync);
+assert_not_impl_any!(OpenDevice: Clone);
+assert_impl_all!(DeviceObject: Sync);
+assert_impl_all!(IrpQueue: Send, Sync);
+assert_impl_all!(PendingIrp: Send, Sync);
+assert_not_impl_any!(PendingIrp: Clone);
+assert_not_impl_any!(Irp<'static>: Send, Sync, Clone);
 
 // A DPC cannot be waited on.
 assert_not_impl_any!(Dpc: Dispatchable);

@@ -4,6 +4,7 @@ mod build;
 pub(crate) mod cancel;
 mod csq;
 mod device;
+mod event;
 pub(crate) mod file;
 pub(crate) mod irp;
 mod mdl;
@@ -19,6 +20,7 @@ pub(super) fn tables() -> Vec<&'static Table> {
         &cancel::TABLE,
         &csq::TABLE,
         &device::TABLE,
+        &event::TABLE,
         &irp::TABLE,
         &mdl::TABLE,
         &packet::TABLE,

@@ -682,3 +682,18 @@ fn start_io_gets_one_request_at_a_time() {
         sample.unload();
     });
 }
+
+#[test]
+fn a_named_event_is_created_once_and_opened_again() {
+    run(|| {
+        let (mut first, mut second) = (null_mut(), null_mut());
+        let create = |handle: *mut HANDLE| raw!(IoCreateNotificationEvent(Text::new(r"\\BaseNamedObjects\\Mine").ptr(), handle));
+        let event = create(&raw mut first);
+        assert_eq!(raw!(KeReadStateEvent(event)), 1);
+        assert_eq!(create(&raw mut second), event);
+        raw!(ZwClose(first));
+        raw!(KeClearEvent(event));
+        raw!(ZwClose(second));
+        assert!(raw!(IoCreateSynchronizationEvent(Text::new(r"nowhere").ptr(), &raw mut first)).is_null());
+    });
+}

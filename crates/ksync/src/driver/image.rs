@@ -10,7 +10,7 @@ use ksync_sys as sys;
 use crate::driver::list::{List, Node};
 use crate::error::{NtError, Result};
 use crate::irql::{self, Irql};
-use crate::{dpc, thread, timer};
+use crate::{dpc, thread, timer, work_item};
 
 /// The state of the image that this code is linked into.
 #[derive(Debug)]
@@ -25,6 +25,10 @@ pub(crate) struct Image {
     pub(crate) delayed: List,
     /// Handles that could not be closed where they were dropped.
     pub(crate) handles: List,
+    /// The work items.
+    pub(crate) work: List,
+    /// The closures of work items that run, by their thread.
+    pub(crate) working: List,
     /// The routines of threaded DPCs that run, by their thread.
     pub(crate) threaded: List,
     /// No DPC is queued and no timer set any more: the image is about to go.
@@ -42,6 +46,8 @@ static IMAGE: sys::ImageLocal<Image> = unsafe {
         hr_timers: List::new(),
         delayed: List::new(),
         handles: List::new(),
+        work: List::new(),
+        working: List::new(),
         threaded: List::new(),
         closing: AtomicBool::new(false),
         state: AtomicPtr::new(core::ptr::null_mut()),
@@ -112,8 +118,8 @@ impl Running {
 /// A driver whose entry is [`driver_entry!`](crate::driver_entry) need not call this: its unload routine does. Any other driver calls it as the last thing in its own
 /// unload routine, and where its entry fails.
 ///
-/// In this order: it waits for all threads that [`thread::spawn`](crate::thread::spawn) started, detached and forgotten ones included; refuses DPCs and timers from then on; cancels all
-/// timers, and drops what [`delay_run`](crate::timer::delay_run) still delays; waits until the DPCs that are queued or running are done; and waits for the threads that those started meanwhile. Then it admits DPCs and timers again, for the case that the image stays.
+/// In this order: it waits for all threads that [`thread::spawn`](crate::thread::spawn) started, detached and forgotten ones included; refuses DPCs, timers and work items from then on; cancels all
+/// timers, and drops what [`delay_run`](crate::timer::delay_run) still delays; waits until the DPCs and the work items that are queued or running are done; and waits for the threads that those started meanwhile. Then it admits all that again, for the case that the image stays.
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`.
@@ -145,9 +151,12 @@ pub fn drain() -> Result {
     // A routine that runs now may have found the image open, and may be about to queue a DPC or to set a timer. After this it has done so.
     dpc::flush_all();
     timer::drain(image);
-    // Threaded DPCs that ran until now may have started threads. They set no timers and queue no DPCs, but may have dropped some.
+    work_item::drain(image);
+    // Work items and threaded DPCs that ran until now may have started threads. They set no timers and queue nothing, but may have dropped some.
     thread::drain(image);
     timer::drain(image);
+    // What was dropped at a raised level meanwhile, such as a device, is freed by items that were queued before.
+    work_item::drain(image);
     crate::handle::late::close_all(image);
     image.closing.store(false, Ordering::SeqCst);
     Ok(())

@@ -1,0 +1,431 @@
+//! Requests, as a driver has them: each is completed exactly once.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+
+use ksync_sys as sys;
+
+use crate::error::{NtError, NtStatus, Result};
+
+/// What a dispatch routine comes to: the one request that it was given was completed, kept, or passed on.
+///
+/// There is no other way to make one than to do that, and the lifetime ties it to that request: a routine cannot return another one's.
+#[must_use = "it is what the routine returns"]
+#[derive(Debug)]
+pub struct Disposition<'i> {
+    status: NtStatus,
+    _request: Brand<'i>,
+}
+
+/// Makes a lifetime neither longer nor shorter.
+pub(super) type Brand<'i> = PhantomData<fn(&'i ()) -> &'i ()>;
+
+impl Disposition<'_> {
+    pub(super) const fn new(status: NtStatus) -> Self {
+        Self { status, _request: PhantomData }
+    }
+
+    /// The status that the dispatch routine returns.
+    #[must_use]
+    pub const fn status(&self) -> NtStatus {
+        self.status
+    }
+}
+
+/// A request (IRP) that a dispatch routine was given.
+///
+/// The routine [completes](Self::complete) it, or makes it [pending](Self::pend) and completes it later, from any thread. One that is dropped is completed as
+/// `STATUS_UNSUCCESSFUL`; only a panic comes to that, because the routine has nothing to return then.
+///
+/// # IRQL
+/// Used, completed and dropped at `<= DISPATCH_LEVEL`, and not under a spin lock: the completion routines of drivers above are called.
+#[doc(alias = "IRP")]
+pub struct Irp<'i> {
+    irp: PendingIrp,
+    _request: Brand<'i>,
+    /// A request that is not pending stays in the thread of its dispatch routine.
+    _thread: PhantomData<*const ()>,
+}
+
+impl<'i> Irp<'i> {
+    /// The request behind a pointer.
+    ///
+    /// # Safety
+    /// The caller owns the request, and does not use it otherwise any more. The lifetime is that of one call of a dispatch routine.
+    pub(super) unsafe fn from_raw(irp: *mut sys::IRP) -> Self {
+        // SAFETY: by this function's contract.
+        Self { irp: unsafe { PendingIrp::from_raw(irp) }, _request: PhantomData, _thread: PhantomData }
+    }
+
+    /// Completes the request.
+    ///
+    /// `information` is mostly the number of bytes that were written, which must not be more than the output buffer has: it is cut to that.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// Wraps [`IofCompleteRequest`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocompleterequest).
+    #[doc(alias = "IoCompleteRequest")]
+    #[doc(alias = "IofCompleteRequest")]
+    pub fn complete(self, status: NtStatus, information: usize) -> Disposition<'i> {
+        Disposition::new(self.irp.finish(status, information))
+    }
+
+    /// Completes the request with a result: its number of bytes, or its error.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    pub fn complete_with(self, result: Result<usize>) -> Disposition<'i> {
+        match result {
+            Ok(information) => self.complete(NtStatus::SUCCESS, information),
+            Err(error) => self.complete(error.status(), 0),
+        }
+    }
+
+    /// Makes the request pending: the routine returns `STATUS_PENDING`, and the request is completed later, or sooner.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// Wraps [`IoMarkIrpPending`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iomarkirppending).
+    #[doc(alias = "IoMarkIrpPending")]
+    pub fn pend(self) -> (PendingIrp, Disposition<'i>) {
+        // SAFETY: the request is owned.
+        unsafe { sys::IoMarkIrpPending(self.irp.as_raw()) };
+        (self.irp, Disposition::new(NtStatus(sys::STATUS_PENDING)))
+    }
+
+    /// See [`PendingIrp::output`].
+    #[must_use]
+    pub fn output(&mut self) -> &mut [u8] {
+        self.irp.output()
+    }
+
+    /// Copies bytes to the beginning of the output. See [`PendingIrp::write_output`].
+    ///
+    /// # Errors
+    /// Those of [`PendingIrp::write_output`].
+    pub fn write_output(&mut self, bytes: &[u8]) -> Result<usize> {
+        self.irp.write_output(bytes)
+    }
+
+    /// Passes the request on to the device that this one is [attached](super::Device::attach) to, which completes it. If it is attached to none, the
+    /// request is completed as `STATUS_INVALID_DEVICE_REQUEST`.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// Wraps [`IofCallDriver`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocalldriver).
+    #[doc(alias = "IoSkipCurrentIrpStackLocation")]
+    #[doc(alias = "IofCallDriver")]
+    pub fn forward(self) -> Disposition<'i> {
+        let lower = super::shared::lower_of(self.irp.device());
+        if lower.is_null() {
+            return self.complete(NtStatus(sys::STATUS_INVALID_DEVICE_REQUEST), 0);
+        }
+        let irp = self.irp.into_raw().as_ptr();
+        // SAFETY: the request was owned, and is passed on.
+        unsafe { sys::IoSkipCurrentIrpStackLocation(irp) };
+        // SAFETY: the lower device is referenced for as long as a dispatch routine of this one runs. The request is given up here.
+        Disposition::new(NtStatus(unsafe { sys::IofCallDriver(lower, irp) }))
+    }
+}
+
+// There is no `DerefMut`: it would let the request inside be swapped for another.
+impl core::ops::Deref for Irp<'_> {
+    type Target = PendingIrp;
+
+    #[inline]
+    fn deref(&self) -> &PendingIrp {
+        &self.irp
+    }
+}
+
+impl fmt::Debug for Irp<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.irp, f)
+    }
+}
+
+/// A request that is pending: it belongs to no thread, and is completed exactly once. One that is dropped is completed as `STATUS_UNSUCCESSFUL`.
+///
+/// # IRQL
+/// As for [`Irp`].
+#[doc(alias = "IRP")]
+pub struct PendingIrp {
+    /// # Invariants
+    /// The request is owned, and its current stack location is that of a device of this library.
+    irp: NonNull<sys::IRP>,
+}
+
+// SAFETY: a request belongs to no thread.
+unsafe impl Send for PendingIrp {}
+// SAFETY: a shared reference offers reads of what only the owner changes.
+unsafe impl Sync for PendingIrp {}
+
+impl PendingIrp {
+    /// The request behind a pointer.
+    ///
+    /// # Safety
+    /// The caller owns the request, and does not use it otherwise any more.
+    pub(super) const unsafe fn from_raw(irp: *mut sys::IRP) -> Self {
+        // SAFETY: by this function's contract it is a request, and so not null.
+        Self { irp: unsafe { NonNull::new_unchecked(irp) } }
+    }
+
+    /// Gives the request up for its pointer.
+    pub(super) fn into_raw(self) -> NonNull<sys::IRP> {
+        ManuallyDrop::new(self).irp
+    }
+
+    /// The request, for routines that this library does not wrap. It stays owned: it must not be completed, passed on or freed through this pointer.
+    #[must_use]
+    pub fn as_raw(&self) -> *mut sys::IRP {
+        self.irp.as_ptr()
+    }
+
+    /// The request's stack location.
+    fn location(&self) -> sys::IO_STACK_LOCATION {
+        // SAFETY: by the type's invariant the request is owned.
+        let location = unsafe { sys::IoGetCurrentIrpStackLocation(self.as_raw()) };
+        // SAFETY: by the type's invariant there is one.
+        unsafe { location.read() }
+    }
+
+    /// The major function: `IRP_MJ_...`.
+    #[must_use]
+    pub fn major_function(&self) -> u8 {
+        self.location().MajorFunction
+    }
+
+    /// Tells whether the request comes from user mode, so that what it says must not be trusted.
+    #[must_use]
+    pub fn is_from_user(&self) -> bool {
+        // SAFETY: by the type's invariant the request is owned.
+        unsafe { (*self.as_raw()).RequestorMode != sys::KernelMode }
+    }
+
+    /// The open file that the request is for, by its address; 0 if there is none.
+    #[must_use]
+    pub fn file(&self) -> usize {
+        self.location().FileObject.addr()
+    }
+
+    /// The device that the request is for.
+    #[must_use]
+    pub fn device(&self) -> &super::DeviceObject {
+        // SAFETY: the device of a request is valid while the request is on its way.
+        unsafe { super::DeviceObject::from_raw(self.location().DeviceObject) }
+    }
+
+    /// Tells whether somebody has cancelled the request.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        // SAFETY: by the type's invariant the request is owned.
+        unsafe { is_cancelled(self.as_raw()) }
+    }
+
+    /// The parameters of a device control request.
+    fn control(&self) -> Option<sys::IO_PARAMETERS_DEVICE_IO_CONTROL> {
+        let location = self.location();
+        if !matches!(location.MajorFunction, sys::IRP_MJ_DEVICE_CONTROL | sys::IRP_MJ_INTERNAL_DEVICE_CONTROL) {
+            return None;
+        }
+        // SAFETY: these are the parameters of such requests.
+        Some(unsafe { location.Parameters.DeviceIoControl })
+    }
+
+    /// The control code of a device control request.
+    #[doc(alias = "IoControlCode")]
+    #[must_use]
+    pub fn control_code(&self) -> Option<u32> {
+        self.control().map(|control| control.IoControlCode)
+    }
+
+    /// The lengths of the input and output buffers in bytes, and whether they go through a system buffer. There is none where both are empty.
+    fn lengths(&self) -> (usize, usize, bool) {
+        let location = self.location();
+        // CAST: from 32 to 64 bits.
+        let (input, output) = match location.MajorFunction {
+            sys::IRP_MJ_DEVICE_CONTROL | sys::IRP_MJ_INTERNAL_DEVICE_CONTROL => {
+                // SAFETY: these are the parameters of such requests.
+                let control = unsafe { location.Parameters.DeviceIoControl };
+                let (input, output) = (control.InputBufferLength as usize, control.OutputBufferLength as usize);
+                match sys::METHOD_FROM_CTL_CODE(control.IoControlCode) {
+                    sys::METHOD_NEITHER => return (0, 0, false),
+                    sys::METHOD_BUFFERED => (input, output),
+                    _ => (input, 0),
+                }
+            }
+            // SAFETY: these are the parameters of such requests.
+            sys::IRP_MJ_READ => (0, unsafe { location.Parameters.Read.Length } as usize),
+            // SAFETY: as above.
+            sys::IRP_MJ_WRITE => (unsafe { location.Parameters.Write.Length } as usize, 0),
+            _ => return (0, 0, false),
+        };
+        (input, output, !self.system_buffer().is_null() || (input == 0 && output == 0))
+    }
+
+    /// The system buffer, or null.
+    fn system_buffer(&self) -> *mut u8 {
+        // SAFETY: by the type's invariant the request is owned.
+        let associated = unsafe { (*self.as_raw()).AssociatedIrp };
+        // SAFETY: the union's members are pointers and an integer; a request that no driver has split holds a pointer or null.
+        unsafe { associated.SystemBuffer }.cast()
+    }
+
+    /// What the sender passes, where it comes in a system buffer: with a buffered or direct control code, or a write to a device with [buffered I/O](super::DeviceBuilder::buffered).
+    /// Empty otherwise.
+    #[must_use]
+    pub fn input(&self) -> &[u8] {
+        let (input, _, buffered) = self.lengths();
+        if !buffered || input == 0 {
+            return &[];
+        }
+        // SAFETY: the I/O manager has made the system buffer, which is as long as the input at least, and has copied the input there. Nobody else writes it while the request is
+        // owned and this borrows it.
+        unsafe { core::slice::from_raw_parts(self.system_buffer(), input) }
+    }
+
+    /// Where to write what the sender is to get, if that goes through a system buffer: with a buffered control code, or a read from a device with buffered I/O. Empty otherwise.
+    ///
+    /// It is the memory that the input is in. What lies behind the input is zeroed the first time, so that no memory of the system's reaches the sender.
+    ///
+    /// # Examples
+    /// See [`Device`](super::Device).
+    #[must_use]
+    pub fn output(&mut self) -> &mut [u8] {
+        let (input, output, buffered) = self.lengths();
+        if !buffered || output == 0 {
+            return &mut [];
+        }
+        let buffer = self.system_buffer();
+        let cleared = cleared(self.as_raw());
+        // SAFETY: the field is one of those that the driver which owns the request uses as it likes.
+        if output > input && unsafe { cleared.read() }.is_null() {
+            // SAFETY: the system buffer is as long as the output at least.
+            unsafe { buffer.wrapping_add(input).write_bytes(0, output - input) };
+        }
+        // SAFETY: as above.
+        unsafe { cleared.write(cleared.cast()) };
+        // SAFETY: as above; all of it is initialised. Nobody else uses it while the request is owned and this borrows it.
+        unsafe { core::slice::from_raw_parts_mut(buffer, output) }
+    }
+
+    /// Copies bytes to the beginning of the output, buffered or direct, and returns how many there are.
+    ///
+    /// # Errors
+    /// Nothing was copied, and the error is
+    /// - [`NtError::BUFFER_TOO_SMALL`] if the output buffer is too short;
+    /// - [`NtError::INSUFFICIENT_RESOURCES`] if a direct buffer cannot be mapped;
+    /// - [`NtError::NOT_SUPPORTED`] if the buffer is passed in another way.
+    pub fn write_output(&mut self, bytes: &[u8]) -> Result<usize> {
+        let (_, _, buffered) = self.lengths();
+        // SAFETY: by the type's invariant the request is owned.
+        let mdl = unsafe { (*self.as_raw()).MdlAddress };
+        let direct = self
+            .control_code()
+            .is_some_and(|code| matches!(sys::METHOD_FROM_CTL_CODE(code), sys::METHOD_OUT_DIRECT | sys::METHOD_IN_DIRECT));
+        if direct && !mdl.is_null() {
+            // SAFETY: the list is that of the request's output buffer.
+            let length = unsafe { sys::MmGetMdlByteCount(mdl) } as usize;
+            if bytes.len() > length {
+                return Err(NtError::BUFFER_TOO_SMALL);
+            }
+            /// `NormalPagePriority`, and not executable.
+            const PRIORITY: u32 = 16 | 0x4000_0000;
+            // SAFETY: as above; its pages are locked.
+            let memory = unsafe { sys::MmGetSystemAddressForMdlSafe(mdl, PRIORITY) };
+            if memory.is_null() {
+                return Err(NtError::INSUFFICIENT_RESOURCES);
+            }
+            // SAFETY: the memory is mapped and so long. User mode may write it at the same time, so that no reference to it is made.
+            unsafe { memory.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+            return Ok(bytes.len());
+        }
+        if !buffered && !bytes.is_empty() {
+            return Err(NtError::NOT_SUPPORTED);
+        }
+        let output = self.output();
+        let Some(place) = output.get_mut(..bytes.len()) else { return Err(NtError::BUFFER_TOO_SMALL) };
+        place.copy_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    /// Completes the request.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// Wraps [`IofCompleteRequest`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocompleterequest).
+    #[doc(alias = "IoCompleteRequest")]
+    pub fn complete(self, status: NtStatus, information: usize) {
+        self.finish(status, information);
+    }
+
+    /// Completes the request with a result: its number of bytes, or its error.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    pub fn complete_with(self, result: Result<usize>) {
+        match result {
+            Ok(information) => self.complete(NtStatus::SUCCESS, information),
+            Err(error) => self.complete(error.status(), 0),
+        }
+    }
+
+    /// Completes the request, and returns the status that it was completed with.
+    fn finish(self, status: NtStatus, information: usize) -> NtStatus {
+        // A request is not completed as one that is still pending.
+        let status = if status.0 == sys::STATUS_PENDING { NtError::UNSUCCESSFUL.status() } else { status };
+        let (_, output, buffered) = self.lengths();
+        // The I/O manager copies so many bytes of the system buffer to the user.
+        let information = if buffered && self.copies_output() { information.min(output) } else { information };
+        let irp = self.into_raw().as_ptr();
+        let block = sys::IO_STATUS_BLOCK { u: sys::IO_STATUS_BLOCK_0 { Status: status.0 }, Information: information };
+        // SAFETY: by the type's invariant the request was owned.
+        unsafe { (*irp).IoStatus = block };
+        // SAFETY: as above. It is given up here.
+        unsafe { sys::IofCompleteRequest(irp, 0) };
+        status
+    }
+
+    /// Tells whether the I/O manager copies the system buffer to the user.
+    fn copies_output(&self) -> bool {
+        // SAFETY: by the type's invariant the request is owned.
+        let flags = unsafe { (*self.as_raw()).Flags };
+        flags & sys::IRP_INPUT_OPERATION != 0
+    }
+}
+
+/// Tells whether somebody has cancelled a request.
+///
+/// # Safety
+/// The request is valid.
+pub(super) unsafe fn is_cancelled(irp: *mut sys::IRP) -> bool {
+    // SAFETY: by this function's contract; the address of a field is taken.
+    let cancel = unsafe { &raw const (*irp).Cancel };
+    // SAFETY: as above. Others set the field: it is read once, as one byte.
+    unsafe { cancel.read_volatile() != 0 }
+}
+
+/// Where a request keeps whether its output has been cleared: the last of the pointers that are its driver's. Null is "no".
+pub(super) fn cleared(irp: *mut sys::IRP) -> *mut *mut core::ffi::c_void {
+    irp.wrapping_byte_add(core::mem::offset_of!(sys::IRP, Tail)).cast::<*mut core::ffi::c_void>().wrapping_add(3)
+}
+
+impl fmt::Debug for PendingIrp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Irp").field("major_function", &self.major_function()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for PendingIrp {
+    fn drop(&mut self) {
+        // SAFETY: the value is going away, and is not used any more.
+        let irp = unsafe { Self::from_raw(self.as_raw()) };
+        irp.finish(NtError::UNSUCCESSFUL.status(), 0);
+    }
+}

@@ -1,0 +1,145 @@
+//! Other drivers' devices.
+
+use core::fmt;
+use core::ptr;
+use core::ptr::NonNull;
+
+use ksync_sys as sys;
+
+use super::Name;
+use crate::error::{NtError, Result, check};
+use crate::irql::{self, Irql};
+
+/// A device of any driver, found by its name, with a reference to the open file that keeps it.
+///
+/// # IRQL
+/// Dropped at `<= DISPATCH_LEVEL`; above, the reference is leaked.
+///
+/// # Examples
+/// ```no_run
+/// use ksync::device::OpenDevice;
+///
+/// let device = OpenDevice::open(r"\Device\Echo", 1)?;
+/// let mut answer = [0; 16];
+/// let length = device.device_control(0x22_2000, b"hello", &mut answer)?;
+/// # Ok::<(), ksync::NtError>(())
+/// ```
+#[doc(alias = "IoGetDeviceObjectPointer")]
+pub struct OpenDevice {
+    /// # Invariants
+    /// The file is referenced, and the device is the top of its stack when it was opened.
+    file: NonNull<sys::FILE_OBJECT>,
+    device: *mut sys::DEVICE_OBJECT,
+}
+
+// SAFETY: a file belongs to no thread.
+unsafe impl Send for OpenDevice {}
+// SAFETY: requests may be sent by several threads at once.
+unsafe impl Sync for OpenDevice {}
+
+impl OpenDevice {
+    /// Opens a device by its name, with access rights such as [`FILE_READ_DATA`](sys::FILE_READ_DATA).
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`.
+    /// - [`NtError::INVALID_PARAMETER`] for a name that is too long.
+    /// - [`NtError::INSUFFICIENT_RESOURCES`] if there is no memory.
+    /// - Whatever the system or the device's driver says.
+    ///
+    /// Wraps [`IoGetDeviceObjectPointer`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iogetdeviceobjectpointer).
+    #[doc(alias = "IoGetDeviceObjectPointer")]
+    pub fn open(name: &str, access: u32) -> Result<Self> {
+        irql::require_at_most(Irql::PASSIVE)?;
+        let name = Name::new(name)?;
+        let mut string = name.string();
+        let (mut file, mut device) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: the string is valid during the call, and the results are local variables; the level was checked.
+        check(unsafe { sys::IoGetDeviceObjectPointer(&raw mut string, access, &raw mut file, &raw mut device) })?;
+        // INVARIANT: the routine has referenced the file. The device is not referenced, and must not be dereferenced.
+        Ok(Self { file: NonNull::new(file).ok_or(NtError::UNSUCCESSFUL)?, device })
+    }
+
+    /// The device.
+    pub(super) const fn device(&self) -> *mut sys::DEVICE_OBJECT {
+        self.device
+    }
+
+    /// Sends a device control request and waits for its end. Returns how many bytes of the output the driver has written, as it says.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`.
+    /// - [`NtError::WOULD_DEADLOCK`] where special kernel APCs are held back, one of which ends the request: in a guarded region.
+    /// - [`NtError::INVALID_PARAMETER`] for a buffer of 4 GiB or more.
+    /// - [`NtError::INSUFFICIENT_RESOURCES`] if there is no memory.
+    /// - Whatever the driver says.
+    ///
+    /// Wraps [`IoBuildDeviceIoControlRequest`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iobuilddeviceiocontrolrequest).
+    #[doc(alias = "IoBuildDeviceIoControlRequest")]
+    pub fn device_control(&self, code: u32, input: &[u8], output: &mut [u8]) -> Result<usize> {
+        irql::require_at_most(Irql::PASSIVE)?;
+        // SAFETY: the routine may be called at this level.
+        if unsafe { sys::KeAreAllApcsDisabled() } != 0 {
+            return Err(NtError::WOULD_DEADLOCK);
+        }
+        let length = |bytes: usize| u32::try_from(bytes).map_err(|_| NtError::INVALID_PARAMETER);
+        let (input_length, output_length) = (length(input.len())?, length(output.len())?);
+        let mut event = core::mem::MaybeUninit::<sys::KEVENT>::uninit();
+        let event = event.as_mut_ptr();
+        // SAFETY: the event lies on the stack of a thread that stays in the kernel, and is not used when this returns.
+        unsafe { sys::KeInitializeEvent(event, sys::NotificationEvent, sys::FALSE) };
+        let mut block = sys::IO_STATUS_BLOCK { u: sys::IO_STATUS_BLOCK_0 { Status: 0 }, Information: 0 };
+        // SAFETY: the file keeps the device. Buffers, event and status block are valid until the request has ended, which is waited for below.
+        let irp = unsafe {
+            sys::IoBuildDeviceIoControlRequest(
+                code,
+                self.device,
+                input.as_ptr().cast_mut().cast(),
+                input_length,
+                output.as_mut_ptr().cast(),
+                output_length,
+                sys::FALSE,
+                event,
+                &raw mut block,
+            )
+        };
+        if irp.is_null() {
+            return Err(NtError::INSUFFICIENT_RESOURCES);
+        }
+        // SAFETY: the request is fresh.
+        let location = unsafe { sys::IoGetNextIrpStackLocation(irp) };
+        // SAFETY: as above, and it has a location.
+        unsafe { (*location).FileObject = self.file.as_ptr() };
+        // SAFETY: the request is given up to the driver here.
+        let mut status = unsafe { sys::IofCallDriver(self.device, irp) };
+        if status == sys::STATUS_PENDING {
+            // SAFETY: the event is initialised; the level is one to wait at.
+            unsafe { sys::KeWaitForSingleObject(event.cast(), sys::Executive, sys::KernelMode, sys::FALSE, ptr::null()) };
+            // SAFETY: the I/O manager has written the block before it set the event, as an integer.
+            status = unsafe { block.u.Status };
+        }
+        check(status)?;
+        Ok(block.Information)
+    }
+}
+
+impl fmt::Debug for OpenDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenDevice").finish_non_exhaustive()
+    }
+}
+
+impl Drop for OpenDevice {
+    fn drop(&mut self) {
+        if irql::current() > Irql::DISPATCH {
+            return;
+        }
+        // SAFETY: by the type's invariant there is a reference, which is dropped once, here.
+        unsafe { sys::ObfDereferenceObject(self.file.as_ptr().cast()) };
+    }
+}

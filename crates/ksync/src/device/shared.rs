@@ -1,0 +1,309 @@
+//! What a device and its routines share, and the way of requests to it.
+
+use core::cell::{Cell, UnsafeCell};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
+
+use ksync_sys as sys;
+
+use super::irp::{self, Disposition, Irp};
+use super::{DeviceObject, Dispatch, Name};
+use crate::driver::DriverObject;
+use crate::error::{NtError, NtStatus, Result, check};
+use crate::pool::KBox;
+
+/// The part that does not depend on the state's type.
+///
+/// # Invariants
+/// - `users` counts the [`SharedRef`]s.
+/// - `attached`, if it is not null, is a device with a reference that is dropped with this.
+#[repr(C)]
+struct Head {
+    users: AtomicUsize,
+    link: Option<KBox<Name>>,
+    linked: AtomicBool,
+    /// The device below, while this one is attached to it.
+    lower: AtomicPtr<sys::DEVICE_OBJECT>,
+    /// The same, for its reference.
+    attached: AtomicPtr<sys::DEVICE_OBJECT>,
+    dispatch: for<'i> unsafe fn(NonNull<Head>, Irp<'i>) -> Disposition<'i>,
+    free: unsafe fn(NonNull<Head>),
+}
+
+/// A head and a state, as they are allocated.
+#[repr(C)]
+pub(super) struct Shared<T> {
+    head: Head,
+    state: T,
+}
+
+/// One use of a state.
+///
+/// # Invariants
+/// The head is alive, and this is one of its users.
+pub(super) struct SharedRef(NonNull<Head>);
+
+// SAFETY: the state is `Send` and `Sync`, as `Dispatch` asks, and the rest is atomic or does not change.
+unsafe impl Send for SharedRef {}
+// SAFETY: as above.
+unsafe impl Sync for SharedRef {}
+
+impl<T: Dispatch> Shared<T> {
+    /// Makes a state.
+    #[expect(clippy::new_ret_no_self, reason = "it is only ever had through its references")]
+    pub(super) fn new(state: T, link: Option<KBox<Name>>) -> Result<SharedRef> {
+        let shared = KBox::new(Self {
+            head: Head {
+                users: AtomicUsize::new(1),
+                link,
+                linked: AtomicBool::new(false),
+                lower: AtomicPtr::new(ptr::null_mut()),
+                attached: AtomicPtr::new(ptr::null_mut()),
+                dispatch: dispatch::<T>,
+                free: free::<T>,
+            },
+            state,
+        })?;
+        // SAFETY: pointers of boxes are never null.
+        Ok(SharedRef(unsafe { NonNull::new_unchecked(KBox::into_raw(shared).cast()) }))
+    }
+}
+
+impl SharedRef {
+    fn head(&self) -> &Head {
+        // SAFETY: by the type's invariant.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The state.
+    ///
+    /// # Safety
+    /// It is a `T`.
+    pub(super) unsafe fn state<T>(&self) -> &T {
+        // SAFETY: by this function's contract the head is the first part of a `Shared<T>`, which is alive.
+        unsafe { &(*self.0.cast::<Shared<T>>().as_ptr()).state }
+    }
+
+    /// The name of the link that the device is to have.
+    pub(super) fn link(&self) -> Option<&Name> {
+        self.head().link.as_deref()
+    }
+
+    /// The link has been created.
+    pub(super) fn set_linked(&self) {
+        self.head().linked.store(true, Ordering::Relaxed);
+    }
+
+    /// The link, if it was created and has not been deleted: the caller deletes it.
+    pub(super) fn take_link(&self) -> Option<&Name> {
+        self.link().filter(|_| self.head().linked.swap(false, Ordering::Relaxed))
+    }
+
+    /// Attaches the device to the stack of another. The level was checked.
+    pub(super) fn attach(&self, device: *mut sys::DEVICE_OBJECT, target: *mut sys::DEVICE_OBJECT) -> Result {
+        let head = self.head();
+        // The place is taken first, so that two do not attach.
+        let free = head.attached.compare_exchange(ptr::null_mut(), target, Ordering::Relaxed, Ordering::Relaxed);
+        if free.is_err() {
+            return Err(NtError::INVALID_DEVICE_STATE);
+        }
+        // SAFETY: the target is open, and so valid.
+        unsafe { sys::ObfReferenceObject(target.cast()) };
+        let mut lower = ptr::null_mut();
+        // SAFETY: both devices are valid; the result is a local variable.
+        let status = unsafe { sys::IoAttachDeviceToDeviceStackSafe(device, target, &raw mut lower) };
+        if let Err(error) = check(status) {
+            // SAFETY: the reference was taken above.
+            unsafe { sys::ObfDereferenceObject(target.cast()) };
+            head.attached.store(ptr::null_mut(), Ordering::Relaxed);
+            return Err(error);
+        }
+        // The top of the stack, which may be another device than the target.
+        // SAFETY: the device that this one is attached to is not freed while it is.
+        unsafe { sys::ObfReferenceObject(lower.cast()) };
+        // SAFETY: the reference was taken above.
+        unsafe { sys::ObfDereferenceObject(target.cast()) };
+        head.attached.store(lower, Ordering::Relaxed);
+        head.lower.store(lower, Ordering::Release);
+        Ok(())
+    }
+
+    /// The device below, if this one is attached: the caller detaches it.
+    pub(super) fn detach(&self) -> Option<NonNull<sys::DEVICE_OBJECT>> {
+        NonNull::new(self.head().lower.swap(ptr::null_mut(), Ordering::AcqRel))
+    }
+
+    /// The pointer, which is a use of its own.
+    fn into_raw(self) -> *mut Head {
+        core::mem::ManuallyDrop::new(self).0.as_ptr()
+    }
+}
+
+impl Clone for SharedRef {
+    fn clone(&self) -> Self {
+        // The count cannot overflow: each use belongs to a call, or is one of a few.
+        self.head().users.fetch_add(1, Ordering::Relaxed);
+        Self(self.0)
+    }
+}
+
+impl Drop for SharedRef {
+    fn drop(&mut self) {
+        if self.head().users.fetch_sub(1, Ordering::Release) == 1 {
+            fence(Ordering::Acquire);
+            let free = self.head().free;
+            // SAFETY: this was the last use, and the function is the one for this state.
+            unsafe { free(self.0) };
+        }
+    }
+}
+
+/// Frees a state.
+///
+/// # Safety
+/// The head is the first part of a `Shared<T>`, and nobody uses it any more.
+unsafe fn free<T>(head: NonNull<Head>) {
+    // SAFETY: by this function's contract; the block was given up for this pointer when it was made.
+    let shared = unsafe { KBox::from_raw(head.cast::<Shared<T>>().as_ptr()) };
+    let attached = shared.head.attached.load(Ordering::Relaxed);
+    drop(shared);
+    if !attached.is_null() {
+        // SAFETY: by the type's invariant there is a reference, which goes with the state.
+        unsafe { sys::ObfDereferenceObject(attached.cast()) };
+    }
+}
+
+/// Calls the routine for a request.
+///
+/// # Safety
+/// The head is the first part of a `Shared<T>`, which stays alive during the call.
+unsafe fn dispatch<'i, T: Dispatch>(head: NonNull<Head>, irp: Irp<'i>) -> Disposition<'i> {
+    // SAFETY: by this function's contract.
+    let state = unsafe { &(*head.cast::<Shared<T>>().as_ptr()).state };
+    match irp.major_function() {
+        sys::IRP_MJ_CREATE => state.create(irp),
+        sys::IRP_MJ_CLEANUP => state.cleanup(irp),
+        sys::IRP_MJ_CLOSE => state.close(irp),
+        sys::IRP_MJ_READ => state.read(irp),
+        sys::IRP_MJ_WRITE => state.write(irp),
+        sys::IRP_MJ_DEVICE_CONTROL => state.device_control(irp),
+        _ => state.other(irp),
+    }
+}
+
+/// What tells a device of this library from others of the same driver.
+const MAGIC: [u64; 2] = [0x9d3f_5e1b_7c42_a86d, 0x51c8_e07a_2b94_63ff];
+
+/// The extension of a device of this library.
+#[repr(C)]
+pub(super) struct Extension {
+    magic: [u64; 2],
+    lock: UnsafeCell<sys::KSPIN_LOCK>,
+    /// A use of the state, or null when the device goes. Touched under the lock only.
+    shared: Cell<*mut Head>,
+}
+
+impl Extension {
+    /// Fills the extension of a device in.
+    ///
+    /// # Safety
+    /// The device has an extension of this size, which nobody uses yet.
+    pub(super) unsafe fn write(device: *mut sys::DEVICE_OBJECT, shared: SharedRef) {
+        // SAFETY: by this function's contract.
+        let place: *mut Self = unsafe { (*device).DeviceExtension }.cast();
+        let extension = Self { magic: MAGIC, lock: UnsafeCell::new(0), shared: Cell::new(shared.into_raw()) };
+        // SAFETY: as above.
+        unsafe { place.write(extension) };
+    }
+
+    /// The extension of a device, if it is one of this library's.
+    ///
+    /// # Safety
+    /// The device is valid for `'a`.
+    unsafe fn of<'a>(device: *mut sys::DEVICE_OBJECT) -> Option<&'a Self> {
+        // SAFETY: by this function's contract.
+        let extension: *const Self = unsafe { (*device).DeviceExtension }.cast();
+        // SAFETY: as above.
+        let size = unsafe { (*device).Size };
+        if extension.is_null() || usize::from(size) < size_of::<sys::DEVICE_OBJECT>() + size_of::<Self>() {
+            return None;
+        }
+        // SAFETY: the extension is so large, and begins with integers, if it is one of this library's, or with bytes that are read as such.
+        let magic = unsafe { extension.cast::<[u64; 2]>().read() };
+        // SAFETY: it is one of this library's, which stays as long as the device.
+        (magic == MAGIC).then(|| unsafe { &*extension })
+    }
+
+    fn locked<R>(&self, code: impl FnOnce(&Cell<*mut Head>) -> R) -> R {
+        // SAFETY: the word is a spin lock as long as the device lives; the callers are at `DISPATCH_LEVEL` or below, and the code under it does not acquire it again.
+        let level = unsafe { sys::KeAcquireSpinLockRaiseToDpc(self.lock.get()) };
+        let result = code(&self.shared);
+        // SAFETY: it was acquired just now, at `level`.
+        unsafe { sys::KeReleaseSpinLock(self.lock.get(), level) };
+        result
+    }
+
+    /// A use of the state, unless the device is going.
+    fn enter(&self) -> Option<SharedRef> {
+        self.locked(|shared| {
+            let shared = core::mem::ManuallyDrop::new(SharedRef(NonNull::new(shared.get())?));
+            Some((*shared).clone())
+        })
+    }
+
+    /// Takes the state out of the extension of a device.
+    ///
+    /// # Safety
+    /// The device is valid.
+    pub(super) unsafe fn take(device: *mut sys::DEVICE_OBJECT) -> Option<SharedRef> {
+        // SAFETY: by this function's contract.
+        let extension = unsafe { Self::of(device) }?;
+        NonNull::new(extension.locked(|shared| shared.replace(ptr::null_mut()))).map(SharedRef)
+    }
+}
+
+/// The device that a device of this library is attached to, or null. It is referenced while a dispatch routine of the device runs.
+pub(super) fn lower_of(device: &DeviceObject) -> *mut sys::DEVICE_OBJECT {
+    // SAFETY: the device is valid while it is borrowed.
+    let shared = unsafe { Extension::of(device.as_raw()) }.and_then(Extension::enter);
+    shared.map_or(ptr::null_mut(), |shared| shared.head().lower.load(Ordering::Acquire))
+}
+
+/// Routes all requests for a driver's devices here.
+pub(super) fn route(driver: &DriverObject) {
+    let table: *mut sys::PDRIVER_DISPATCH =
+        driver.as_raw().wrapping_byte_add(core::mem::offset_of!(sys::DRIVER_OBJECT, MajorFunction)).cast();
+    for major in 0..=sys::IRP_MJ_MAXIMUM_FUNCTION {
+        let entry = table.wrapping_add(major).cast::<*mut ()>();
+        // SAFETY: the entry is in the driver's object, which is valid while it is borrowed. The I/O manager may read it at the same time.
+        let entry = unsafe { AtomicPtr::from_ptr(entry) };
+        entry.store(dispatch_routine as *mut (), Ordering::Relaxed);
+    }
+}
+
+/// The kernel's way to all devices of the driver.
+///
+/// # Safety
+/// It is called by the I/O manager, with a device of the driver and a request that it gives up.
+unsafe extern "system-unwind" fn dispatch_routine(device: *mut sys::DEVICE_OBJECT, irp: *mut sys::IRP) -> sys::NTSTATUS {
+    // SAFETY: the driver owns the request, and this part of it.
+    unsafe { irp::cleared(irp).write(ptr::null_mut()) };
+    // SAFETY: the I/O manager gives the request up. The lifetime is that of this call.
+    let irp = unsafe { Irp::from_raw(irp) };
+    // SAFETY: the device is valid now: it is open, or whoever sent the request sees to it. It is not touched again when the request has been completed.
+    let extension = unsafe { Extension::of(device) };
+    let Some(extension) = extension else {
+        return irp.complete(NtStatus(sys::STATUS_INVALID_DEVICE_REQUEST), 0).status().0;
+    };
+    let Some(shared) = extension.enter() else {
+        // Who has the device open may still close it.
+        let status = match irp.major_function() {
+            sys::IRP_MJ_CLEANUP | sys::IRP_MJ_CLOSE => NtStatus::SUCCESS,
+            _ => NtError::DELETE_PENDING.status(),
+        };
+        return irp.complete(status, 0).status().0;
+    };
+    // SAFETY: the function is the one for this state, which is kept until it has returned.
+    let disposition = unsafe { (shared.head().dispatch)(shared.0, irp) };
+    disposition.status().0
+}
