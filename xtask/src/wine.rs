@@ -4,6 +4,8 @@
 //! run, and what it prints is [compared](crate::transcript) with the hosted run of the same source. Steps that need a
 //! routine which Wine lacks say so themselves; they are listed with their reason.
 //!
+//! A driver that has a `client.c` beside its source is also used by that program, between loading and unloading, which says by its exit code whether all was well.
+//!
 //! A kernel that hangs is expected here: every command has a limit, and the prefix's server is killed at the end, whatever
 //! the end.
 
@@ -27,6 +29,9 @@ const WINE_LIMIT: Duration = Duration::from_secs(180);
 
 /// How long the hosted run may take: its time is virtual, so it takes no time to speak of.
 const HOSTED_LIMIT: Duration = Duration::from_secs(120);
+
+/// What programs that use drivers are built with.
+const CLIENT_COMPILER: &str = "x86_64-w64-mingw32-gcc";
 
 /// How many lines of each log are shown when something fails.
 const LOG_LINES_SHOWN: usize = 80;
@@ -52,7 +57,8 @@ pub(crate) fn run(workspace: &Workspace, name: &str, limits: Limits) -> Result<(
     println!("\nloading {name}.sys under {}", programs.version()?);
     let prefix = Prefix::make(programs, workspace.target().join("wine").join(name))?;
     prefix.note_missing_routines(&driver)?;
-    prefix.load_and_unload(name, &driver.path, limits.timeout)?;
+    let client = prefix.build_client(workspace, name)?;
+    prefix.load_and_unload(name, &driver.path, client.as_deref(), limits.timeout)?;
     prefix.kill()?;
     let printed = debug_prints(&prefix.written("driver.log"));
     for line in &printed {
@@ -229,8 +235,21 @@ impl Prefix {
         Ok(())
     }
 
-    /// Starts the driver as a service and stops it again.
-    fn load_and_unload(&self, name: &str, driver: &Path, limit: Duration) -> Result<()> {
+    /// Builds the program that uses the driver, if it has one, on the prefix's drive C. Returns its name there.
+    fn build_client(&self, workspace: &Workspace, name: &str) -> Result<Option<String>> {
+        let source = workspace.root().join("drivers").join(name).join("client.c");
+        if !source.is_file() {
+            return Ok(None);
+        }
+        let file = format!("{name}-client.exe");
+        let mut compiler = Command::new(CLIENT_COMPILER);
+        compiler.args(["-O1", "-Wall", "-Werror", "-o"]).arg(self.root().join("drive_c").join(&file)).arg(&source);
+        process::run(&mut compiler).with_context(|| format!("cannot build {}", source.display()))?;
+        Ok(Some(format!(r"C:\{file}")))
+    }
+
+    /// Starts the driver as a service, has the program use it, if there is one, and stops it again.
+    fn load_and_unload(&self, name: &str, driver: &Path, client: Option<&str>, limit: Duration) -> Result<()> {
         let file = format!("{name}.sys");
         let drivers = self.root().join("drive_c/windows/system32/drivers");
         fs::copy(driver, drivers.join(&file)).with_context(|| format!("cannot copy {file} to {}", drivers.display()))?;
@@ -247,6 +266,11 @@ impl Prefix {
         self.kill()?;
 
         let debug = "+debugstr";
+        if let Some(client) = client {
+            // One command, because drivers do not outlive the last program.
+            let commands = format!("net start {name} && {client} && net stop {name}");
+            return self.wine("driver", debug, limit, &["cmd", "/c", &commands]).context("the driver does not serve its client");
+        }
         self.wine("driver", debug, limit, &["net", "start", name]).context("the driver does not load")?;
         self.wine("driver", debug, limit, &["net", "stop", name]).context("the driver does not unload")
     }

@@ -43,7 +43,7 @@
 //! The state is dropped when no routine runs any more.
 //!
 //! # What a driver must not do besides
-//! All major functions of the driver are routed here. A device that the driver has made otherwise answers no requests.
+//! All major functions of the driver are routed here. A device that the driver has made otherwise answers no requests but closes.
 
 mod irp;
 mod open;
@@ -66,7 +66,7 @@ use crate::work_item::{WorkItem, WorkTarget, sealed};
 pub use irp::{Disposition, Irp, PendingIrp};
 pub use open::OpenDevice;
 pub use queue::IrpQueue;
-use shared::{Extension, Shared, SharedRef};
+use shared::{Shared, SharedRef};
 
 /// The routines of a device, called by several threads at once, at `PASSIVE_LEVEL` for requests from user mode and up to `DISPATCH_LEVEL` for those from other drivers.
 ///
@@ -247,8 +247,7 @@ impl<'a> DeviceBuilder<'a> {
         let object = create_object(&self, driver, name.as_deref())?;
         // From here on the drop of this undoes it all.
         let mut device = Device { object, deletion: None, shared, _state: PhantomData };
-        // SAFETY: the device was created just now with an extension of this size, and cannot be opened yet.
-        unsafe { Extension::write(object, device.shared.clone()) };
+        shared::register(object, device.shared.clone());
         shared::route(driver);
         let deletion = Deletion { object, shared: device.shared.clone() };
         device.deletion = Some(WorkItem::new(device.object(), move || deletion.run())?);
@@ -268,16 +267,13 @@ impl<'a> DeviceBuilder<'a> {
 
 /// Makes the system's object, which cannot be opened yet. The level was checked.
 fn create_object(builder: &DeviceBuilder<'_>, driver: &DriverObject, name: Option<&Name>) -> Result<*mut sys::DEVICE_OBJECT> {
-    // CAST: some 40 bytes.
-    let extension = size_of::<Extension>() as u32;
     let mut string = name.map(Name::string);
     let name = string.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
     let mut device = ptr::null_mut();
     let exclusive = sys::BOOLEAN::from(builder.exclusive);
     let (kind, characteristics) = (builder.device_type, builder.characteristics);
     // SAFETY: the driver object and the string are valid during the call; the result is a local variable.
-    let status =
-        unsafe { sys::IoCreateDevice(driver.as_raw(), extension, name, kind, characteristics, exclusive, &raw mut device) };
+    let status = unsafe { sys::IoCreateDevice(driver.as_raw(), 0, name, kind, characteristics, exclusive, &raw mut device) };
     check(status)?;
     Ok(device)
 }
@@ -445,8 +441,7 @@ impl<T: Dispatch> Drop for Device<T> {
             return;
         }
         // From now on requests find no state.
-        // SAFETY: by the type's invariant the device is not deleted yet, and has an extension, unless it was not written yet.
-        drop(unsafe { Extension::take(self.object) });
+        drop(shared::unregister(&self.shared));
         if level == Irql::PASSIVE {
             delete(self.object, &self.shared);
         } else if let Some(deletion) = self.deletion.take() {

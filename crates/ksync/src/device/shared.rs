@@ -1,6 +1,6 @@
 //! What a device and its routines share, and the way of requests to it.
 
-use core::cell::{Cell, UnsafeCell};
+use core::cell::Cell;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 
@@ -9,16 +9,22 @@ use ksync_sys as sys;
 use super::irp::{self, Disposition, Irp};
 use super::{DeviceObject, Dispatch, Name};
 use crate::driver::DriverObject;
+use crate::driver::image::Image;
+use crate::driver::list::{Locked, Node};
 use crate::error::{NtError, NtStatus, Result, check};
 use crate::pool::KBox;
 
 /// The part that does not depend on the state's type.
 ///
 /// # Invariants
-/// - `users` counts the [`SharedRef`]s.
+/// - `users` counts the [`SharedRef`]s, of which the list of devices has one while the node is in it.
+/// - `device` is written before the node is in the list, and not afterwards.
 /// - `attached`, if it is not null, is a device with a reference that is dropped with this.
 #[repr(C)]
 struct Head {
+    node: Node,
+    image: &'static Image,
+    device: Cell<*mut sys::DEVICE_OBJECT>,
     users: AtomicUsize,
     link: Option<KBox<Name>>,
     linked: AtomicBool,
@@ -54,6 +60,9 @@ impl<T: Dispatch> Shared<T> {
     pub(super) fn new(state: T, link: Option<KBox<Name>>) -> Result<SharedRef> {
         let shared = KBox::new(Self {
             head: Head {
+                node: Node::new(),
+                image: Image::this(),
+                device: Cell::new(ptr::null_mut()),
                 users: AtomicUsize::new(1),
                 link,
                 linked: AtomicBool::new(false),
@@ -191,82 +200,43 @@ unsafe fn dispatch<'i, T: Dispatch>(head: NonNull<Head>, irp: Irp<'i>) -> Dispos
     }
 }
 
-/// What tells a device of this library from others of the same driver.
-const MAGIC: [u64; 2] = [0x9d3f_5e1b_7c42_a86d, 0x51c8_e07a_2b94_63ff];
-
-/// The extension of a device of this library.
-#[repr(C)]
-pub(super) struct Extension {
-    magic: [u64; 2],
-    lock: UnsafeCell<sys::KSPIN_LOCK>,
-    /// A use of the state, or null when the device goes. Touched under the lock only.
-    shared: Cell<*mut Head>,
+/// Makes a device findable: from now on its requests find the state. The level is `DISPATCH_LEVEL` or below.
+///
+/// A device's extension would be found faster, but nothing tells whether a device of the driver that was made otherwise has one that could be read.
+pub(super) fn register(device: *mut sys::DEVICE_OBJECT, shared: SharedRef) {
+    shared.head().device.set(device);
+    let Some(mut list) = shared.head().image.devices.lock() else { return };
+    // SAFETY: the node is in no list, as a state belongs to one device. It is the head's first field, and stays valid with the use that is given up here.
+    unsafe { list.insert(shared.into_raw().cast()) };
 }
 
-impl Extension {
-    /// Fills the extension of a device in.
-    ///
-    /// # Safety
-    /// The device has an extension of this size, which nobody uses yet.
-    pub(super) unsafe fn write(device: *mut sys::DEVICE_OBJECT, shared: SharedRef) {
-        // SAFETY: by this function's contract.
-        let place: *mut Self = unsafe { (*device).DeviceExtension }.cast();
-        let extension = Self { magic: MAGIC, lock: UnsafeCell::new(0), shared: Cell::new(shared.into_raw()) };
-        // SAFETY: as above.
-        unsafe { place.write(extension) };
-    }
+/// The head of a device in the list.
+fn find(list: &Locked<'_>, device: *mut sys::DEVICE_OBJECT) -> Option<NonNull<Head>> {
+    let mut heads = list.nodes().map(|node| node.cast::<Head>());
+    // SAFETY: the nodes of this list are the first fields of heads, which are alive while they are in it.
+    heads.find(|&head| unsafe { (*head).device.get() } == device).and_then(NonNull::new)
+}
 
-    /// The extension of a device, if it is one of this library's.
-    ///
-    /// # Safety
-    /// The device is valid for `'a`.
-    unsafe fn of<'a>(device: *mut sys::DEVICE_OBJECT) -> Option<&'a Self> {
-        // SAFETY: by this function's contract.
-        let extension: *const Self = unsafe { (*device).DeviceExtension }.cast();
-        // SAFETY: as above.
-        let size = unsafe { (*device).Size };
-        if extension.is_null() || usize::from(size) < size_of::<sys::DEVICE_OBJECT>() + size_of::<Self>() {
-            return None;
-        }
-        // SAFETY: the extension is so large, and begins with integers, if it is one of this library's, or with bytes that are read as such.
-        let magic = unsafe { extension.cast::<[u64; 2]>().read() };
-        // SAFETY: it is one of this library's, which stays as long as the device.
-        (magic == MAGIC).then(|| unsafe { &*extension })
-    }
+/// Takes a device out: its requests find no state any more. The level is `DISPATCH_LEVEL` or below.
+pub(super) fn unregister(shared: &SharedRef) -> Option<SharedRef> {
+    let mut list = shared.head().image.devices.lock()?;
+    let head = find(&list, shared.head().device.get())?;
+    // SAFETY: the node is in this list.
+    unsafe { list.remove(head.as_ptr().cast()) };
+    // The use that was given up at the registration.
+    Some(SharedRef(head))
+}
 
-    fn locked<R>(&self, code: impl FnOnce(&Cell<*mut Head>) -> R) -> R {
-        // SAFETY: the word is a spin lock as long as the device lives; the callers are at `DISPATCH_LEVEL` or below, and the code under it does not acquire it again.
-        let level = unsafe { sys::KeAcquireSpinLockRaiseToDpc(self.lock.get()) };
-        let result = code(&self.shared);
-        // SAFETY: it was acquired just now, at `level`.
-        unsafe { sys::KeReleaseSpinLock(self.lock.get(), level) };
-        result
-    }
-
-    /// A use of the state, unless the device is going.
-    fn enter(&self) -> Option<SharedRef> {
-        self.locked(|shared| {
-            let shared = core::mem::ManuallyDrop::new(SharedRef(NonNull::new(shared.get())?));
-            Some((*shared).clone())
-        })
-    }
-
-    /// Takes the state out of the extension of a device.
-    ///
-    /// # Safety
-    /// The device is valid.
-    pub(super) unsafe fn take(device: *mut sys::DEVICE_OBJECT) -> Option<SharedRef> {
-        // SAFETY: by this function's contract.
-        let extension = unsafe { Self::of(device) }?;
-        NonNull::new(extension.locked(|shared| shared.replace(ptr::null_mut()))).map(SharedRef)
-    }
+/// A use of a device's state, unless the device is going or is none of this library's.
+fn enter(device: *mut sys::DEVICE_OBJECT) -> Option<SharedRef> {
+    let list = Image::this().devices.lock()?;
+    let registered = core::mem::ManuallyDrop::new(SharedRef(find(&list, device)?));
+    Some((*registered).clone())
 }
 
 /// The device that a device of this library is attached to, or null. It is referenced while a dispatch routine of the device runs.
 pub(super) fn lower_of(device: &DeviceObject) -> *mut sys::DEVICE_OBJECT {
-    // SAFETY: the device is valid while it is borrowed.
-    let shared = unsafe { Extension::of(device.as_raw()) }.and_then(Extension::enter);
-    shared.map_or(ptr::null_mut(), |shared| shared.head().lower.load(Ordering::Acquire))
+    enter(device.as_raw()).map_or(ptr::null_mut(), |shared| shared.head().lower.load(Ordering::Acquire))
 }
 
 /// Routes all requests for a driver's devices here.
@@ -290,13 +260,9 @@ unsafe extern "system-unwind" fn dispatch_routine(device: *mut sys::DEVICE_OBJEC
     unsafe { irp::cleared(irp).write(ptr::null_mut()) };
     // SAFETY: the I/O manager gives the request up. The lifetime is that of this call.
     let irp = unsafe { Irp::from_raw(irp) };
-    // SAFETY: the device is valid now: it is open, or whoever sent the request sees to it. It is not touched again when the request has been completed.
-    let extension = unsafe { Extension::of(device) };
-    let Some(extension) = extension else {
-        return irp.complete(NtStatus(sys::STATUS_INVALID_DEVICE_REQUEST), 0).status().0;
-    };
-    let Some(shared) = extension.enter() else {
-        // Who has the device open may still close it.
+    // The device is not touched: it may be gone when the request has been completed.
+    let Some(shared) = enter(device) else {
+        // Who has it open may still close it.
         let status = match irp.major_function() {
             sys::IRP_MJ_CLEANUP | sys::IRP_MJ_CLOSE => NtStatus::SUCCESS,
             _ => NtError::DELETE_PENDING.status(),

@@ -25,6 +25,8 @@ pub(crate) struct Image {
     pub(crate) delayed: List,
     /// Handles that could not be closed where they were dropped.
     pub(crate) handles: List,
+    /// The devices.
+    pub(crate) devices: List,
     /// The work items.
     pub(crate) work: List,
     /// The closures of work items that run, by their thread.
@@ -46,6 +48,7 @@ static IMAGE: sys::ImageLocal<Image> = unsafe {
         hr_timers: List::new(),
         delayed: List::new(),
         handles: List::new(),
+        devices: List::new(),
         work: List::new(),
         working: List::new(),
         threaded: List::new(),
