@@ -687,7 +687,7 @@ fn start_io_gets_one_request_at_a_time() {
 fn a_named_event_is_created_once_and_opened_again() {
     run(|| {
         let (mut first, mut second) = (null_mut(), null_mut());
-        let create = |handle: *mut HANDLE| raw!(IoCreateNotificationEvent(Text::new(r"\\BaseNamedObjects\\Mine").ptr(), handle));
+        let create = |handle: *mut HANDLE| raw!(IoCreateNotificationEvent(Text::new(r"\BaseNamedObjects\Mine").ptr(), handle));
         let event = create(&raw mut first);
         assert_eq!(raw!(KeReadStateEvent(event)), 1);
         assert_eq!(create(&raw mut second), event);
