@@ -135,8 +135,8 @@ impl WaitOptions {
     }
 
     /// Checks that the caller's level admits such a wait, on objects one of which may come to have an owner by it.
-    fn check_level(self, owner: bool) -> Result {
-        let highest = if self.timeout.is_poll() && !owner { Irql::DISPATCH } else { Irql::APC };
+    fn check_level(self, owner: impl FnOnce() -> bool) -> Result {
+        let highest = if self.timeout.is_poll() && !owner() { Irql::DISPATCH } else { Irql::APC };
         irql::require_at_most(highest)
     }
 }
@@ -364,7 +364,7 @@ pub unsafe trait Dispatchable: sealed::Sealed {
     /// Wraps [`KeWaitForSingleObject`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kewaitforsingleobject).
     #[doc(alias = "KeWaitForSingleObject")]
     fn wait_with(&self, options: WaitOptions) -> WaitResult {
-        if let Err(error) = options.check_level(self.has_owner()) {
+        if let Err(error) = options.check_level(|| self.has_owner()) {
             return WaitResult::Failed(error);
         }
         // SAFETY: by this trait's contract the object is one, and `self` is borrowed throughout the wait. The level was checked above.
@@ -471,7 +471,7 @@ type WaitBlocks<const N: usize> = [MaybeUninit<sys::KWAIT_BLOCK>; N];
 
 /// Checks a wait for several objects and finds room for its wait blocks.
 fn wait_multiple(objects: &[&dyn Dispatchable], wait_type: sys::WAIT_TYPE, options: WaitOptions) -> WaitResult {
-    if let Err(error) = options.check_level(objects.iter().any(|object| object.has_owner())) {
+    if let Err(error) = options.check_level(|| objects.iter().any(|object| object.has_owner())) {
         return WaitResult::Failed(error);
     }
     match objects.len() {

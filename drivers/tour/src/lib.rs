@@ -16,6 +16,7 @@ mod references;
 mod shared;
 mod system;
 mod timers;
+mod waiting;
 
 use ksync::driver::{DriverObject, UnicodeStr};
 use ksync::error::Result;
@@ -34,6 +35,7 @@ const STEPS: &[&[Step]] = &[
     processors::STEPS,
     polling::STEPS,
     references::STEPS,
+    waiting::STEPS,
     shared::STEPS,
     memory::STEPS,
 ];
