@@ -127,3 +127,18 @@ fn rule_64_memory_behind_a_block_must_not_be_written() {
         assert_eq!(stop.parameters[2] - stop.parameters[1], (size + offset) as u64);
     }
 }
+
+#[test]
+fn rule_60_kernel_objects_do_not_lie_in_paged_pool() {
+    // A dispatcher object is touched at DISPATCH_LEVEL, whoever calls.
+    let stop = crash(0xd1, || {
+        let memory = raw!(ExAllocatePool2(POOL_FLAG_PAGED, size_of::<KEVENT>(), TAG)).cast::<KEVENT>();
+        raw!(KeInitializeEvent(memory, NotificationEvent, FALSE));
+    });
+    assert_eq!(stop.name, "DRIVER_IRQL_NOT_LESS_OR_EQUAL");
+    run(|| {
+        let memory = raw!(ExAllocatePool2(POOL_FLAG_NON_PAGED, size_of::<KEVENT>(), TAG)).cast::<KEVENT>();
+        raw!(KeInitializeEvent(memory, NotificationEvent, FALSE));
+        free(memory.cast());
+    });
+}

@@ -314,3 +314,25 @@ fn rule_39_one_processor_still_has_the_multiprocessor_kernel() {
         assert_eq!(lock.read(), 0);
     });
 }
+
+#[test]
+fn rule_40_what_is_not_done_under_a_spin_lock() {
+    let under_lock = |code: u32, mistake: fn()| {
+        let lock = Place::<KSPIN_LOCK>::zeroed();
+        crash(code, || {
+            raw!(KeAcquireSpinLockRaiseToDpc(lock.ptr()));
+            mistake();
+        })
+    };
+    // No exceptions, no pageable memory, no waits.
+    let raised = under_lock(0xc4, || raw!(ExRaiseStatus(STATUS_INSUFFICIENT_RESOURCES)));
+    assert_eq!(raised.parameters[..2], [0x2_0008, 2]);
+    let paged = under_lock(0xc2, || {
+        raw!(ExAllocatePool2(POOL_FLAG_PAGED, 16, TAG));
+    });
+    assert_eq!(paged.parameters[..2], [0x8, 2]);
+    let waited = under_lock(0xc4, || {
+        wait(current_thread());
+    });
+    assert_eq!(waited.parameters[..2], [0x121, 2]);
+}
