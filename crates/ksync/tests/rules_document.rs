@@ -3,8 +3,6 @@
 mod document_support;
 
 use document_support::{document, links, rows, wrong_links};
-use std::path::Path;
-use std::{fs, iter};
 
 #[test]
 fn every_named_test_exists() {
@@ -29,28 +27,5 @@ fn every_rule_has_a_row() {
             let number: u32 = row[0].parse().unwrap();
             assert!(numbers.into_iter().any(|found: u32| found == number), "{name} in the row of {number}");
         }
-    }
-}
-
-/// A rule whose row names no test has none: when the first one comes, the row is to say so.
-#[test]
-fn no_row_says_that_there_is_no_test_where_there_is_one() {
-    fn sources(directory: &Path, found: &mut String) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                sources(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push_str(&fs::read_to_string(&path).unwrap());
-            }
-        }
-    }
-    let mut text = String::new();
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ksim/tests/conformance");
-    iter::once(tests).for_each(|tests| sources(&tests, &mut text));
-    let (_, document) = document("rules.md");
-    for row in rows(&document).filter(|row| row[2].starts_with("none yet: ")) {
-        let number: u32 = row[0].parse().unwrap();
-        assert!(!text.contains(&format!("fn rule_{number:02}_")), "rule {number} has a test");
     }
 }
