@@ -84,8 +84,12 @@ impl Machine {
     /// // SAFETY: the routine may be called here.
     /// let allocate = || unsafe { ExAllocatePool2(POOL_FLAG_NON_PAGED, 64, tag) };
     /// let leaks = || {
-    ///     let (first, second) = (allocate(), allocate());
-    ///     if first.is_null() || second.is_null() {
+    ///     let first = allocate();
+    ///     if first.is_null() {
+    ///         return;
+    ///     }
+    ///     let second = allocate();
+    ///     if second.is_null() {
     ///         return;
     ///     }
     ///     for memory in [first, second] {
