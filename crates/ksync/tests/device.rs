@@ -244,6 +244,8 @@ fn direct_output_is_copied() {
             let result = device.device_control(DIRECT, b"abc", 5);
             assert_eq!((result.information, &result.output[..]), (8, &b"hello"[..]));
             assert_eq!(device.device_control(DIRECT, b"", 4).status, NtError::BUFFER_TOO_SMALL.status().0);
+            // What is passed for reading is not written.
+            assert_eq!(device.device_control(DIRECT - 1, b"", 5).status, NtError::NOT_SUPPORTED.status().0);
             assert_eq!(device.device_control(NEITHER, b"abc", 5).status, NtError::NOT_SUPPORTED.status().0);
             device.close();
         },

@@ -276,7 +276,7 @@ impl PendingIrp {
         unsafe { associated.SystemBuffer }.cast()
     }
 
-    /// What the sender passes, where it comes in a system buffer: with a buffered or direct control code, or a write to a device with [buffered I/O](super::DeviceBuilder::buffered).
+    /// What the sender passes, where it comes in a system buffer: with a buffered or direct control code, or a write.
     /// Empty otherwise.
     #[must_use]
     pub fn input(&self) -> &[u8] {
@@ -289,7 +289,7 @@ impl PendingIrp {
         unsafe { core::slice::from_raw_parts(self.system_buffer(), input) }
     }
 
-    /// Where to write what the sender is to get, if that goes through a system buffer: with a buffered control code, or a read from a device with buffered I/O. Empty otherwise.
+    /// Where to write what the sender is to get, if that goes through a system buffer: with a buffered control code, or a read. Empty otherwise.
     ///
     /// It is the memory that the input is in. What lies behind the input is zeroed the first time, so that no memory of the system's reaches the sender.
     ///
@@ -325,9 +325,12 @@ impl PendingIrp {
         let (_, _, buffered) = self.lengths();
         // SAFETY: by the type's invariant the request is owned.
         let mdl = unsafe { (*self.as_raw()).MdlAddress };
-        let direct = self
-            .control_code()
-            .is_some_and(|code| matches!(sys::METHOD_FROM_CTL_CODE(code), sys::METHOD_OUT_DIRECT | sys::METHOD_IN_DIRECT));
+        let method = self.control_code().map(sys::METHOD_FROM_CTL_CODE);
+        if method == Some(sys::METHOD_IN_DIRECT) {
+            // Its list is for reading: the pages are not locked for writing.
+            return Err(NtError::NOT_SUPPORTED);
+        }
+        let direct = method == Some(sys::METHOD_OUT_DIRECT);
         if direct && !mdl.is_null() {
             // SAFETY: the list is that of the request's output buffer.
             let length = unsafe { sys::MmGetMdlByteCount(mdl) } as usize;
