@@ -3,6 +3,7 @@
 mod callgrind;
 mod code;
 mod overhead;
+mod versus;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -16,6 +17,8 @@ pub(crate) enum Bench {
     Overhead,
     /// The machine code of one pair of calls on a spin lock in a driver, beside that of C.
     Code,
+    /// The search of `ksim` beside those of shuttle and loom, on like programs. It takes some minutes.
+    Versus,
 }
 
 /// Counts the overhead where callgrind is there, and otherwise says that it is not.
@@ -32,5 +35,6 @@ pub(crate) fn run(workspace: &Workspace, bench: Bench) -> Result<()> {
     match bench {
         Bench::Overhead => overhead::run(workspace),
         Bench::Code => code::run(workspace),
+        Bench::Versus => versus::run(workspace),
     }
 }

@@ -12,12 +12,14 @@
 //! ```
 //!
 //! A run fails if it ends in anything but completion (a bug check, a panic, a deadlock, the limit on steps) or leaves something behind. The search stops at the
-//! first failure, the one of the lowest number however many OS threads search, and gives it back with a [token](Failure::token) that repeats it.
+//! first failure, the one of the lowest number however many OS threads search, makes its schedule smaller, and gives it back with a [token](Failure::token) that repeats it.
 
 mod environment;
 mod exploration;
 mod faults;
 mod progress;
+mod shrink;
+mod systematic;
 pub(crate) mod token;
 mod workers;
 
@@ -27,7 +29,7 @@ pub use token::TokenError;
 
 use crate::Machine;
 use crate::faults::{Fault, FaultKind};
-use crate::schedule::Strategy;
+pub use crate::schedule::Strategy;
 use environment::Environment;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -57,6 +59,8 @@ pub struct Explore {
     time: Option<Duration>,
     jobs: Option<NonZeroUsize>,
     shard: Shard,
+    keep_going: bool,
+    shrinks: bool,
     progress: bool,
     faults: Vec<FaultKind>,
     /// The fault that all runs have.
@@ -75,6 +79,8 @@ pub fn explore() -> Explore {
         time: None,
         jobs: None,
         shard: Shard::WHOLE,
+        keep_going: false,
+        shrinks: true,
         progress: true,
         faults: Vec::new(),
         fault: None,
@@ -159,6 +165,18 @@ impl Explore {
         self
     }
 
+    /// Whether the search goes on after a failure. It does not by default. The first failure is reported in any case.
+    pub fn keep_going(mut self, keep_going: bool) -> Self {
+        self.keep_going = keep_going;
+        self
+    }
+
+    /// Whether a failing schedule is made smaller before it is reported, which takes up to 1,000 runs. It is by default.
+    pub fn shrink(mut self, shrink: bool) -> Self {
+        self.shrinks = shrink;
+        self
+    }
+
     /// Whether progress is shown, where standard error is a terminal. It is by default.
     pub fn progress(mut self, progress: bool) -> Self {
         self.progress = progress;
@@ -219,6 +237,7 @@ impl Explore {
         match (self.schedules, self.time) {
             (Some(schedules), _) => schedules,
             (None, Some(_)) => u64::MAX,
+            (None, None) if self.strategy.is_systematic() => u64::MAX,
             (None, None) => DEFAULT_SCHEDULES,
         }
     }

@@ -105,13 +105,17 @@ pub(crate) struct Table {
     pub(crate) address: fn(&str) -> Option<*mut c_void>,
 }
 
-/// Defines exports. For each: `[IRQL range] visible|silent fn Name(call; parameters) -> type { body }`.
+/// Defines exports. For each: `[IRQL range] visible|silent fn Name(call; parameters) -> type { body }`. Behind `visible` stands what the operation touches, such as
+/// `visible(access Object)`: see `schedule/footprint.rs`. Without that it is taken to depend on all others.
 macro_rules! exports {
     (@visible visible) => { true };
     (@visible silent) => { false };
+    (@footprint silent) => { None };
+    (@footprint visible) => { Some($crate::schedule::Footprint::UNKNOWN) };
+    (@footprint visible $effect:ident $($object:expr),+) => { Some($crate::schedule::Footprint::$effect($($object),+)) };
     ($(
         $(#[$attribute:meta])*
-        [$irql:expr] $visible:ident fn $name:ident($call:ident $(; $($argument:ident: $type:ty),* $(,)?)?) $(-> $return:ty)? $body:block
+        [$irql:expr] $visible:ident $(($effect:ident $($object:expr),+))? fn $name:ident($call:ident $(; $($argument:ident: $type:ty),* $(,)?)?) $(-> $return:ty)? $body:block
     )*) => {
         $(
             $(#[$attribute])*
@@ -123,7 +127,8 @@ macro_rules! exports {
                     irql: $irql,
                     visible: $crate::exports::exports!(@visible $visible),
                 };
-                let $call = $crate::machine::Call::enter(&EXPORT);
+                let footprint = $crate::exports::exports!(@footprint $visible $($effect $($object),+)?);
+                let $call = $crate::machine::Call::enter(&EXPORT, footprint);
                 $body
             }
             const _: ksync_sys::$name = $name;

@@ -44,6 +44,7 @@ mod lock_class;
 mod machine;
 mod report;
 pub mod schedule;
+mod shared_memory;
 
 /// What happened in a run, operation by operation.
 pub mod trace {

@@ -17,7 +17,7 @@ use crate::report::sites::Frames;
 use crate::report::state::Snapshot;
 use crate::report::trace::Operation;
 use crate::report::{BugCheck, DriverPanic, End, Left, Outcome, PoolLeft, RelatedSite, Statistics, WaitGraph};
-use crate::schedule::Policy;
+use crate::schedule::{Estimate, Event, Footprint, Policy};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
@@ -37,6 +37,17 @@ struct PanicSeen {
 
 /// How many calls the drops of one panic may make.
 const UNWINDING_CALLS: u32 = 100_000;
+
+/// A run of a search.
+pub(crate) struct Recorded {
+    pub(crate) outcome: Outcome,
+    /// The choices that were made.
+    pub(crate) choices: Vec<Choice>,
+    /// Stands for what was done, up to the order of independent operations.
+    pub(crate) class: u64,
+    /// What the run says about others.
+    pub(crate) estimate: Estimate,
+}
 
 /// One running machine.
 pub(crate) struct MachineCell {
@@ -244,7 +255,7 @@ impl Machine {
     /// If called from code that runs on a machine already.
     #[must_use = "a bug check, a panic, a deadlock and a leak are all reported in the outcome and nowhere else"]
     pub fn run_with_policy(&self, policy: Box<dyn Policy>, main: impl FnOnce()) -> Outcome {
-        self.run_recorded(policy, None, main).0
+        self.run_recorded(policy, None, main).outcome
     }
 
     /// The settings.
@@ -253,12 +264,7 @@ impl Machine {
     }
 
     /// [`run_with_policy`](Self::run_with_policy) that adds the choices that are made to `choices`, if that is given.
-    pub(crate) fn run_recorded(
-        &self,
-        policy: Box<dyn Policy>,
-        choices: Option<Vec<Choice>>,
-        main: impl FnOnce(),
-    ) -> (Outcome, Vec<Choice>) {
+    pub(crate) fn run_recorded(&self, policy: Box<dyn Policy>, choices: Option<Vec<Choice>>, main: impl FnOnce()) -> Recorded {
         install_panic_hook();
         let mut kernel = Kernel::boot(self.config.clone(), policy);
         kernel.choices = choices;
@@ -295,8 +301,11 @@ impl Machine {
             Err(error) => panic!("ksim: no stack for the first thread: {error}"),
         }
         drop(leave);
-        let choices = cell.kernel.borrow_mut().choices.take().unwrap_or_default();
-        (cell.into_outcome(self.config.seed), choices)
+        let mut kernel = cell.kernel.borrow_mut();
+        kernel.note_end();
+        let (choices, class, estimate) = (kernel.choices.take().unwrap_or_default(), kernel.class, kernel.estimate());
+        drop(kernel);
+        Recorded { outcome: cell.into_outcome(self.config.seed), choices, class, estimate }
     }
 }
 
@@ -315,7 +324,7 @@ impl MachineCell {
             cell.guard(|| body(cell));
             if !cell.dying.get() {
                 crate::exports::ke::apc::run_down(cell.call());
-                cell.call().operate(|kernel| kernel.terminate_thread(0));
+                cell.call().end(0);
             }
         };
         // SAFETY: by this function's contract.
@@ -462,6 +471,18 @@ impl MachineCell {
             self.record_panic();
             loop {
                 self.suspend();
+            }
+        }
+    }
+
+    /// Gives control to others until the context that runs, which has announced an operation, is chosen to perform it.
+    fn wait_for_turn(&self, footprint: Footprint) {
+        loop {
+            self.suspend();
+            self.settle();
+            let mut kernel = self.kernel.borrow_mut();
+            if kernel.resume_point(footprint) || !kernel.scheduling_point(footprint) {
+                return;
             }
         }
     }
@@ -709,6 +730,13 @@ impl MachineCell {
         match kernel.next_expiry() {
             Some(time) if !(stuck && kernel.processors.iter().all(|processor| processor.spinning)) => {
                 kernel.clock.advance_to(time);
+                kernel.let_all_look();
+                if kernel.observed {
+                    kernel.policy.observe(Event::ClockMoves);
+                }
+                if kernel.races.enabled {
+                    kernel.races.clock_moves();
+                }
                 kernel.record(Operation::AdvanceClock, 0, time);
                 let expired = kernel.expire();
                 kernel.prefetch_expiries();
@@ -717,6 +745,7 @@ impl MachineCell {
                     self.stop_with(*fault, None);
                 }
             }
+            _ if kernel.look_in_vain() => {}
             _ => {
                 let graph = WaitGraph::of(&kernel);
                 kernel.stop = Some(Stop::Deadlock(Box::new(graph)));
@@ -821,7 +850,7 @@ fn no_machine(routine: &str) -> ! {
 impl Call {
     /// Enters an export: its IRQL range is checked, and if it is a visible operation, others may act first.
     #[inline]
-    pub(crate) fn enter(export: &'static Export) -> Self {
+    pub(crate) fn enter(export: &'static Export, footprint: Option<Footprint>) -> Self {
         let cell = current(export.name);
         let call = Self { cell, export: Some(export) };
         if cell.dying.get() {
@@ -837,13 +866,26 @@ impl Call {
         if kernel.config.sites {
             kernel.record_site();
         }
-        let suspend = export.visible && kernel.scheduling_point();
+        let suspend = match footprint {
+            Some(footprint) if kernel.scheduling_point(footprint) => Some(footprint),
+            _ => None,
+        };
         drop(kernel);
-        if suspend {
-            cell.suspend();
-            cell.settle();
+        if let Some(footprint) = suspend {
+            cell.wait_for_turn(footprint);
         }
         call
+    }
+
+    /// One more visible operation of the same call: another attempt at what was in vain.
+    pub(crate) fn again(self, footprint: Footprint) {
+        if self.is_dying() {
+            return;
+        }
+        let suspend = self.cell.kernel.borrow_mut().scheduling_point(footprint);
+        if suspend {
+            self.cell.wait_for_turn(footprint);
+        }
     }
 
     /// A panic unwinds: nothing else runs, so that waits are over and locks are free.
@@ -882,10 +924,20 @@ impl Call {
         self.cell.halt(*fault, self.export)
     }
 
+    /// The end of the running thread, which is a visible operation on its object.
+    fn end(self, status: i32) {
+        let object = self.read(|kernel| {
+            let tid = kernel.this_thread();
+            kernel.threads[tid as usize].address()
+        });
+        self.again(Footprint::access(object as *const u8));
+        self.operate(|kernel| kernel.terminate_thread(status));
+    }
+
     /// Ends the running thread. Its stack is given back without unwinding.
     pub(crate) fn end_thread(self, status: i32) -> ! {
         crate::exports::ke::apc::run_down(self);
-        self.operate(|kernel| kernel.terminate_thread(status));
+        self.end(status);
         loop {
             self.cell.suspend();
         }

@@ -1,35 +1,88 @@
 //! Who acts next: one search policy per file.
 //!
 //! Everything in a run that NT leaves open is one call of [`Policy::choose`]: which processor performs the next visible
-//! operation, whether a quantum ends here, which waiting processor gets a freed spin lock. A policy and its seed
-//! therefore determine a run completely.
+//! operation, whether a quantum ends here, by how much a timer is late. A policy and its seed therefore determine a run completely.
+//!
+//! # Points
+//! A context (a thread, or the DPC queue of a processor) runs undisturbed up to its next *visible operation*, one that touches what others can see. There it announces what
+//! it is about to do, a [`Footprint`], and waits to be chosen. So whenever there is a choice, every context that could act has said what it would do.
 
+mod bounded;
+mod decision;
+mod exhaustive;
+mod footprint;
+mod guided;
+mod pct;
+mod portfolio;
+mod pos;
 mod random;
 mod replay;
+mod round_robin;
+mod strategy;
+mod urw;
 
+pub(crate) use bounded::{Bounded, BoundedSearch};
+pub use decision::{Actor, Candidate, Decision};
+pub(crate) use decision::{Contexts, Progress, nth_set_bit};
+pub(crate) use exhaustive::{Exhaustive, Search as ExhaustiveSearch};
+pub use footprint::{Effect, Footprint};
+pub(crate) use guided::Guided;
+pub use pct::Pct;
+pub use pos::Pos;
 pub use random::Random;
 pub(crate) use replay::Replay;
+pub use round_robin::RoundRobin;
+pub use strategy::Strategy;
+pub(crate) use strategy::{Estimate, Planned};
+pub use urw::Urw;
 
 /// Decides what NT leaves open.
 pub trait Policy: std::fmt::Debug {
-    /// Picks one of `options` (at least 2) possibilities, numbered from 0. At a scheduling point, 0 is "the same processor goes on".
-    fn choose(&mut self, options: u32) -> u32;
-}
+    /// Picks one of the [options](Decision::len), of which there are at least 2, by its number.
+    ///
+    /// Option 0 is the uneventful one: the context that acted last goes on, or a timer is punctual.
+    fn choose(&mut self, decision: &Decision<'_>) -> u32;
 
-/// How a search chooses schedules.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Strategy {
-    /// A random walk: each choice is uniform.
-    #[default]
-    Random,
-}
-
-impl Strategy {
-    /// The policy of one schedule of a search.
-    pub(crate) fn policy(self, seed: u64, schedule: u64) -> Box<dyn Policy> {
-        match self {
-            Self::Random => Box::new(Random::of_schedule(seed, schedule)),
-        }
+    /// Whether [`observe`](Self::observe) is to be called. Asked once, before the run.
+    fn observes(&self) -> bool {
+        false
     }
+
+    /// Learns what happens, whether there was a choice or not.
+    fn observe(&mut self, event: Event) {
+        let _ = event;
+    }
+}
+
+/// What a policy can observe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A context performs its operation.
+    Performs {
+        /// Which.
+        actor: Actor,
+        /// What.
+        operation: Footprint,
+        /// Whether another than the object's owner could have acquired the object at this moment.
+        available: bool,
+    },
+    /// Whatever `actor` does from now on comes after what `after` has done: it was created, woken or held back by it.
+    Follows {
+        /// The later.
+        actor: Actor,
+        /// The earlier.
+        after: Actor,
+    },
+    /// Nothing could act, and the clock moved: whatever comes now comes after all there was.
+    ClockMoves,
+    /// The run is over, and `actor` would have performed this next.
+    Unperformed {
+        /// Which.
+        actor: Actor,
+        /// What.
+        operation: Footprint,
+        /// As in `Performs`.
+        available: bool,
+    },
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use ksim::explore::{Explore, TokenError};
+use ksim::explore::{Explore, Strategy, TokenError};
 use ksim::{Machine, explore};
 use std::cell::Cell;
 use std::num::NonZeroUsize;
@@ -103,7 +103,7 @@ fn damaged_and_foreign_tokens_are_told_apart() {
     let error = |token: &str, explore: Explore, program: fn()| explore.replay(token, program).unwrap_err();
     assert_eq!(error("nonsense!", two(), opposite_orders), TokenError::Damaged);
     assert_eq!(error(&token[1..], two(), opposite_orders), TokenError::Damaged);
-    assert_eq!(error(&token, explore().processors(4), opposite_orders), TokenError::Settings);
+    assert_eq!(error(&token, two().processors(4), opposite_orders), TokenError::Settings);
     let differs = error(&token, two(), || ());
     assert!(matches!(differs, TokenError::Differs { .. }), "{differs}");
     assert!(differs.to_string().contains("the run ended"), "{differs}");
@@ -137,4 +137,109 @@ fn time_limits_a_search() {
     exploration.expect_clean();
     assert!(exploration.executions() > 0);
     assert!(exploration.elapsed() >= std::time::Duration::from_millis(50));
+}
+
+const STRATEGIES: [Strategy; 8] = [
+    Strategy::Portfolio,
+    Strategy::Random,
+    Strategy::Urw,
+    Strategy::Pos,
+    Strategy::Pct { depth: 2 },
+    Strategy::Pct { depth: 3 },
+    Strategy::RoundRobin,
+    Strategy::Bounded { preemptions: 1 },
+];
+
+#[test]
+fn every_strategy_finds_a_deadlock_and_repeats_itself() {
+    for strategy in STRATEGIES {
+        let found = |number| {
+            let exploration = two().strategy(strategy).jobs(jobs(number)).check(opposite_orders);
+            let failure = exploration.expect_failure();
+            assert!(failure.outcome.deadlock().is_some(), "{strategy:?}: {failure}");
+            assert!(failure.schedule < 300, "{strategy:?}: {failure}");
+            let again = two().replay(&failure.token, opposite_orders).unwrap();
+            assert_eq!(again.expect_failure().outcome.trace(), failure.outcome.trace(), "{strategy:?}");
+            (failure.schedule, failure.token.clone())
+        };
+        assert_eq!(found(1), found(3), "{strategy:?}");
+    }
+}
+
+#[test]
+fn every_strategy_searches_one_processor_too() {
+    for strategy in STRATEGIES {
+        let exploration = explore().machine(Machine::new().check_lock_order(false)).strategy(strategy).check(opposite_orders);
+        assert!(exploration.expect_failure().outcome.deadlock().is_some(), "{strategy:?}");
+    }
+}
+
+/// A reader that is too early only if the writer is late: nothing but the order of two operations behind many others.
+#[test]
+fn an_order_violation_behind_noise_is_found() {
+    let program = || {
+        let (noise, ready, value) = (Event::notification(), Event::notification(), Cell::new(0));
+        let writer = || {
+            value.set(1);
+            ready.set();
+        };
+        let reader = || {
+            for _ in 0..20 {
+                noise.set();
+            }
+            assert!(ready.state() == 0 || value.get() == 1);
+            assert_eq!(ready.state(), 1, "the reader was first");
+        };
+        join_all([spawn(reader), spawn(writer)]);
+    };
+    for seed in 0..10 {
+        let exploration = two().seed(seed).check(program);
+        let failure = exploration.expect_failure();
+        assert!(failure.outcome.panic().is_some_and(|panic| panic.message.contains("the reader was first")), "{failure}");
+    }
+}
+
+/// The deadlock needs one turn taken from a thread between its two locks, wherever it was found.
+#[test]
+fn failing_schedules_become_small() {
+    for seed in 0..10 {
+        for strategy in STRATEGIES {
+            let search = two().seed(seed).strategy(strategy);
+            let exploration = search.check(|| {
+                let noise = Event::notification();
+                let hum = || (0..10).for_each(|_| _ = noise.set());
+                join_all([spawn(hum)]);
+                opposite_orders();
+            });
+            let failure = exploration.expect_failure();
+            assert!(failure.outcome.deadlock().is_some());
+            assert_eq!(failure.preemptions, 1, "{strategy:?}: {failure}");
+            assert!(failure.token.len() <= failure.found.len());
+        }
+    }
+    let as_found = two().strategy(Strategy::Random).shrink(false).check(opposite_orders);
+    assert_eq!(as_found.expect_failure().token, as_found.expect_failure().found);
+}
+
+/// What changes no choice before the failure leaves a token valid, and what does is noticed where it is.
+#[test]
+fn tokens_survive_what_does_not_matter() {
+    let token = two().check(opposite_orders).expect_failure().token.clone();
+    let edited = || {
+        // Setting up differently, and doing more where nobody else is.
+        let (spare, lock) = (Event::synchronization(), FastMutex::new());
+        spare.set();
+        lock.acquire();
+        lock.release();
+        opposite_orders();
+    };
+    let again = two().replay(&token, edited).unwrap();
+    assert!(again.expect_failure().outcome.deadlock().is_some());
+    let other = || {
+        let lock = SpinLock::new();
+        let turn = || lock.with(|| ());
+        join_all([spawn(turn), spawn(turn)]);
+    };
+    let error = two().replay(&token, other).unwrap_err();
+    assert!(matches!(error, TokenError::Differs { .. }), "{error}");
 }

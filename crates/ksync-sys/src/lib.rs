@@ -60,6 +60,7 @@ compile_error!("ksync-sys declares the ABI of 64-bit Windows and needs a 64-bit 
 mod macros;
 
 mod access;
+pub mod atomic;
 mod base;
 mod dispatcher;
 mod dpc;

@@ -36,6 +36,7 @@
 //! | [`lazy`] | values that are made once, when they are first asked for |
 //! | [`grt`] | values that are found by name |
 //! | [`event`], [`semaphore`] | threads that signal each other |
+//! | [`sync`] | atomics and plain shared memory that a search of schedules sees |
 //! | [`wait`] | waiting for one, any or all of several objects |
 //! | [`thread`] | system threads, and what a thread asks about itself |
 //! | [`dpc`], [`timer`] | code that runs at `DISPATCH_LEVEL`, now, on a processor of one's choice, or later |
@@ -87,6 +88,7 @@ pub mod print;
 pub mod remove_lock;
 mod routine;
 pub mod semaphore;
+pub mod sync;
 pub mod thread;
 pub mod time;
 pub mod timer;
@@ -97,6 +99,11 @@ pub use error::{NtError, NtStatus};
 
 /// The raw ABI underneath.
 pub use ksync_sys as sys;
+
+/// What the page on the simulator shows, compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/simulator.md")]
+struct Simulator;
 
 /// The example of the project's readme, compiled with the other examples.
 #[cfg(doctest)]

@@ -5,6 +5,7 @@ use super::processor::Cpu;
 use super::thread::{LOW_REALTIME_PRIORITY, State, Tid};
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::trace::Operation;
+use crate::schedule::Actor;
 use std::collections::VecDeque;
 
 /// One queue for each of the 32 priorities.
@@ -45,9 +46,13 @@ impl ReadyQueues {
 }
 
 impl Kernel {
-    /// Takes the first thread of the highest priority that may run on `cpu`, if that priority is above `floor`
-    /// (or equal, when `or_equal`).
-    fn take_ready(&mut self, cpu: Cpu, floor: Option<u8>, or_equal: bool) -> Option<Tid> {
+    /// The first thread of the highest priority that may run on `cpu`, if that priority is above `floor` (or equal, when `or_equal`), with its priority and its
+    /// place in the queue. At the end of a quantum, those that wait for a write of an atomic do not count.
+    fn find_ready(&self, cpu: Cpu, floor: Option<u8>, or_equal: bool, quantum: bool) -> Option<(u8, usize, Tid)> {
+        let may_run = |&tid: &Tid| {
+            let thread = &self.threads[tid as usize];
+            thread.affinity & (1 << cpu) != 0 && !(quantum && thread.watch.waiting)
+        };
         let mut occupied = self.ready.occupied;
         while occupied != 0 {
             let priority = 31 - occupied.leading_zeros() as u8;
@@ -57,18 +62,32 @@ impl Kernel {
                 return None;
             }
             let queue = &self.ready.queues[priority as usize];
-            let position = queue.iter().position(|&tid| self.threads[tid as usize].affinity & (1 << cpu) != 0);
+            let position = queue.iter().position(may_run);
             if let Some(position) = position {
-                let queue = &mut self.ready.queues[priority as usize];
-                let tid = if position == 0 { queue.pop_front() } else { queue.remove(position) };
-                if queue.is_empty() {
-                    self.ready.occupied &= !(1 << priority);
-                }
-                return tid;
+                return Some((priority, position, queue[position]));
             }
             occupied &= !(1 << priority);
         }
         None
+    }
+
+    /// Takes that thread out of its queue.
+    fn take_ready(&mut self, cpu: Cpu, floor: Option<u8>, or_equal: bool) -> Option<Tid> {
+        let found = self.find_ready(cpu, floor, or_equal, false)?;
+        self.take_found(found)
+    }
+
+    fn take_found(&mut self, (priority, position, tid): (u8, usize, Tid)) -> Option<Tid> {
+        let queue = &mut self.ready.queues[priority as usize];
+        if position == 0 {
+            queue.pop_front();
+        } else {
+            queue.remove(position);
+        }
+        if queue.is_empty() {
+            self.ready.occupied &= !(1 << priority);
+        }
+        Some(tid)
     }
 
     /// Raises a thread's priority for having waited (rule 5).
@@ -84,6 +103,7 @@ impl Kernel {
 
     /// Makes a thread ready: an idle processor takes it, or it preempts a lower-priority thread, or it queues.
     pub(crate) fn make_ready(&mut self, tid: Tid) {
+        self.note_follower(Actor::thread(tid));
         let thread = self.thread(tid);
         thread.state = State::Ready;
         let (affinity, priority, last) = (thread.affinity, thread.priority, thread.last_cpu);
@@ -153,6 +173,7 @@ impl Kernel {
         self.switches += 1;
         let thread = &mut self.threads[tid as usize];
         thread.state = State::Running;
+        thread.watch.waiting = false;
         thread.last_cpu = cpu;
         let processor = &mut self.processors[cpu as usize];
         processor.current = Some(tid);
@@ -262,6 +283,14 @@ impl Kernel {
         highest >= thread.priority.min(thread.base_priority)
     }
 
+    /// The thread that would run if the quantum of the running one ended now: itself, if only its boost decays.
+    pub(crate) fn after_quantum(&self) -> Option<Tid> {
+        let Executing::Thread(tid) = self.executing else { return None };
+        let thread = &self.threads[tid as usize];
+        let floor = decayed(thread.priority, thread.base_priority);
+        Some(self.find_ready(self.cpu, Some(floor), true, true).map_or(tid, |(_, _, next)| next))
+    }
+
     /// Ends the quantum of the running thread: a boost decays by one level, and the thread goes behind the others of
     /// its priority.
     pub(crate) fn end_quantum(&mut self) {
@@ -270,7 +299,8 @@ impl Kernel {
         let thread = self.thread(tid);
         thread.priority = decayed(thread.priority, thread.base_priority);
         let priority = thread.priority;
-        if let Some(next) = self.take_ready(cpu, Some(priority), true) {
+        let next = self.find_ready(cpu, Some(priority), true, true);
+        if let Some(next) = next.and_then(|found| self.take_found(found)) {
             self.unassign(cpu);
             self.thread(tid).state = State::Ready;
             self.ready.push_back(tid, priority);

@@ -9,6 +9,7 @@ use super::thread::Tid;
 use crate::irql::{DISPATCH_LEVEL, PASSIVE_LEVEL};
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
+use crate::schedule::{Actor, Event};
 use ksync_sys::{HighImportance, KDPC, LowImportance, MediumHighImportance, MediumImportance, PKDEFERRED_ROUTINE};
 use std::ffi::c_void;
 
@@ -163,6 +164,7 @@ impl Kernel {
         let at_once =
             if here { importance != LowImportance } else { importance == HighImportance || importance == MediumHighImportance };
         processor.dpc_requested |= at_once || deep;
+        self.note_follower(Actor::dpcs(cpu));
         self.update_runnable(cpu);
         self.attention = true;
         Ok(true)
@@ -204,6 +206,7 @@ impl Kernel {
         processor.in_dpc = true;
         processor.interrupted_irql = processor.irql;
         processor.irql = DISPATCH_LEVEL;
+        self.update_runnable(cpu);
     }
 
     /// Takes the next DPC off the acting processor's queue, ready to run. It may be queued again from now on (rule 42).
@@ -338,6 +341,9 @@ impl Kernel {
                 let processor = self.processor();
                 processor.running_dpc = None;
                 processor.running_driver = None;
+                if self.races.enabled {
+                    self.races.dpc_ends(Actor::dpcs(self.cpu));
+                }
             }
         }
         self.note(Operation::EndDpc, dpc.number, 0);
@@ -355,6 +361,12 @@ impl Kernel {
         processor.irql = processor.interrupted_irql;
         let irql = processor.irql;
         self.trace.level_changed(cpu, irql);
+        // The thread goes on after them, which orders nothing that the program does.
+        if self.observed
+            && let Some(tid) = self.processors[cpu as usize].current
+        {
+            self.policy.observe(Event::Follows { actor: Actor::thread(tid), after: Actor::dpcs(cpu) });
+        }
         self.update_runnable(cpu);
         self.level_lowered()
     }

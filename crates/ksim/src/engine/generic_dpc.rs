@@ -137,6 +137,7 @@ impl Kernel {
         }
         words.barrier = (phase ^ PHASE) | count;
         for cpu in std::mem::take(&mut self.generic.turning) {
+            self.note_processor_follows(cpu);
             self.processors[cpu as usize].spinning = false;
             self.update_runnable(cpu);
         }

@@ -10,6 +10,7 @@ use super::ob::ObjectManager;
 use super::object::{ObjId, ObjectTable};
 use super::pool::Pool;
 use super::processor::{Cpu, Processor};
+use super::races::Races;
 use super::run_once::RunOnceWaits;
 use super::thread::{Thread, Tid};
 use super::timer::TimerQueue;
@@ -21,7 +22,7 @@ use crate::image_local::ImageLocals;
 use crate::report::bug_check::Violation;
 use crate::report::sites::{Frames, SiteId, Sites};
 use crate::report::trace::{Operation, Place, Trace};
-use crate::schedule::Policy;
+use crate::schedule::{Actor, Contexts, Decision, Effect, Estimate, Event, Footprint, Policy, Progress, nth_set_bit};
 use rustc_hash::FxHashMap;
 
 /// A rule that was broken, on its way to stop the machine.
@@ -60,16 +61,28 @@ pub(crate) enum Executing {
 pub(crate) struct Kernel {
     pub(crate) config: Config,
     pub(crate) policy: Box<dyn Policy>,
+    /// Whether the policy observes.
+    pub(crate) observed: bool,
     /// The choices that were made, where they are recorded.
     pub(crate) choices: Option<Vec<Choice>>,
+    /// Stands for what was done up to the order of independent operations, where choices are recorded.
+    pub(crate) class: u64,
+    /// The operation before that depends on everything, for the class.
+    last_unknown: u64,
+    /// The last operations on what is not in the table of objects (yet), by address, for the class.
+    first_operations: FxHashMap<usize, u64>,
     pub(crate) processors: Vec<Processor>,
     /// The processor that performs the current operation.
     pub(crate) cpu: Cpu,
     pub(crate) executing: Executing,
     /// One bit for each processor that could act.
     pub(crate) runnable: u64,
+    /// One bit for each processor whose context has announced what it will do.
+    pub(crate) announced: u64,
     /// The processor that a scheduling decision has picked to act next.
     pub(crate) chosen: Option<Cpu>,
+    /// The processor that performed the last visible operation.
+    pub(crate) acting: Cpu,
     /// Set by whatever may keep the current context from simply going on; looked at after every operation.
     pub(crate) attention: bool,
     #[expect(clippy::vec_box, reason = "the true wait blocks inside must not move")]
@@ -98,6 +111,9 @@ pub(crate) struct Kernel {
     pub(crate) debug_output: Vec<String>,
     /// What `DbgPrint` printed behind the last line's end.
     pub(crate) debug_partial: String,
+    pub(crate) races: Races,
+    /// How often all contexts that were left have looked in vain for a write.
+    pub(crate) vain_rounds: u32,
     pub(crate) stop: Option<Stop>,
     /// Waits so far that a fault of the kind that was asked for could have ended.
     pub(crate) failing_waits: u64,
@@ -115,13 +131,19 @@ impl Kernel {
         let pool = Pool::new(config.pool_limit, config.failing_allocation);
         let mut kernel = Self {
             config,
+            observed: policy.observes(),
             policy,
             choices: None,
+            class: 0,
+            last_unknown: 0,
+            first_operations: FxHashMap::default(),
             processors,
             cpu: 0,
             executing: Executing::Machine,
             runnable: 0,
+            announced: 0,
             chosen: None,
+            acting: 0,
             attention: false,
             threads: Vec::new(),
             live_threads: 0,
@@ -145,6 +167,8 @@ impl Kernel {
             acquired: FxHashMap::default(),
             debug_output: Vec::new(),
             debug_partial: String::new(),
+            races: Races::default(),
+            vain_rounds: 0,
             stop: None,
             failing_waits: 0,
             steps: 0,
@@ -294,65 +318,230 @@ impl Kernel {
         }
     }
 
-    /// Decides one thing that NT leaves open.
-    #[inline]
+    /// Decides one thing that NT leaves open and that is not about who acts next.
     pub(crate) fn choose(&mut self, options: usize) -> usize {
         if options < 2 {
             return 0;
         }
-        let choice = self.policy.choose(options as u32) as usize;
-        assert!(choice < options, "ksim: a policy chose {choice} of {options} options");
-        if let Some(choices) = &mut self.choices {
-            choices.push(Choice { value: choice as u32, point: Choice::point(options as u32) });
-        }
-        choice
+        let decision = Decision { options: options as u32, contexts: None };
+        let choice = self.policy.choose(&decision);
+        record_choice(&mut self.choices, choice, &decision);
+        choice as usize
     }
 
-    /// Recomputes whether `cpu` could act, after a change of its state.
+    /// Recomputes whether `cpu` could act, and whether it has announced what it would do, after a change of its state.
     #[inline]
     pub(crate) fn update_runnable(&mut self, cpu: Cpu) {
         let processor = &self.processors[cpu as usize];
         let active = processor.in_dpc || processor.current.is_some();
-        let can_act = if active && processor.spinning { false } else { active || processor.dpc_deliverable() };
+        let interrupted = processor.dpc_deliverable();
+        let turns = active && (processor.spinning || self.watches(cpu));
+        let can_act = if turns { interrupted } else { active || interrupted };
+        let announced = match processor.current {
+            _ if processor.in_dpc => processor.dpc_progress.pending.is_some(),
+            Some(tid) if !interrupted => self.threads[tid as usize].progress.pending.is_some(),
+            _ => false,
+        };
         let bit = 1 << cpu;
-        if can_act {
-            self.runnable |= bit;
-        } else {
-            self.runnable &= !bit;
+        self.runnable = if can_act { self.runnable | bit } else { self.runnable & !bit };
+        self.announced = if announced { self.announced | bit } else { self.announced & !bit };
+    }
+
+    /// What acts, as policies know it.
+    #[inline]
+    pub(crate) fn actor(&self) -> Option<Actor> {
+        match self.executing {
+            Executing::Thread(tid) => Some(Actor::thread(tid)),
+            Executing::Dpcs => Some(Actor::dpcs(self.cpu)),
+            Executing::Machine => None,
         }
     }
 
-    /// One scheduling point: the context that is about to perform a visible operation may first have to let another
-    /// one act. True when it must give control to the machine's loop.
     #[inline]
-    pub(crate) fn scheduling_point(&mut self) -> bool {
+    fn progress(&mut self) -> &mut Progress {
+        match self.executing {
+            Executing::Thread(tid) => &mut self.threads[tid as usize].progress,
+            _ => &mut self.processors[self.cpu as usize].dpc_progress,
+        }
+    }
+
+    /// The context that runs is about to perform a visible operation: others may first have to act. True when it must give control to the
+    /// machine's loop, and false when it performs it now.
+    #[inline]
+    pub(crate) fn scheduling_point(&mut self, footprint: Footprint) -> bool {
         self.steps += 1;
         if self.steps > self.config.step_limit {
             self.stop = Some(Stop::StepLimit(self.config.step_limit));
             return true;
         }
-        let others = self.runnable & !(1 << self.cpu);
+        let bit = 1 << self.cpu;
+        let others = self.runnable & !bit;
         let rotatable = self.quantum_can_end();
         if others == 0 && !rotatable {
+            self.perform(footprint);
             return false;
         }
-        self.scheduling_choice(others, rotatable)
+        self.progress().pending = Some(footprint);
+        self.announced |= bit;
+        let silent = others & !self.announced;
+        if silent != 0 {
+            // Those that have not said what they would do go on until they have.
+            self.chosen = Some(silent.trailing_zeros() as Cpu);
+            return true;
+        }
+        let rotation = if rotatable { self.after_quantum().map(|tid| (self.cpu, tid)) } else { None };
+        match self.decide(rotation) {
+            Next::Acts(cpu) if cpu == self.cpu => {
+                self.perform(footprint);
+                false
+            }
+            Next::Acts(cpu) => {
+                self.chosen = Some(cpu);
+                true
+            }
+            Next::Rotated | Next::Nobody => true,
+        }
     }
 
-    /// The part of a scheduling point where there is a choice.
-    fn scheduling_choice(&mut self, others: u64, rotatable: bool) -> bool {
-        let count = others.count_ones() as usize;
-        let choice = self.choose(1 + count + usize::from(rotatable));
-        if choice == 0 {
+    /// The context that runs has been chosen after it had suspended at a scheduling point. True when it performs its operation now, and
+    /// false when it has done something else meanwhile (an APC was delivered) and must announce it again.
+    pub(crate) fn resume_point(&mut self, footprint: Footprint) -> bool {
+        if self.progress().pending.is_none() {
             return false;
         }
-        if choice <= count {
-            self.chosen = Some(nth_set_bit(others, choice - 1));
-        } else {
-            self.end_quantum();
-            self.chosen = Some(self.cpu);
-        }
+        self.perform(footprint);
         true
+    }
+
+    /// The context that runs performs an operation.
+    #[inline]
+    pub(crate) fn perform(&mut self, footprint: Footprint) {
+        let progress = self.progress();
+        progress.pending = None;
+        progress.performed += 1;
+        let performed = progress.performed;
+        self.announced &= !(1 << self.cpu);
+        self.acting = self.cpu;
+        if self.choices.is_some() {
+            self.classify(footprint, performed);
+        }
+        if footprint.effect != Effect::Read {
+            self.changes(footprint.object);
+        }
+        if self.observed {
+            self.observe_operation(footprint);
+        }
+        if self.races.enabled
+            && footprint.synchronizes
+            && let Some(actor) = self.actor()
+        {
+            self.races.performs(actor, footprint);
+        }
+    }
+
+    /// Adds an operation to the class of the run: which operation of which context came before it on the same object. A release adds nothing, as it
+    /// comes behind its acquisition in any case.
+    #[inline]
+    fn classify(&mut self, footprint: Footprint, performed: u32) {
+        let actor = self.actor().map_or(u32::MAX, Actor::index);
+        let operation = u64::from(actor) << 32 | u64::from(performed);
+        let before = match footprint.effect {
+            Effect::Release | Effect::Await => return,
+            Effect::Unknown => std::mem::replace(&mut self.last_unknown, operation),
+            effect => match self.objects.find(footprint.object) {
+                Some(id) => {
+                    let last = &mut self.objects[id].last_operation;
+                    if *last == 0 && !self.first_operations.is_empty() {
+                        *last = self.first_operations.remove(&footprint.object).unwrap_or(0);
+                    }
+                    if effect == Effect::Read { *last } else { std::mem::replace(last, operation) }
+                }
+                // Header code has initialised it, and this is its first use.
+                None => self.first_operations.insert(footprint.object, operation).unwrap_or(0),
+            },
+        };
+        let pair = operation.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(before.wrapping_mul(0xc2b2_ae3d_27d4_eb4f));
+        let mixed = (pair ^ pair >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        self.class = self.class.wrapping_add(mixed ^ mixed >> 29);
+    }
+
+    #[cold]
+    fn observe_operation(&mut self, mut operation: Footprint) {
+        let Some(actor) = self.actor() else { return };
+        if operation.effect == Effect::Acquire && self.objects.is_shared_by_waiters(operation.object) {
+            operation.effect = Effect::Await;
+        }
+        let available = self.objects.is_available(operation.object, None);
+        self.policy.observe(Event::Performs { actor, operation, available });
+    }
+
+    /// What `actor` does from now on comes after what acts has done so far.
+    #[inline]
+    pub(crate) fn note_follower(&mut self, actor: Actor) {
+        if (self.observed || self.races.enabled)
+            && let Some(after) = self.actor()
+            && actor != after
+        {
+            if self.observed {
+                self.policy.observe(Event::Follows { actor, after });
+            }
+            if self.races.enabled {
+                self.races.follows(actor, after);
+            }
+        }
+    }
+
+    /// The run is over: tells the policy what was announced and not performed.
+    pub(crate) fn note_end(&mut self) {
+        if !self.observed {
+            return;
+        }
+        for tid in 0..self.threads.len() {
+            if let Some(operation) = self.threads[tid].progress.pending {
+                let available = self.objects.is_available(operation.object, None);
+                self.policy.observe(Event::Unperformed { actor: Actor::thread(tid as Tid), operation, available });
+            }
+        }
+    }
+
+    /// What the run says about others of the same program.
+    pub(crate) fn estimate(&self) -> Estimate {
+        Estimate {
+            choices: self.steps,
+            threads: self.threads.iter().map(|thread| thread.progress.performed).collect(),
+            dpcs: self.processors.iter().map(|processor| processor.dpc_progress.performed).collect(),
+        }
+    }
+
+    /// Decides which processor acts next, of those that can. `rotation` is the thread that would get a processor if the quantum there
+    /// ended here.
+    fn decide(&mut self, rotation: Option<(Cpu, Tid)>) -> Next {
+        let runnable = self.runnable;
+        let count = runnable.count_ones() + u32::from(rotation.is_some());
+        if runnable == 0 {
+            return Next::Nobody;
+        }
+        let continues = runnable & (1 << self.acting) != 0;
+        let first = if continues { self.acting } else { runnable.trailing_zeros() as Cpu };
+        if count == 1 {
+            return Next::Acts(first);
+        }
+        let others = runnable & !(1 << first);
+        let Self { processors, threads, objects, timers, policy, choices, .. } = self;
+        let clock_can_move = !timers.is_empty();
+        let contexts = Contexts { processors, threads, objects, clock_can_move, first, continues, others, rotation };
+        let decision = Decision { options: count, contexts: Some(contexts) };
+        let choice = policy.choose(&decision);
+        record_choice(choices, choice, &decision);
+        if choice == 0 {
+            return Next::Acts(first);
+        }
+        if choice <= others.count_ones() {
+            return Next::Acts(nth_set_bit(others, choice - 1));
+        }
+        self.end_quantum();
+        self.chosen = rotation.map(|(cpu, _)| cpu);
+        Next::Rotated
     }
 
     /// Which processor acts next, for the machine's loop. `None` when none can.
@@ -363,14 +552,13 @@ impl Kernel {
         {
             return Some(cpu);
         }
-        let runnable = self.runnable;
-        match runnable.count_ones() {
-            0 => None,
-            1 => Some(runnable.trailing_zeros() as Cpu),
-            count => {
-                let choice = self.choose(count as usize);
-                Some(nth_set_bit(runnable, choice))
-            }
+        let silent = self.runnable & !self.announced;
+        if silent != 0 {
+            return Some(silent.trailing_zeros() as Cpu);
+        }
+        match self.decide(None) {
+            Next::Acts(cpu) => Some(cpu),
+            Next::Rotated | Next::Nobody => None,
         }
     }
 
@@ -380,7 +568,7 @@ impl Kernel {
             return false;
         }
         let processor = &self.processors[self.cpu as usize];
-        if processor.spinning {
+        if processor.spinning || self.watches(self.cpu) {
             return false;
         }
         match self.executing {
@@ -391,10 +579,26 @@ impl Kernel {
     }
 }
 
-/// The index of the `n`th set bit of `mask`.
-fn nth_set_bit(mut mask: u64, n: usize) -> Cpu {
-    for _ in 0..n {
-        mask &= mask - 1;
+/// What was decided.
+enum Next {
+    /// This processor's context acts next.
+    Acts(Cpu),
+    /// A quantum ended, and another thread has the processor.
+    Rotated,
+    /// No processor can act.
+    Nobody,
+}
+
+/// Checks a choice, and records it.
+#[inline]
+fn record_choice(choices: &mut Option<Vec<Choice>>, choice: u32, decision: &Decision<'_>) {
+    let options = decision.len();
+    assert!(choice < options, "ksim: a policy chose {choice} of {options} options");
+    if let Some(choices) = choices {
+        let actor = decision.candidate(choice).map(|candidate| candidate.actor.index());
+        choices.push(match choice {
+            0 => Choice { actor, ..Choice::UNEVENTFUL },
+            _ => Choice { value: choice, point: decision.point(), preempts: decision.preempts(choice), actor },
+        });
     }
-    mask.trailing_zeros() as Cpu
 }

@@ -159,6 +159,8 @@ pub(crate) struct Object {
     pub(crate) kind: Kind,
     pub(crate) waiters: VecDeque<Waiter>,
     pub(crate) identity: Identity,
+    /// The last operation on it, for the class of the run.
+    pub(crate) last_operation: u64,
 }
 
 /// Whether an object is known to be the same one as long as it has its number: the memory of a lock that is a word may become another lock's without a call.
@@ -265,6 +267,15 @@ impl ObjectTable {
         Some(id)
     }
 
+    /// The object at `address`, for who only looks.
+    pub(crate) fn peek(&self, address: usize) -> Option<&Object> {
+        let (cached, id) = self.cache[Self::cache_slot(address)];
+        if cached == address && address != 0 {
+            return Some(&self.slots[id as usize]);
+        }
+        self.by_address.get(&address).map(|&id| &self.slots[id as usize])
+    }
+
     /// Asks the host's caches for an entry.
     #[inline]
     pub(crate) fn prefetch(&self, id: ObjId) {
@@ -284,6 +295,7 @@ impl ObjectTable {
             object.kind = kind;
             object.identity = Identity::Unasked;
             object.waiters.clear();
+            object.last_operation = 0;
             return id;
         }
         let id = match self.free.pop() {
@@ -293,10 +305,12 @@ impl ObjectTable {
                 object.number = number;
                 object.kind = kind;
                 object.identity = Identity::Unasked;
+                object.last_operation = 0;
                 id
             }
             None => {
-                self.slots.push(Object { address, number, kind, waiters: VecDeque::new(), identity: Identity::Unasked });
+                let (waiters, identity) = (VecDeque::new(), Identity::Unasked);
+                self.slots.push(Object { address, number, kind, waiters, identity, last_operation: 0 });
                 (self.slots.len() - 1) as ObjId
             }
         };

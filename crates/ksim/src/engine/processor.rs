@@ -2,9 +2,11 @@
 
 use super::context::Context;
 use super::object::ObjId;
+use super::spinning::Watch;
 use super::thread::{ThreadObject, Tid};
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::sites::SiteId;
+use crate::schedule::Progress;
 use std::collections::VecDeque;
 
 /// The index of a processor.
@@ -33,6 +35,9 @@ pub(crate) struct Processor {
     pub(crate) running_threaded: Option<(ObjId, u64)>,
     /// Something in the queue asks for a DPC interrupt now, rather than at the next occasion.
     pub(crate) dpc_requested: bool,
+    /// How far the queue has come, for policies.
+    pub(crate) dpc_progress: Progress,
+    pub(crate) dpc_watch: Watch,
     /// The coroutine that runs the queue, between two of its activations or suspended within one.
     pub(crate) dpc_context: Option<Box<Context>>,
     /// The DPC whose routine runs with its place among all insertions, and the driver whose code it is.

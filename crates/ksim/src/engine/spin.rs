@@ -10,6 +10,7 @@ use super::thread::Tid;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::{Operation, Place, Trace};
+use crate::schedule::Actor;
 use ksync_sys::KSPIN_LOCK;
 use std::collections::VecDeque;
 
@@ -289,6 +290,7 @@ impl Kernel {
     }
 
     fn stop_turning(&mut self, cpu: Cpu) {
+        self.note_processor_follows(cpu);
         self.processors[cpu as usize].spinning = false;
         self.update_runnable(cpu);
     }
@@ -299,6 +301,19 @@ impl Kernel {
         let cpu = self.cpu;
         self.processors[cpu as usize].irql = irql;
         self.trace.level_changed(cpu, irql);
+    }
+
+    /// What runs on `cpu` goes on because of what acts.
+    pub(crate) fn note_processor_follows(&mut self, cpu: Cpu) {
+        if !self.observed && !self.races.enabled {
+            return;
+        }
+        let processor = &self.processors[cpu as usize];
+        let actor = match processor.current {
+            Some(tid) if !processor.in_dpc => Actor::thread(tid),
+            _ => Actor::dpcs(cpu),
+        };
+        self.note_follower(actor);
     }
 
     /// Sets the level of the acting processor, and lets happen what a lower one no longer holds back.
@@ -315,6 +330,8 @@ impl Kernel {
                     processor.dispatch_time = 0;
                 }
                 if !processor.dpcs.is_empty() {
+                    // They were held back until now.
+                    self.note_follower(Actor::dpcs(cpu));
                     self.update_runnable(cpu);
                 }
             }

@@ -173,6 +173,7 @@ impl Kernel {
         }
         self.record(Operation::ReleaseSpinLock, number, 2 + u64::from(exclusive));
         for cpu in turning {
+            self.note_processor_follows(cpu);
             self.processors[cpu as usize].spinning = false;
             self.update_runnable(cpu);
         }

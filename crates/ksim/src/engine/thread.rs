@@ -6,12 +6,14 @@ use super::kernel::{Check, Executing, Kernel};
 use super::layout;
 use super::object::{Kind, ObjId};
 use super::processor::Cpu;
+use super::spinning::Watch;
 use super::wait::Wait;
 use crate::config::OsProfile;
 use crate::irql::{DISPATCH_LEVEL, PASSIVE_LEVEL};
 use crate::report::bug_check::{Violation, codes};
 use crate::report::sites::SiteId;
 use crate::report::trace::Operation;
+use crate::schedule::Progress;
 use ksync_sys::{DISPATCHER_HEADER, KWAIT_BLOCK, NTSTATUS};
 use std::ops::Range;
 
@@ -66,6 +68,9 @@ pub(crate) struct Thread {
     pub(crate) context: Option<Box<Context>>,
     /// The addresses of its stack.
     pub(crate) stack: Range<usize>,
+    /// How far it has come, for policies.
+    pub(crate) progress: Progress,
+    pub(crate) watch: Watch,
     pub(crate) wait: Wait,
     /// The wait blocks of up to three objects, and the memory NT has for the timer's.
     pub(crate) wait_blocks: [KWAIT_BLOCK; 4],
@@ -157,6 +162,8 @@ impl Kernel {
             raises: Vec::new(),
             stack: context.stack(),
             context: Some(Box::new(context)),
+            progress: Progress::default(),
+            watch: Watch::default(),
             wait: Wait::default(),
             wait_blocks: [layout::WAIT_BLOCK; 4],
             apc: ApcState::default(),

@@ -100,6 +100,13 @@ impl TimerQueue {
     }
 }
 
+impl TimerQueue {
+    /// True when no timer or timeout is to come.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.relative.is_empty() && self.absolute.is_empty()
+    }
+}
+
 impl Kernel {
     /// The interrupt time of the next expiry.
     pub(crate) fn next_expiry(&self) -> Option<u64> {

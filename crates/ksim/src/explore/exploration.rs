@@ -4,6 +4,9 @@ use crate::Outcome;
 use std::fmt;
 use std::time::Duration;
 
+/// Tokens that are longer are not shown.
+const LONGEST_SHOWN: usize = 4_000;
+
 /// A schedule that fails.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -14,6 +17,10 @@ pub struct Failure {
     pub token: String,
     /// The number of the schedule in the search, from 0.
     pub schedule: u64,
+    /// How often the schedule takes the turn from a context that could go on.
+    pub preemptions: usize,
+    /// The token of the schedule as it was found, which fails in the same way and is larger.
+    pub found: String,
 }
 
 impl Failure {
@@ -32,9 +39,16 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let replay = self.replay_line();
+        let turns = match self.preemptions {
+            1 => "1 turn was".to_owned(),
+            number => format!("{number} turns were"),
+        };
+        let replay = match self.token.len() {
+            length if length > LONGEST_SHOWN => format!("a token of {length} characters: see Failure::token"),
+            _ => self.replay_line(),
+        };
         let report = self.outcome.report().replay(Some(&replay));
-        write!(f, "{report}\nfound by schedule {}", self.schedule)
+        write!(f, "{report}\nfound by schedule {}; {turns} taken from a context that could go on", self.schedule)
     }
 }
 
@@ -45,6 +59,7 @@ pub struct Exploration {
     pub(super) distinct: u64,
     pub(super) exhausted: bool,
     pub(super) elapsed: Duration,
+    pub(super) failures: u64,
     pub(super) failure: Option<Box<Failure>>,
 }
 
@@ -71,6 +86,12 @@ impl Exploration {
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.elapsed
+    }
+
+    /// How many schedules failed: at most one, unless the search was to [keep going](super::Explore::keep_going).
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures
     }
 
     /// The failure of the lowest schedule that failed.

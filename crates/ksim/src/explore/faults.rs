@@ -1,6 +1,6 @@
 //! Searches with faults: one search for each.
 
-use super::{Exploration, Explore, TokenError, workers};
+use super::{Exploration, Explore, TokenError, systematic, workers};
 use crate::faults::{Fault, MOST_FAULTS};
 use std::time::Instant;
 
@@ -26,14 +26,14 @@ pub(super) fn parse(token: &str) -> Result<(&str, Option<Fault>), TokenError> {
 /// Searches without a fault, and then with each that the program comes to, up to the first failure.
 pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> Exploration {
     let begin = Instant::now();
-    let (mut whole, _) = workers::search(explore, program);
+    let (mut whole, _) = one_search(explore, program);
     for &kind in &explore.faults {
         for n in 1..=MOST_FAULTS {
             if whole.failure.is_some() {
                 return whole;
             }
             let explore = Explore { fault: Some(Fault { kind, n }), ..explore.clone() };
-            let (part, has_fault) = workers::search(&explore, program);
+            let (part, has_fault) = one_search(&explore, program);
             if !has_fault {
                 break;
             }
@@ -41,8 +41,13 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> Explorat
             whole.distinct += part.distinct;
             whole.exhausted &= part.exhausted;
             whole.elapsed = begin.elapsed();
+            whole.failures += part.failures;
             whole.failure = part.failure;
         }
     }
     whole
+}
+
+fn one_search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Exploration, bool) {
+    if explore.strategy.is_systematic() { systematic::search(explore, program) } else { workers::search(explore, program) }
 }

@@ -54,13 +54,15 @@ pub(crate) struct Choice {
     pub(crate) value: u32,
     /// Tells at what kind of point it was made.
     pub(crate) point: u8,
+    /// It took the turn from a context that could go on. Tokens do not say it.
+    pub(crate) preempts: bool,
+    /// The context that acts, by its index. Tokens do not say it.
+    pub(crate) actor: Option<u32>,
 }
 
 impl Choice {
-    /// What tells points with so many options from others.
-    pub(crate) fn point(options: u32) -> u8 {
-        options as u8
-    }
+    /// The uneventful one.
+    pub(crate) const UNEVENTFUL: Self = Self { value: 0, point: 0, preempts: false, actor: None };
 }
 
 /// What a token says.
@@ -156,10 +158,10 @@ pub(super) fn decode(config: &Config, token: &str) -> Result<Decoded, TokenError
         if zeros >= length - choices.len() as u64 {
             return Err(TokenError::Damaged);
         }
-        choices.resize(choices.len() + zeros as usize, Choice { value: 0, point: 0 });
-        choices.push(Choice { value, point });
+        choices.resize(choices.len() + zeros as usize, Choice::UNEVENTFUL);
+        choices.push(Choice { value, point, preempts: false, actor: None });
     }
-    choices.resize(length as usize, Choice { value: 0, point: 0 });
+    choices.resize(length as usize, Choice::UNEVENTFUL);
     Ok(Decoded { choices })
 }
 
@@ -169,8 +171,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn choices() -> impl proptest::strategy::Strategy<Value = Vec<Choice>> {
-        let zero = Just(Choice { value: 0, point: 0 });
-        let other = (1..=u32::MAX, any::<u8>()).prop_map(|(value, point)| Choice { value, point });
+        let zero = Just(Choice::UNEVENTFUL);
+        let other = (1..=u32::MAX, any::<u8>()).prop_map(|(value, point)| Choice { value, point, preempts: false, actor: None });
         proptest::collection::vec(prop_oneof![4 => zero, 1 => other], 0..300)
     }
 

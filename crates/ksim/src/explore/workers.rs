@@ -4,17 +4,18 @@
 //! is reported: so the result depends on neither the number of OS threads nor their speed. (A limit on time is the exception.)
 
 use super::progress::{Progress, REPORT_EVERY};
+use super::shrink::{preemptions, shrink};
 use super::token::{self, Choice, TokenError};
 use super::{Exploration, Explore, Failure, faults};
-use crate::Outcome;
-use crate::schedule::{Policy, Replay};
-use rustc_hash::{FxHashSet, FxHasher};
+use crate::machine::Recorded;
+use crate::schedule::{Planned, Policy, Replay};
+use crate::{End, Outcome};
+use rustc_hash::FxHashSet;
 use std::cell::RefCell;
-use std::hash::Hasher;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How many schedules a worker takes at a time.
@@ -22,6 +23,7 @@ const BATCH: u64 = 16;
 
 /// What the workers share.
 struct Shared<'a> {
+    planned: Planned,
     explore: &'a Explore,
     program: &'a (dyn Fn() + Sync),
     limit: u64,
@@ -34,21 +36,18 @@ struct Shared<'a> {
     distinct: Mutex<FxHashSet<u64>>,
     executions: AtomicU64,
     has_fault: AtomicBool,
+    failures: AtomicU64,
     progress: Progress,
 }
 
 /// True for a run that a search reports.
-fn fails(outcome: &Outcome) -> bool {
+pub(super) fn fails(outcome: &Outcome) -> bool {
     !outcome.is_completed() || !outcome.left().is_empty()
 }
 
-/// A number that stands for what a run chose.
-fn class(choices: &[Choice]) -> u64 {
-    let mut hasher = FxHasher::default();
-    for choice in choices {
-        hasher.write_u32(choice.value);
-    }
-    hasher.finish()
+/// Lets the context that acted last go on as long as it can.
+fn uneventful() -> Box<dyn Policy> {
+    Box::new(Replay::new(&[]))
 }
 
 /// Makes a search. Also returns whether a run came to the fault that was asked for.
@@ -61,19 +60,32 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
         u64::MAX => u64::MAX,
         total => total.saturating_sub(explore.shard.index).div_ceil(explore.shard.count),
     };
+    let first = explore.faulty_machine().record_trace(false).run_recorded(uneventful(), Some(Vec::new()), program);
+    let estimate = Arc::new(first.estimate);
+    let planned = Planned { strategy: explore.strategy, seed: explore.seed, estimate };
     let shared = Shared {
+        planned,
         explore,
         program,
         limit,
         deadline: explore.time.map(|time| begin + time),
-        next: AtomicU64::new(0),
+        next: AtomicU64::new(u64::from(explore.shard.index == 0)),
         lowest_failure: AtomicU64::new(u64::MAX),
         failure: Mutex::new(None),
         distinct: Mutex::new(FxHashSet::default()),
         executions: AtomicU64::new(0),
         has_fault: AtomicBool::new(false),
+        failures: AtomicU64::new(0),
         progress: Progress::new(explore.progress, limit),
     };
+    shared.has_fault.store(first.outcome.has_fault(), Ordering::Relaxed);
+    if explore.shard.index == 0 && limit > 0 {
+        shared.executions.store(1, Ordering::Relaxed);
+        shared.distinct.lock().expect("nobody else is there").insert(first.class);
+        if fails(&first.outcome) {
+            shared.record_failure(0, &first.choices);
+        }
+    }
     let jobs = explore.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let jobs = (jobs as u64).min(limit.div_ceil(BATCH)).max(1);
     std::thread::scope(|scope| {
@@ -82,22 +94,36 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
         }
         shared.work();
     });
-    let Shared { failure, distinct, executions, has_fault, progress, .. } = shared;
+    let Shared { failure, failures, distinct, executions, has_fault, progress, .. } = shared;
     drop(progress);
     let failure = failure.into_inner().expect("no worker panics while it holds the lock");
-    let failure = failure.map(|(schedule, choices)| {
-        let outcome = repeat(explore, &choices, program);
-        let token = faults::with_fault(token::encode(explore.faulty_machine().config(), &choices), explore.fault);
-        Box::new(Failure { outcome, token, schedule: schedule * explore.shard.count + explore.shard.index })
-    });
+    let failure =
+        failure.map(|(number, choices)| report(explore, number * explore.shard.count + explore.shard.index, &choices, program));
     let exploration = Exploration {
         executions: executions.into_inner(),
         distinct: distinct.into_inner().expect("no worker panics while it holds the lock").len() as u64,
         exhausted: false,
         elapsed: begin.elapsed(),
+        failures: if explore.keep_going { failures.into_inner() } else { u64::from(failure.is_some()) },
         failure,
     };
     (exploration, has_fault.into_inner())
+}
+
+/// The failure of a schedule that made these choices.
+pub(super) fn report(explore: &Explore, schedule: u64, choices: &[Choice], program: &dyn Fn()) -> Box<Failure> {
+    let encode =
+        |choices: &[Choice]| faults::with_fault(token::encode(explore.faulty_machine().config(), choices), explore.fault);
+    let found = encode(choices);
+    let mut outcome = repeat(explore, choices, program);
+    let mut choices = choices.to_vec();
+    // A run that does not end would take too long to be made smaller.
+    if explore.shrinks && !matches!(outcome.end(), End::StepLimit(_)) {
+        choices = shrink(explore, &outcome, choices, program);
+        outcome = repeat(explore, &choices, program);
+    }
+    let token = encode(&choices);
+    Box::new(Failure { outcome, token, schedule, preemptions: preemptions(&choices), found })
 }
 
 impl Shared<'_> {
@@ -120,18 +146,17 @@ impl Shared<'_> {
                     break;
                 }
                 let schedule = number * self.explore.shard.count + self.explore.shard.index;
-                let policy = self.explore.strategy.policy(self.explore.seed, schedule);
                 choices.clear();
-                let outcome;
-                (outcome, choices) = machine.run_recorded(policy, Some(choices), self.program);
+                let run = machine.run_recorded(self.planned.policy(schedule), Some(choices), self.program);
                 executions += 1;
-                if outcome.has_fault() {
+                if run.outcome.has_fault() {
                     self.has_fault.store(true, Ordering::Relaxed);
                 }
-                classes.insert(class(&choices));
-                if fails(&outcome) {
-                    self.record_failure(number, &choices);
+                classes.insert(run.class);
+                if fails(&run.outcome) {
+                    self.record_failure(number, &run.choices);
                 }
+                choices = run.choices;
             }
             if executions - reported >= REPORT_EVERY {
                 let mut all = self.distinct.lock().expect("no worker panics while it holds the lock");
@@ -151,7 +176,10 @@ impl Shared<'_> {
         if failure.as_ref().is_none_or(|(lowest, _)| number < *lowest) {
             *failure = Some((number, choices.to_vec()));
         }
-        self.lowest_failure.fetch_min(number, Ordering::Relaxed);
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        if !self.explore.keep_going {
+            self.lowest_failure.fetch_min(number, Ordering::Relaxed);
+        }
     }
 }
 
@@ -169,23 +197,33 @@ fn repeat(explore: &Explore, choices: &[Choice], program: &dyn Fn()) -> Outcome 
     );
 }
 
+/// Makes these choices, with the trace.
 fn run_choices(explore: &Explore, choices: &[Choice], program: &dyn Fn()) -> (Outcome, Option<TokenError>) {
+    let (recorded, differs) = run_recording(explore, choices, program);
+    (recorded.outcome, differs)
+}
+
+fn run_recording(explore: &Explore, choices: &[Choice], program: &dyn Fn()) -> (Recorded, Option<TokenError>) {
     let replay = Rc::new(RefCell::new(Replay::new(choices)));
     let policy: Box<dyn Policy> = Box::new(Replay::shared(&replay));
-    let outcome = explore.faulty_machine().record_trace(true).record_sites(true).run_with_policy(policy, program);
+    let machine = explore.faulty_machine().record_trace(true).record_sites(true);
+    let recorded = machine.run_recorded(policy, Some(Vec::new()), program);
     let differs = replay.borrow().difference();
-    (outcome, differs)
+    (recorded, differs)
 }
 
 pub(super) fn replay(explore: &Explore, token: &str, program: &dyn Fn()) -> Result<Exploration, TokenError> {
     let begin = Instant::now();
     let decoded = token::decode(explore.faulty_machine().config(), token)?;
-    let (outcome, differs) = run_choices(explore, &decoded.choices, program);
+    let (Recorded { outcome, choices, .. }, differs) = run_recording(explore, &decoded.choices, program);
     if let Some(error) = differs {
         return Err(error);
     }
     let elapsed: Duration = begin.elapsed();
-    let failure = fails(&outcome)
-        .then(|| Box::new(Failure { outcome, token: faults::with_fault(token.to_owned(), explore.fault), schedule: 0 }));
-    Ok(Exploration { executions: 1, distinct: 1, exhausted: false, elapsed, failure })
+    let failure = fails(&outcome).then(|| {
+        let token = faults::with_fault(token.to_owned(), explore.fault);
+        Box::new(Failure { outcome, found: token.clone(), token, schedule: 0, preemptions: preemptions(&choices) })
+    });
+    let failures = u64::from(failure.is_some());
+    Ok(Exploration { executions: 1, distinct: 1, exhausted: false, elapsed, failures, failure })
 }

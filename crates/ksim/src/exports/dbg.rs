@@ -56,7 +56,7 @@ unsafe extern "C-unwind" fn ksim_debug_print(routine: u32, format: *const c_char
         print!("{text}");
         return 0;
     }
-    let call = Call::enter(export);
+    let call = Call::enter(export, None);
     call.read(|kernel| print_text(kernel, &text));
     0
 }

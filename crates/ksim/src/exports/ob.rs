@@ -76,7 +76,7 @@ fn type_at(pointer: *mut OBJECT_TYPE) -> Option<Result<Type, ()>> {
 }
 
 exports! {
-    [OB_PASSIVE] visible fn ObReferenceObjectByHandle(
+    [OB_PASSIVE] visible(access Handle) fn ObReferenceObjectByHandle(
         call; Handle: HANDLE, DesiredAccess: ACCESS_MASK, ObjectType: *mut OBJECT_TYPE, AccessMode: KPROCESSOR_MODE,
         Object: *mut PVOID, HandleInformation: *mut OBJECT_HANDLE_INFORMATION
     ) -> NTSTATUS {
@@ -110,7 +110,7 @@ exports! {
         }
     }
 
-    [DISPATCHER] visible fn ObReferenceObjectByPointer(
+    [DISPATCHER] visible(access Object) fn ObReferenceObjectByPointer(
         call; Object: PVOID, _DesiredAccess: ACCESS_MASK, ObjectType: *mut OBJECT_TYPE, _AccessMode: KPROCESSOR_MODE
     ) -> NTSTATUS {
         call.operate(|kernel| {
@@ -125,14 +125,14 @@ exports! {
         })
     }
 
-    [DISPATCHER] visible fn ObfReferenceObject(call; Object: PVOID) -> LONG_PTR {
+    [DISPATCHER] visible(access Object) fn ObfReferenceObject(call; Object: PVOID) -> LONG_PTR {
         call.operate(|kernel| {
             let id = kernel.referenced_object(Object as usize)?;
             Ok(kernel.reference_object(id, 1)? as LONG_PTR)
         })
     }
 
-    [DISPATCHER] visible fn ObfDereferenceObject(call; Object: PVOID) -> LONG_PTR {
+    [DISPATCHER] visible(access Object) fn ObfDereferenceObject(call; Object: PVOID) -> LONG_PTR {
         let (id, left) = call.operate(|kernel| {
             let id = kernel.referenced_object(Object as usize)?;
             Ok((id, kernel.dereference_object(id, 1)? as LONG_PTR))
@@ -143,7 +143,7 @@ exports! {
         left
     }
 
-    [DISPATCHER] visible fn ObDereferenceObjectDeferDelete(call; Object: PVOID) {
+    [DISPATCHER] visible(access Object) fn ObDereferenceObjectDeferDelete(call; Object: PVOID) {
         call.operate(|kernel| {
             let id = kernel.referenced_object(Object as usize)?;
             if kernel.dereference_object(id, 1)? == 0 && matches!(kernel.objects[id].kind, crate::engine::Kind::File(_)) {

@@ -39,7 +39,7 @@ fn process_of_handle(call: Call, handle: HANDLE) -> Result<u32, NTSTATUS> {
 }
 
 exports! {
-    [PS_PASSIVE] visible fn PsCreateSystemThread(
+    [PS_PASSIVE] silent fn PsCreateSystemThread(
         call; ThreadHandle: *mut HANDLE, DesiredAccess: ULONG, ObjectAttributes: *const OBJECT_ATTRIBUTES,
         ProcessHandle: HANDLE, ClientId: *mut CLIENT_ID, StartRoutine: Option<KSTART_ROUTINE>, StartContext: PVOID
     ) -> NTSTATUS {
@@ -76,7 +76,7 @@ exports! {
         STATUS_SUCCESS
     }
 
-    [PS_PASSIVE] visible fn PsTerminateSystemThread(call; ExitStatus: NTSTATUS) -> NTSTATUS {
+    [PS_PASSIVE] silent fn PsTerminateSystemThread(call; ExitStatus: NTSTATUS) -> NTSTATUS {
         if call.is_dying() {
             return STATUS_SUCCESS;
         }

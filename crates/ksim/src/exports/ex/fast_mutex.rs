@@ -5,6 +5,7 @@ use crate::exports::{IrqlRange, at_most, exports};
 use crate::irql::APC_LEVEL;
 use crate::machine::Call;
 use crate::report::bug_check::{Violation, codes};
+use crate::schedule::Footprint;
 use ksync_sys::{BOOLEAN, FAST_MUTEX};
 
 const FAST: IrqlRange = at_most(APC_LEVEL).rule(0x2_0005);
@@ -15,6 +16,7 @@ pub(crate) fn acquire_unsafe(call: Call, mutex: *mut FAST_MUTEX) {
         if call.is_dying() {
             return;
         }
+        call.again(Footprint::acquire(mutex));
     }
 }
 
@@ -86,24 +88,24 @@ fn check_apcs_off(call: Call, sub_code: u64, mutex: *mut FAST_MUTEX) {
 }
 
 exports! {
-    [FAST] visible fn ExAcquireFastMutex(call; FastMutex: *mut FAST_MUTEX) {
+    [FAST] visible(acquire FastMutex) fn ExAcquireFastMutex(call; FastMutex: *mut FAST_MUTEX) {
         acquire_raising(call, FastMutex);
     }
 
-    [FAST] visible fn ExReleaseFastMutex(call; FastMutex: *mut FAST_MUTEX) {
+    [FAST] visible(release FastMutex) fn ExReleaseFastMutex(call; FastMutex: *mut FAST_MUTEX) {
         release_restoring(call, FastMutex);
     }
 
-    [FAST] visible fn ExTryToAcquireFastMutex(call; FastMutex: *mut FAST_MUTEX) -> BOOLEAN {
+    [FAST] visible(access FastMutex) fn ExTryToAcquireFastMutex(call; FastMutex: *mut FAST_MUTEX) -> BOOLEAN {
         BOOLEAN::from(try_raising(call, FastMutex))
     }
 
-    [FAST] visible fn ExAcquireFastMutexUnsafe(call; FastMutex: *mut FAST_MUTEX) {
+    [FAST] visible(acquire FastMutex) fn ExAcquireFastMutexUnsafe(call; FastMutex: *mut FAST_MUTEX) {
         check_apcs_off(call, codes::verifier::FAST_MUTEX_ACQUIRED_WITH_APCS, FastMutex);
         acquire_unsafe(call, FastMutex);
     }
 
-    [FAST] visible fn ExReleaseFastMutexUnsafe(call; FastMutex: *mut FAST_MUTEX) {
+    [FAST] visible(release FastMutex) fn ExReleaseFastMutexUnsafe(call; FastMutex: *mut FAST_MUTEX) {
         check_apcs_off(call, codes::verifier::FAST_MUTEX_RELEASED_WITH_APCS, FastMutex);
         release_unsafe(call, FastMutex);
     }

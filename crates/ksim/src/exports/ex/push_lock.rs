@@ -34,27 +34,27 @@ exports! {
         call.operate(|kernel| kernel.initialize_push_lock(PushLock));
     }
 
-    [PUSH] visible fn ExAcquirePushLockExclusiveEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
+    [PUSH] visible(access PushLock) fn ExAcquirePushLockExclusiveEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
         acquire(call, PushLock, Flags, true);
     }
 
-    [PUSH] visible fn ExAcquirePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
+    [PUSH] visible(access PushLock) fn ExAcquirePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
         acquire(call, PushLock, Flags, false);
     }
 
-    [PUSH] visible fn ExReleasePushLockExclusiveEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
+    [PUSH] visible(access PushLock) fn ExReleasePushLockExclusiveEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
         release(call, PushLock, Flags, true);
     }
 
-    [PUSH] visible fn ExReleasePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
+    [PUSH] visible(access PushLock) fn ExReleasePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
         release(call, PushLock, Flags, false);
     }
 
-    [PUSH] visible fn ExTryAcquirePushLockExclusiveEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) -> BOOLEAN {
+    [PUSH] visible(access PushLock) fn ExTryAcquirePushLockExclusiveEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) -> BOOLEAN {
         try_acquire(call, PushLock, Flags, true)
     }
 
-    [PUSH] visible fn ExTryAcquirePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) -> BOOLEAN {
+    [PUSH] visible(access PushLock) fn ExTryAcquirePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) -> BOOLEAN {
         try_acquire(call, PushLock, Flags, false)
     }
 }

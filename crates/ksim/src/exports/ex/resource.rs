@@ -54,7 +54,7 @@ exports! {
         STATUS_SUCCESS
     }
 
-    [ACQUIRE] visible fn ExReinitializeResourceLite(call; Resource: *mut ERESOURCE) -> NTSTATUS {
+    [ACQUIRE] visible(access Resource) fn ExReinitializeResourceLite(call; Resource: *mut ERESOURCE) -> NTSTATUS {
         call.operate(|kernel| {
             let id = kernel.resource_at(Resource)?;
             kernel.reinitialize_resource(id)
@@ -62,39 +62,39 @@ exports! {
         STATUS_SUCCESS
     }
 
-    [ACQUIRE] visible fn ExDeleteResourceLite(call; Resource: *mut ERESOURCE) -> NTSTATUS {
+    [ACQUIRE] visible(access Resource) fn ExDeleteResourceLite(call; Resource: *mut ERESOURCE) -> NTSTATUS {
         call.operate(|kernel| kernel.delete_resource(Resource));
         STATUS_SUCCESS
     }
 
-    [ACQUIRE] visible fn ExAcquireResourceExclusiveLite(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
+    [ACQUIRE] visible(access Resource) fn ExAcquireResourceExclusiveLite(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
         acquire(call, Resource, Acquire::Exclusive, Wait != 0)
     }
 
-    [ACQUIRE] visible fn ExAcquireResourceSharedLite(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
+    [ACQUIRE] visible(access Resource) fn ExAcquireResourceSharedLite(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
         acquire(call, Resource, Acquire::Shared, Wait != 0)
     }
 
-    [ACQUIRE] visible fn ExAcquireSharedStarveExclusive(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
+    [ACQUIRE] visible(access Resource) fn ExAcquireSharedStarveExclusive(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
         acquire(call, Resource, Acquire::SharedStarveExclusive, Wait != 0)
     }
 
-    [ACQUIRE] visible fn ExAcquireSharedWaitForExclusive(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
+    [ACQUIRE] visible(access Resource) fn ExAcquireSharedWaitForExclusive(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
         acquire(call, Resource, Acquire::SharedWaitForExclusive, Wait != 0)
     }
 
-    [ACQUIRE] visible fn ExConvertExclusiveToSharedLite(call; Resource: *mut ERESOURCE) {
+    [ACQUIRE] visible(access Resource) fn ExConvertExclusiveToSharedLite(call; Resource: *mut ERESOURCE) {
         call.operate(|kernel| {
             let id = kernel.resource_at(Resource)?;
             kernel.convert_resource(id)
         });
     }
 
-    [RELEASE] visible fn ExReleaseResourceLite(call; Resource: *mut ERESOURCE) {
+    [RELEASE] visible(access Resource) fn ExReleaseResourceLite(call; Resource: *mut ERESOURCE) {
         release(call, Resource);
     }
 
-    [RELEASE] visible fn ExReleaseResourceForThreadLite(
+    [RELEASE] visible(access Resource) fn ExReleaseResourceForThreadLite(
         call; Resource: *mut ERESOURCE, ResourceThreadId: ERESOURCE_THREAD
     ) {
         call.operate(|kernel| {
@@ -103,35 +103,35 @@ exports! {
         });
     }
 
-    [RELEASE] visible fn ExIsResourceAcquiredExclusiveLite(call; Resource: *mut ERESOURCE) -> BOOLEAN {
+    [RELEASE] visible(access Resource) fn ExIsResourceAcquiredExclusiveLite(call; Resource: *mut ERESOURCE) -> BOOLEAN {
         call.operate(|kernel| {
             let id = kernel.resource_at(Resource)?;
             Ok(BOOLEAN::from(kernel.resource_ownership(id).1))
         })
     }
 
-    [RELEASE] visible fn ExIsResourceAcquiredSharedLite(call; Resource: *mut ERESOURCE) -> ULONG {
+    [RELEASE] visible(access Resource) fn ExIsResourceAcquiredSharedLite(call; Resource: *mut ERESOURCE) -> ULONG {
         call.operate(|kernel| {
             let id = kernel.resource_at(Resource)?;
             Ok(kernel.resource_ownership(id).0)
         })
     }
 
-    [RELEASE] visible fn ExGetExclusiveWaiterCount(call; Resource: *mut ERESOURCE) -> ULONG {
+    [RELEASE] visible(access Resource) fn ExGetExclusiveWaiterCount(call; Resource: *mut ERESOURCE) -> ULONG {
         call.operate(|kernel| {
             let id = kernel.resource_at(Resource)?;
             Ok(kernel.resource_waiters(id).0)
         })
     }
 
-    [RELEASE] visible fn ExGetSharedWaiterCount(call; Resource: *mut ERESOURCE) -> ULONG {
+    [RELEASE] visible(access Resource) fn ExGetSharedWaiterCount(call; Resource: *mut ERESOURCE) -> ULONG {
         call.operate(|kernel| {
             let id = kernel.resource_at(Resource)?;
             Ok(kernel.resource_waiters(id).1)
         })
     }
 
-    [RELEASE] visible fn ExSetResourceOwnerPointer(call; Resource: *mut ERESOURCE, OwnerPointer: PVOID) {
+    [RELEASE] visible(access Resource) fn ExSetResourceOwnerPointer(call; Resource: *mut ERESOURCE, OwnerPointer: PVOID) {
         call.operate(|kernel| {
             let id = kernel.resource_at(Resource)?;
             kernel.set_resource_owner(id, OwnerPointer as usize)
@@ -143,19 +143,19 @@ exports! {
         call.operate(|kernel| kernel.resource_at(Resource).map(drop));
     }
 
-    [ACQUIRE] visible fn ExEnterCriticalRegionAndAcquireResourceExclusive(call; Resource: *mut ERESOURCE) -> PVOID {
+    [ACQUIRE] visible(access Resource) fn ExEnterCriticalRegionAndAcquireResourceExclusive(call; Resource: *mut ERESOURCE) -> PVOID {
         enter_and_acquire(call, Resource, Acquire::Exclusive)
     }
 
-    [ACQUIRE] visible fn ExEnterCriticalRegionAndAcquireResourceShared(call; Resource: *mut ERESOURCE) -> PVOID {
+    [ACQUIRE] visible(access Resource) fn ExEnterCriticalRegionAndAcquireResourceShared(call; Resource: *mut ERESOURCE) -> PVOID {
         enter_and_acquire(call, Resource, Acquire::Shared)
     }
 
-    [ACQUIRE] visible fn ExEnterCriticalRegionAndAcquireSharedWaitForExclusive(call; Resource: *mut ERESOURCE) -> PVOID {
+    [ACQUIRE] visible(access Resource) fn ExEnterCriticalRegionAndAcquireSharedWaitForExclusive(call; Resource: *mut ERESOURCE) -> PVOID {
         enter_and_acquire(call, Resource, Acquire::SharedWaitForExclusive)
     }
 
-    [ACQUIRE] visible fn ExReleaseResourceAndLeaveCriticalRegion(call; Resource: *mut ERESOURCE) {
+    [ACQUIRE] visible(access Resource) fn ExReleaseResourceAndLeaveCriticalRegion(call; Resource: *mut ERESOURCE) {
         release(call, Resource);
         call.operate(|kernel| kernel.change_region(false, 1));
     }

@@ -26,31 +26,31 @@ exports! {
         call.operate(|kernel| kernel.initialize_rundown(RunRef));
     }
 
-    [ACQUIRE] visible fn ExReInitializeRundownProtection(call; RunRef: *mut EX_RUNDOWN_REF) {
+    [ACQUIRE] visible(access RunRef) fn ExReInitializeRundownProtection(call; RunRef: *mut EX_RUNDOWN_REF) {
         call.operate(|kernel| kernel.set_rundown(RunRef, false));
     }
 
-    [ACQUIRE] visible fn ExAcquireRundownProtection(call; RunRef: *mut EX_RUNDOWN_REF) -> BOOLEAN {
+    [ACQUIRE] visible(access RunRef) fn ExAcquireRundownProtection(call; RunRef: *mut EX_RUNDOWN_REF) -> BOOLEAN {
         acquire(call, RunRef, 1)
     }
 
-    [ACQUIRE] visible fn ExAcquireRundownProtectionEx(call; RunRef: *mut EX_RUNDOWN_REF, Count: ULONG) -> BOOLEAN {
+    [ACQUIRE] visible(access RunRef) fn ExAcquireRundownProtectionEx(call; RunRef: *mut EX_RUNDOWN_REF, Count: ULONG) -> BOOLEAN {
         acquire(call, RunRef, Count)
     }
 
-    [ACQUIRE] visible fn ExReleaseRundownProtection(call; RunRef: *mut EX_RUNDOWN_REF) {
+    [ACQUIRE] visible(access RunRef) fn ExReleaseRundownProtection(call; RunRef: *mut EX_RUNDOWN_REF) {
         call.operate(|kernel| kernel.release_rundown(RunRef, 1));
     }
 
-    [ACQUIRE] visible fn ExReleaseRundownProtectionEx(call; RunRef: *mut EX_RUNDOWN_REF, Count: ULONG) {
+    [ACQUIRE] visible(access RunRef) fn ExReleaseRundownProtectionEx(call; RunRef: *mut EX_RUNDOWN_REF, Count: ULONG) {
         call.operate(|kernel| kernel.release_rundown(RunRef, Count));
     }
 
-    [WAIT] visible fn ExWaitForRundownProtectionRelease(call; RunRef: *mut EX_RUNDOWN_REF) {
+    [WAIT] visible(access RunRef) fn ExWaitForRundownProtectionRelease(call; RunRef: *mut EX_RUNDOWN_REF) {
         wait(call, RunRef);
     }
 
-    [ACQUIRE] visible fn ExRundownCompleted(call; RunRef: *mut EX_RUNDOWN_REF) {
+    [ACQUIRE] visible(access RunRef) fn ExRundownCompleted(call; RunRef: *mut EX_RUNDOWN_REF) {
         call.operate(|kernel| kernel.set_rundown(RunRef, true));
     }
 
@@ -84,41 +84,41 @@ exports! {
         call.operate(|kernel| kernel.initialize_rundown(RunRefCacheAware.cast()));
     }
 
-    [ACQUIRE] visible fn ExReInitializeRundownProtectionCacheAware(
+    [ACQUIRE] visible(access RunRefCacheAware) fn ExReInitializeRundownProtectionCacheAware(
         call; RunRefCacheAware: *mut EX_RUNDOWN_REF_CACHE_AWARE
     ) {
         call.operate(|kernel| kernel.set_rundown(RunRefCacheAware.cast(), false));
     }
 
-    [ACQUIRE] visible fn ExAcquireRundownProtectionCacheAware(
+    [ACQUIRE] visible(access RunRefCacheAware) fn ExAcquireRundownProtectionCacheAware(
         call; RunRefCacheAware: *mut EX_RUNDOWN_REF_CACHE_AWARE
     ) -> BOOLEAN {
         acquire(call, RunRefCacheAware.cast(), 1)
     }
 
-    [ACQUIRE] visible fn ExAcquireRundownProtectionCacheAwareEx(
+    [ACQUIRE] visible(access RunRefCacheAware) fn ExAcquireRundownProtectionCacheAwareEx(
         call; RunRefCacheAware: *mut EX_RUNDOWN_REF_CACHE_AWARE, Count: ULONG
     ) -> BOOLEAN {
         acquire(call, RunRefCacheAware.cast(), Count)
     }
 
-    [ACQUIRE] visible fn ExReleaseRundownProtectionCacheAware(
+    [ACQUIRE] visible(access RunRefCacheAware) fn ExReleaseRundownProtectionCacheAware(
         call; RunRefCacheAware: *mut EX_RUNDOWN_REF_CACHE_AWARE
     ) {
         call.operate(|kernel| kernel.release_rundown(RunRefCacheAware.cast(), 1));
     }
 
-    [ACQUIRE] visible fn ExReleaseRundownProtectionCacheAwareEx(
+    [ACQUIRE] visible(access RunRef) fn ExReleaseRundownProtectionCacheAwareEx(
         call; RunRef: *mut EX_RUNDOWN_REF_CACHE_AWARE, Count: ULONG
     ) {
         call.operate(|kernel| kernel.release_rundown(RunRef.cast(), Count));
     }
 
-    [WAIT] visible fn ExWaitForRundownProtectionReleaseCacheAware(call; RunRef: *mut EX_RUNDOWN_REF_CACHE_AWARE) {
+    [WAIT] visible(access RunRef) fn ExWaitForRundownProtectionReleaseCacheAware(call; RunRef: *mut EX_RUNDOWN_REF_CACHE_AWARE) {
         wait(call, RunRef.cast());
     }
 
-    [ACQUIRE] visible fn ExRundownCompletedCacheAware(call; RunRefCacheAware: *mut EX_RUNDOWN_REF_CACHE_AWARE) {
+    [ACQUIRE] visible(access RunRefCacheAware) fn ExRundownCompletedCacheAware(call; RunRefCacheAware: *mut EX_RUNDOWN_REF_CACHE_AWARE) {
         call.operate(|kernel| kernel.set_rundown(RunRefCacheAware.cast(), true));
     }
 }

@@ -79,7 +79,7 @@ exports! {
         unsafe { SListHead.write(SLIST_HEADER { Alignment: 0, Region: 0 }) };
     }
 
-    [ANY] visible fn ExpInterlockedPopEntrySList(call; ListHead: *mut SLIST_HEADER) -> *mut SLIST_ENTRY {
+    [ANY] visible(access ListHead) fn ExpInterlockedPopEntrySList(call; ListHead: *mut SLIST_HEADER) -> *mut SLIST_ENTRY {
         call.operate(|kernel| {
             check_list(kernel, ListHead, "ExpInterlockedPopEntrySList")?;
             // SAFETY: the caller passes an initialised list.
@@ -94,7 +94,7 @@ exports! {
         })
     }
 
-    [ANY] visible fn ExpInterlockedPushEntrySList(
+    [ANY] visible(access ListHead) fn ExpInterlockedPushEntrySList(
         call; ListHead: *mut SLIST_HEADER, ListEntry: *mut SLIST_ENTRY
     ) -> *mut SLIST_ENTRY {
         call.operate(|kernel| {
@@ -113,7 +113,7 @@ exports! {
         })
     }
 
-    [ANY] visible fn ExpInterlockedFlushSList(call; ListHead: *mut SLIST_HEADER) -> *mut SLIST_ENTRY {
+    [ANY] visible(access ListHead) fn ExpInterlockedFlushSList(call; ListHead: *mut SLIST_HEADER) -> *mut SLIST_ENTRY {
         call.operate(|kernel| {
             check_list(kernel, ListHead, "ExpInterlockedFlushSList")?;
             // SAFETY: the caller passes an initialised list.
@@ -124,7 +124,7 @@ exports! {
         })
     }
 
-    [ANY] visible fn ExQueryDepthSList(call; SListHead: *mut SLIST_HEADER) -> USHORT {
+    [ANY] visible(read SListHead) fn ExQueryDepthSList(call; SListHead: *mut SLIST_HEADER) -> USHORT {
         // The depth alone may be asked for at every level.
         call.operate(|kernel| {
             check_head(kernel, SListHead)?;

@@ -5,6 +5,7 @@ use crate::exports::{IrqlRange, at_least, at_most, exports};
 use crate::irql::{DISPATCH_LEVEL, HIGH_LEVEL};
 use crate::machine::Call;
 use crate::report::bug_check::codes::verifier;
+use crate::schedule::Footprint;
 use ksync_sys::{EX_SPIN_LOCK, KIRQL, LOGICAL};
 
 const RAISING: IrqlRange = at_most(DISPATCH_LEVEL).rule(0x2_0011);
@@ -16,6 +17,7 @@ fn acquire(call: Call, lock: *mut EX_SPIN_LOCK, exclusive: bool, old_irql: Optio
         if call.is_dying() {
             return;
         }
+        call.again(Footprint::access(lock));
     }
 }
 
@@ -30,47 +32,47 @@ fn try_acquire(call: Call, lock: *mut EX_SPIN_LOCK, exclusive: bool) -> LOGICAL 
 }
 
 exports! {
-    [RAISING] visible fn ExAcquireSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK) -> KIRQL {
+    [RAISING] visible(access SpinLock) fn ExAcquireSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK) -> KIRQL {
         acquire_raising(call, SpinLock, true)
     }
 
-    [RAISING] visible fn ExAcquireSpinLockShared(call; SpinLock: *mut EX_SPIN_LOCK) -> KIRQL {
+    [RAISING] visible(access SpinLock) fn ExAcquireSpinLockShared(call; SpinLock: *mut EX_SPIN_LOCK) -> KIRQL {
         acquire_raising(call, SpinLock, false)
     }
 
-    [RELEASING] visible fn ExReleaseSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK, OldIrql: KIRQL) {
+    [RELEASING] visible(access SpinLock) fn ExReleaseSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK, OldIrql: KIRQL) {
         call.operate(|kernel| kernel.spin_rw_release(SpinLock, true, Some(OldIrql)));
     }
 
-    [RELEASING] visible fn ExReleaseSpinLockShared(call; SpinLock: *mut EX_SPIN_LOCK, OldIrql: KIRQL) {
+    [RELEASING] visible(access SpinLock) fn ExReleaseSpinLockShared(call; SpinLock: *mut EX_SPIN_LOCK, OldIrql: KIRQL) {
         call.operate(|kernel| kernel.spin_rw_release(SpinLock, false, Some(OldIrql)));
     }
 
-    [AT_DPC_LEVEL] visible fn ExAcquireSpinLockExclusiveAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
+    [AT_DPC_LEVEL] visible(access SpinLock) fn ExAcquireSpinLockExclusiveAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
         acquire(call, SpinLock, true, None);
     }
 
-    [AT_DPC_LEVEL] visible fn ExAcquireSpinLockSharedAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
+    [AT_DPC_LEVEL] visible(access SpinLock) fn ExAcquireSpinLockSharedAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
         acquire(call, SpinLock, false, None);
     }
 
-    [RELEASING] visible fn ExReleaseSpinLockExclusiveFromDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
+    [RELEASING] visible(access SpinLock) fn ExReleaseSpinLockExclusiveFromDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
         call.operate(|kernel| kernel.spin_rw_release(SpinLock, true, None));
     }
 
-    [RELEASING] visible fn ExReleaseSpinLockSharedFromDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
+    [RELEASING] visible(access SpinLock) fn ExReleaseSpinLockSharedFromDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
         call.operate(|kernel| kernel.spin_rw_release(SpinLock, false, None));
     }
 
-    [AT_DPC_LEVEL] visible fn ExTryConvertSharedSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK) -> LOGICAL {
+    [AT_DPC_LEVEL] visible(access SpinLock) fn ExTryConvertSharedSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK) -> LOGICAL {
         LOGICAL::from(call.operate(|kernel| kernel.spin_rw_convert(SpinLock)))
     }
 
-    [AT_DPC_LEVEL] visible fn ExTryAcquireSpinLockExclusiveAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) -> LOGICAL {
+    [AT_DPC_LEVEL] visible(access SpinLock) fn ExTryAcquireSpinLockExclusiveAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) -> LOGICAL {
         try_acquire(call, SpinLock, true)
     }
 
-    [AT_DPC_LEVEL] visible fn ExTryAcquireSpinLockSharedAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) -> LOGICAL {
+    [AT_DPC_LEVEL] visible(access SpinLock) fn ExTryAcquireSpinLockSharedAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) -> LOGICAL {
         try_acquire(call, SpinLock, false)
     }
 }

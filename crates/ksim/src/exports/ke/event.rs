@@ -14,7 +14,7 @@ exports! {
         });
     }
 
-    [DISPATCHER.rule(0x2_0016)] visible fn KeSetEvent(call; Event: *mut KEVENT, Increment: KPRIORITY, Wait: BOOLEAN) -> LONG {
+    [DISPATCHER.rule(0x2_0016)] visible(access Event) fn KeSetEvent(call; Event: *mut KEVENT, Increment: KPRIORITY, Wait: BOOLEAN) -> LONG {
         check_wait_next(call, Wait, APC_LEVEL);
         call.operate(|kernel| {
             let id = kernel.event_at(Event)?;
@@ -24,7 +24,7 @@ exports! {
         })
     }
 
-    [DISPATCHER] visible fn KePulseEvent(call; Event: *mut KEVENT, Increment: KPRIORITY, Wait: BOOLEAN) -> LONG {
+    [DISPATCHER] visible(access Event) fn KePulseEvent(call; Event: *mut KEVENT, Increment: KPRIORITY, Wait: BOOLEAN) -> LONG {
         check_wait_next(call, Wait, APC_LEVEL);
         call.operate(|kernel| {
             let id = kernel.event_at(Event)?;
@@ -34,14 +34,14 @@ exports! {
         })
     }
 
-    [DISPATCHER] visible fn KeResetEvent(call; Event: *mut KEVENT) -> LONG {
+    [DISPATCHER] visible(access Event) fn KeResetEvent(call; Event: *mut KEVENT) -> LONG {
         call.operate(|kernel| {
             let id = kernel.event_at(Event)?;
             Ok(kernel.reset_event(id))
         })
     }
 
-    [DISPATCHER] visible fn KeClearEvent(call; Event: *mut KEVENT) {
+    [DISPATCHER] visible(access Event) fn KeClearEvent(call; Event: *mut KEVENT) {
         call.operate(|kernel| {
             let id = kernel.event_at(Event)?;
             kernel.reset_event(id);
@@ -49,7 +49,7 @@ exports! {
         });
     }
 
-    [DISPATCHER] visible fn KeReadStateEvent(call; Event: *const KEVENT) -> LONG {
+    [DISPATCHER] visible(read Event) fn KeReadStateEvent(call; Event: *const KEVENT) -> LONG {
         call.operate(|kernel| {
             let id = kernel.event_at(Event)?;
             Ok(kernel.read_state(id))

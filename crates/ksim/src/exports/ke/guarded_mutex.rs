@@ -24,7 +24,7 @@ exports! {
         call.operate(|kernel| unsafe { kernel.initialize_fast_mutex(Mutex.cast()) });
     }
 
-    [GUARDED] visible fn KeAcquireGuardedMutex(call; Mutex: *mut KGUARDED_MUTEX) {
+    [GUARDED] visible(acquire Mutex) fn KeAcquireGuardedMutex(call; Mutex: *mut KGUARDED_MUTEX) {
         if of_its_own(call) {
             call.operate(|kernel| kernel.change_region(true, -1));
             acquire_unsafe(call, Mutex.cast());
@@ -33,7 +33,7 @@ exports! {
         }
     }
 
-    [GUARDED] visible fn KeReleaseGuardedMutex(call; Mutex: *mut KGUARDED_MUTEX) {
+    [GUARDED] visible(release Mutex) fn KeReleaseGuardedMutex(call; Mutex: *mut KGUARDED_MUTEX) {
         if of_its_own(call) {
             release_unsafe(call, Mutex.cast());
             call.operate(|kernel| kernel.change_region(true, 1));
@@ -42,7 +42,7 @@ exports! {
         }
     }
 
-    [GUARDED] visible fn KeTryToAcquireGuardedMutex(call; Mutex: *mut KGUARDED_MUTEX) -> BOOLEAN {
+    [GUARDED] visible(access Mutex) fn KeTryToAcquireGuardedMutex(call; Mutex: *mut KGUARDED_MUTEX) -> BOOLEAN {
         if !of_its_own(call) {
             return BOOLEAN::from(try_raising(call, Mutex.cast()));
         }
@@ -54,11 +54,11 @@ exports! {
         BOOLEAN::from(acquired)
     }
 
-    [GUARDED] visible fn KeAcquireGuardedMutexUnsafe(call; Mutex: *mut KGUARDED_MUTEX) {
+    [GUARDED] visible(acquire Mutex) fn KeAcquireGuardedMutexUnsafe(call; Mutex: *mut KGUARDED_MUTEX) {
         acquire_unsafe(call, Mutex.cast());
     }
 
-    [GUARDED] visible fn KeReleaseGuardedMutexUnsafe(call; Mutex: *mut KGUARDED_MUTEX) {
+    [GUARDED] visible(release Mutex) fn KeReleaseGuardedMutexUnsafe(call; Mutex: *mut KGUARDED_MUTEX) {
         release_unsafe(call, Mutex.cast());
     }
 }

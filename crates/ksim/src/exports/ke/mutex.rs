@@ -16,7 +16,7 @@ exports! {
         call.operate(|kernel| unsafe { kernel.initialize_mutant(Mutant, false, InitialOwner != 0) });
     }
 
-    [DISPATCHER] visible fn KeReleaseMutex(call; Mutex: *mut KMUTANT, Wait: BOOLEAN) -> LONG {
+    [DISPATCHER] visible(release Mutex) fn KeReleaseMutex(call; Mutex: *mut KMUTANT, Wait: BOOLEAN) -> LONG {
         check_wait_next(call, Wait, APC_LEVEL);
         call.operate(|kernel| {
             let id = kernel.mutant_at(Mutex)?;
@@ -26,7 +26,7 @@ exports! {
         })
     }
 
-    [DISPATCHER] visible fn KeReleaseMutant(
+    [DISPATCHER] visible(access Mutant) fn KeReleaseMutant(
         call; Mutant: *mut KMUTANT, Increment: KPRIORITY, Abandoned: BOOLEAN, Wait: BOOLEAN
     ) -> LONG {
         check_wait_next(call, Wait, APC_LEVEL);
@@ -42,7 +42,7 @@ exports! {
         })
     }
 
-    [DISPATCHER] visible fn KeReadStateMutex(call; Mutex: *const KMUTANT) -> LONG {
+    [DISPATCHER] visible(read Mutex) fn KeReadStateMutex(call; Mutex: *const KMUTANT) -> LONG {
         call.operate(|kernel| {
             let id = kernel.mutant_at(Mutex)?;
             Ok(kernel.read_state(id))

@@ -14,10 +14,15 @@ fn acquire_queued(call: Call, lock: *mut KSPIN_LOCK, handle: *mut KLOCK_QUEUE_HA
     acquire(call, lock, old_irql, handle as usize);
 }
 
+/// What a handle says that it was used for.
+fn lock_in(handle: *mut KLOCK_QUEUE_HANDLE) -> *mut KSPIN_LOCK {
+    // SAFETY: the caller passes the handle of its acquisition.
+    unsafe { (*handle).LockQueue.Lock }
+}
+
 /// The lock that a handle was used for.
 fn lock_of(call: Call, handle: *mut KLOCK_QUEUE_HANDLE) -> *mut KSPIN_LOCK {
-    // SAFETY: the caller passes the handle of its acquisition.
-    let lock = unsafe { (*handle).LockQueue.Lock };
+    let lock = lock_in(handle);
     if lock.is_null() {
         call.fail(Violation::boxed(
             codes::SPIN_LOCK_NOT_OWNED,
@@ -36,35 +41,35 @@ fn release_queued(call: Call, handle: *mut KLOCK_QUEUE_HANDLE, restore: bool) {
 }
 
 exports! {
-    [RAISING] visible fn KeAcquireInStackQueuedSpinLock(
+    [RAISING] visible(acquire SpinLock) fn KeAcquireInStackQueuedSpinLock(
         call; SpinLock: *mut KSPIN_LOCK, LockHandle: *mut KLOCK_QUEUE_HANDLE
     ) {
         let old = raise_to_dispatch(call);
         acquire_queued(call, SpinLock, LockHandle, Some(old));
     }
 
-    [RELEASING] visible fn KeReleaseInStackQueuedSpinLock(call; LockHandle: *mut KLOCK_QUEUE_HANDLE) {
+    [RELEASING] visible(release lock_in(LockHandle)) fn KeReleaseInStackQueuedSpinLock(call; LockHandle: *mut KLOCK_QUEUE_HANDLE) {
         release_queued(call, LockHandle, true);
     }
 
-    [AT_DPC_LEVEL] visible fn KeAcquireInStackQueuedSpinLockAtDpcLevel(
+    [AT_DPC_LEVEL] visible(acquire SpinLock) fn KeAcquireInStackQueuedSpinLockAtDpcLevel(
         call; SpinLock: *mut KSPIN_LOCK, LockHandle: *mut KLOCK_QUEUE_HANDLE
     ) {
         acquire_queued(call, SpinLock, LockHandle, None);
     }
 
-    [RELEASING] visible fn KeReleaseInStackQueuedSpinLockFromDpcLevel(call; LockHandle: *mut KLOCK_QUEUE_HANDLE) {
+    [RELEASING] visible(release lock_in(LockHandle)) fn KeReleaseInStackQueuedSpinLockFromDpcLevel(call; LockHandle: *mut KLOCK_QUEUE_HANDLE) {
         release_queued(call, LockHandle, false);
     }
 
-    [RAISING] visible fn KeAcquireInStackQueuedSpinLockForDpc(
+    [RAISING] visible(acquire SpinLock) fn KeAcquireInStackQueuedSpinLockForDpc(
         call; SpinLock: *mut KSPIN_LOCK, LockHandle: *mut KLOCK_QUEUE_HANDLE
     ) {
         let old = raise_if_below(call);
         acquire_queued(call, SpinLock, LockHandle, Some(old));
     }
 
-    [RELEASING] visible fn KeReleaseInStackQueuedSpinLockForDpc(call; LockHandle: *mut KLOCK_QUEUE_HANDLE) {
+    [RELEASING] visible(release lock_in(LockHandle)) fn KeReleaseInStackQueuedSpinLockForDpc(call; LockHandle: *mut KLOCK_QUEUE_HANDLE) {
         release_queued(call, LockHandle, true);
     }
 }

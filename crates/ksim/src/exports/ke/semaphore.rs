@@ -20,7 +20,7 @@ exports! {
         });
     }
 
-    [DISPATCHER] visible fn KeReleaseSemaphore(
+    [DISPATCHER] visible(access Semaphore) fn KeReleaseSemaphore(
         call; Semaphore: *mut KSEMAPHORE, Increment: KPRIORITY, Adjustment: LONG, Wait: BOOLEAN
     ) -> LONG {
         check_wait_next(call, Wait, PASSIVE_LEVEL);
@@ -32,7 +32,7 @@ exports! {
         })
     }
 
-    [DISPATCHER] visible fn KeReadStateSemaphore(call; Semaphore: *const KSEMAPHORE) -> LONG {
+    [DISPATCHER] visible(read Semaphore) fn KeReadStateSemaphore(call; Semaphore: *const KSEMAPHORE) -> LONG {
         call.operate(|kernel| {
             let id = kernel.semaphore_at(Semaphore)?;
             Ok(kernel.read_state(id))

@@ -5,6 +5,7 @@ use crate::exports::{ANY, IrqlRange, at_least, at_most, exports};
 use crate::irql::{DISPATCH_LEVEL, HIGH_LEVEL};
 use crate::machine::Call;
 use crate::report::bug_check::codes::verifier;
+use crate::schedule::Footprint;
 use ksync_sys::{BOOLEAN, KIRQL, KSPIN_LOCK};
 
 /// Ordinary acquisition: up to DISPATCH_LEVEL.
@@ -19,6 +20,10 @@ pub(crate) fn acquire(call: Call, lock: *mut KSPIN_LOCK, old_irql: Option<u8>, h
     while call.operate(|kernel| kernel.spin_acquire(lock, old_irql, handle)) == Attempt::Turning {
         if call.is_dying() {
             return;
+        }
+        // A queued lock has been handed over; on an ordinary one all that turned race again.
+        if handle == 0 {
+            call.again(Footprint::acquire(lock));
         }
     }
 }
@@ -42,41 +47,41 @@ pub(super) fn raise_if_below(call: Call) -> u8 {
 }
 
 exports! {
-    [RAISING] visible fn KeAcquireSpinLockRaiseToDpc(call; SpinLock: *mut KSPIN_LOCK) -> KIRQL {
+    [RAISING] visible(acquire SpinLock) fn KeAcquireSpinLockRaiseToDpc(call; SpinLock: *mut KSPIN_LOCK) -> KIRQL {
         let old = raise_to_dispatch(call);
         acquire(call, SpinLock, Some(old), 0);
         old
     }
 
-    [RELEASING] visible fn KeReleaseSpinLock(call; SpinLock: *mut KSPIN_LOCK, NewIrql: KIRQL) {
+    [RELEASING] visible(release SpinLock) fn KeReleaseSpinLock(call; SpinLock: *mut KSPIN_LOCK, NewIrql: KIRQL) {
         call.operate(|kernel| kernel.spin_release(SpinLock, Some(NewIrql), 0));
     }
 
-    [AT_DPC_LEVEL] visible fn KeAcquireSpinLockAtDpcLevel(call; SpinLock: *mut KSPIN_LOCK) {
+    [AT_DPC_LEVEL] visible(acquire SpinLock) fn KeAcquireSpinLockAtDpcLevel(call; SpinLock: *mut KSPIN_LOCK) {
         acquire(call, SpinLock, None, 0);
     }
 
-    [RELEASING] visible fn KeReleaseSpinLockFromDpcLevel(call; SpinLock: *mut KSPIN_LOCK) {
+    [RELEASING] visible(release SpinLock) fn KeReleaseSpinLockFromDpcLevel(call; SpinLock: *mut KSPIN_LOCK) {
         call.operate(|kernel| kernel.spin_release(SpinLock, None, 0));
     }
 
-    [AT_DPC_LEVEL] visible fn KeTryToAcquireSpinLockAtDpcLevel(call; SpinLock: *mut KSPIN_LOCK) -> BOOLEAN {
+    [AT_DPC_LEVEL] visible(access SpinLock) fn KeTryToAcquireSpinLockAtDpcLevel(call; SpinLock: *mut KSPIN_LOCK) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| kernel.spin_try(SpinLock)))
     }
 
-    [ANY] visible fn KeTestSpinLock(call; SpinLock: *const KSPIN_LOCK) -> BOOLEAN {
+    [ANY] visible(read SpinLock) fn KeTestSpinLock(call; SpinLock: *const KSPIN_LOCK) -> BOOLEAN {
         // SAFETY: the caller passes a valid pointer.
         let word = call.read(|_| unsafe { SpinLock.read() });
         BOOLEAN::from(word == 0)
     }
 
-    [RAISING] visible fn KeAcquireSpinLockForDpc(call; SpinLock: *mut KSPIN_LOCK) -> KIRQL {
+    [RAISING] visible(acquire SpinLock) fn KeAcquireSpinLockForDpc(call; SpinLock: *mut KSPIN_LOCK) -> KIRQL {
         let old = raise_if_below(call);
         acquire(call, SpinLock, Some(old), 0);
         old
     }
 
-    [RELEASING] visible fn KeReleaseSpinLockForDpc(call; SpinLock: *mut KSPIN_LOCK, OldIrql: KIRQL) {
+    [RELEASING] visible(release SpinLock) fn KeReleaseSpinLockForDpc(call; SpinLock: *mut KSPIN_LOCK, OldIrql: KIRQL) {
         call.operate(|kernel| kernel.spin_release(SpinLock, Some(OldIrql), 0));
     }
 }

@@ -46,7 +46,7 @@ exports! {
         }))
     }
 
-    [DISPATCHER] visible fn KeReadStateTimer(call; Timer: *const KTIMER) -> BOOLEAN {
+    [DISPATCHER] visible(read Timer) fn KeReadStateTimer(call; Timer: *const KTIMER) -> BOOLEAN {
         call.operate(|kernel| {
             let id = kernel.timer_at(Timer)?;
             Ok(BOOLEAN::from(kernel.read_state(id) != 0))

@@ -133,7 +133,7 @@ pub(crate) fn wait_request(wait_type: WAIT_TYPE, mode: KPROCESSOR_MODE, alertabl
 }
 
 exports! {
-    [ANY] visible fn KeWaitForSingleObject(
+    [ANY] visible(wait Object, Timeout) fn KeWaitForSingleObject(
         call; Object: PVOID, _WaitReason: KWAIT_REASON, WaitMode: KPROCESSOR_MODE, Alertable: BOOLEAN, Timeout: *const LARGE_INTEGER
     ) -> NTSTATUS {
         let timeout = read_timeout(call, Timeout);

@@ -1,0 +1,141 @@
+//! Loops that wait by reading: on an atomic, again and again, until another context writes it.
+//!
+//! Each pass of such a loop is one more schedule that differs in nothing, and a policy that prefers the looping context would never end. So a context that reads, at one
+//! place of its code, what it has read there before and nobody has written since, is let wait until somebody writes it or the clock moves. If nothing else can happen it goes on
+//! all the same: it may not be a loop.
+
+use super::kernel::{Executing, Kernel, Stop};
+use super::processor::Cpu;
+use crate::irql::DISPATCH_LEVEL;
+use crate::report::WaitGraph;
+
+/// Stands for the clock in footprints. Who only looks at it, or lets it move, changes nothing.
+pub(crate) const CLOCK: usize = 1;
+
+/// How often all contexts that are left may look in vain before this is a deadlock.
+const VAIN_ROUNDS: u32 = 256;
+
+/// What a context has read since it last changed something that others see.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// Addresses that have not been written since, and the places that read them.
+    reads: Vec<(usize, usize)>,
+    /// It has read one of them again, and is let wait.
+    pub(crate) waiting: bool,
+}
+
+impl Watch {
+    /// The context changes something: what it reads from now on is not the same loop.
+    #[inline]
+    pub(crate) fn changes(&mut self, object: usize) {
+        if !self.reads.is_empty() && !self.reads.iter().any(|&(address, _)| address == object) {
+            self.reads.clear();
+        }
+    }
+}
+
+impl Kernel {
+    fn watch(&mut self) -> &mut Watch {
+        match self.executing {
+            Executing::Thread(tid) => &mut self.threads[tid as usize].watch,
+            _ => &mut self.processors[self.cpu as usize].dpc_watch,
+        }
+    }
+
+    /// The context that runs changes something that others see.
+    #[inline]
+    pub(crate) fn changes(&mut self, object: usize) {
+        if object != CLOCK {
+            self.watch().changes(object);
+        }
+    }
+
+    /// The context that runs has read an atomic at `address`, or failed to change it, at one place of its code.
+    pub(crate) fn has_read(&mut self, address: usize, site: usize) {
+        let watch = self.watch();
+        if !watch.reads.contains(&(address, site)) {
+            watch.reads.push((address, site));
+            return;
+        }
+        watch.waiting = true;
+        self.attention = true;
+        let cpu = self.cpu;
+        if self.ready.highest().is_some() && self.irql() < DISPATCH_LEVEL && matches!(self.executing, Executing::Thread(_)) {
+            // Others want the processor: it looks again when it has it back.
+            self.end_quantum();
+        }
+        self.update_runnable(cpu);
+    }
+
+    /// An atomic at `address` has been written.
+    pub(crate) fn has_written(&mut self, address: usize) {
+        self.vain_rounds = 0;
+        self.watch().reads.clear();
+        for cpu in 0..self.config.processors {
+            let processor = &mut self.processors[cpu as usize];
+            let mut woken = written(&mut processor.dpc_watch, address);
+            if let Some(tid) = processor.current {
+                woken |= written(&mut self.threads[tid as usize].watch, address);
+            }
+            if woken {
+                self.note_processor_follows(cpu);
+                self.update_runnable(cpu);
+            }
+        }
+        for queued in 0..self.threads.len() {
+            written(&mut self.threads[queued].watch, address);
+        }
+    }
+
+    /// All contexts that wait for a write look again. False when none does.
+    pub(crate) fn let_all_look(&mut self) -> bool {
+        let mut any = false;
+        for cpu in 0..self.config.processors {
+            if self.watches(cpu) {
+                any = true;
+                let processor = &mut self.processors[cpu as usize];
+                processor.dpc_watch.waiting = false;
+                if let Some(tid) = processor.current {
+                    self.threads[tid as usize].watch.waiting = false;
+                }
+                self.update_runnable(cpu);
+            }
+        }
+        self.threads.iter_mut().for_each(|thread| thread.watch.waiting = false);
+        any
+    }
+
+    /// Nothing can happen, and the clock cannot move: contexts that wait for a write look again, some number of times. False when none does.
+    pub(crate) fn look_in_vain(&mut self) -> bool {
+        if !self.let_all_look() {
+            return false;
+        }
+        self.vain_rounds += 1;
+        if self.vain_rounds > VAIN_ROUNDS {
+            let graph = WaitGraph::of(self);
+            self.stop = Some(Stop::Deadlock(Box::new(graph)));
+        }
+        true
+    }
+
+    /// True when what runs on `cpu` waits for a write.
+    #[inline]
+    pub(crate) fn watches(&self, cpu: Cpu) -> bool {
+        let processor = &self.processors[cpu as usize];
+        match processor.current {
+            _ if processor.in_dpc => processor.dpc_watch.waiting,
+            Some(tid) => self.threads[tid as usize].watch.waiting,
+            None => false,
+        }
+    }
+}
+
+/// Takes an address off a watch. True when its context waited for that.
+fn written(watch: &mut Watch, address: usize) -> bool {
+    if watch.reads.is_empty() {
+        return false;
+    }
+    let before = watch.reads.len();
+    watch.reads.retain(|&(read, _)| read != address);
+    watch.reads.len() != before && std::mem::take(&mut watch.waiting)
+}

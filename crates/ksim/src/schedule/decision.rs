@@ -1,0 +1,216 @@
+//! One thing that NT leaves open, as a policy sees it.
+
+use super::{Effect, Footprint};
+use crate::engine::Kind;
+use crate::engine::object::ObjectTable;
+use crate::engine::processor::{Cpu, Processor};
+use crate::engine::thread::{Thread, Tid};
+use std::fmt;
+
+/// A context: a thread, or the DPC queue of a processor.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Actor(pub(crate) u32);
+
+impl Actor {
+    const DPCS: u32 = 1 << 31;
+
+    pub(crate) fn thread(tid: Tid) -> Self {
+        Self(tid)
+    }
+
+    pub(crate) fn dpcs(cpu: Cpu) -> Self {
+        Self(Self::DPCS | u32::from(cpu))
+    }
+
+    /// A number that is the same in all runs in which threads are created in the same order: threads are counted from 0 in the order of their creation, and the DPC
+    /// queues of the processors come behind.
+    pub(crate) fn index(self) -> u32 {
+        self.0
+    }
+
+    /// True for the DPC queue of a processor.
+    #[must_use]
+    pub fn is_dpcs(self) -> bool {
+        self.0 & Self::DPCS != 0
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.0 & !Self::DPCS;
+        if self.is_dpcs() { write!(f, "the DPCs of processor {number}") } else { write!(f, "thread {number}") }
+    }
+}
+
+/// How far a context has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    /// What it has announced.
+    pub(crate) pending: Option<Footprint>,
+    /// How many visible operations it has performed.
+    pub(crate) performed: u32,
+}
+
+/// A context that may act.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Candidate {
+    /// Which.
+    pub actor: Actor,
+    /// The processor that it acts on.
+    pub processor: u8,
+    /// What it would do. For a thread that has yet to begin this is [unknown](Effect::Unknown).
+    pub operation: Footprint,
+    /// How many visible operations it has performed.
+    pub performed: u32,
+}
+
+/// The state that options are read from.
+pub(crate) struct Contexts<'a> {
+    pub(crate) processors: &'a [Processor],
+    #[expect(clippy::vec_box, reason = "as the kernel has them")]
+    pub(crate) threads: &'a Vec<Box<Thread>>,
+    pub(crate) objects: &'a ObjectTable,
+    /// Some timer or timeout is still to come.
+    pub(crate) clock_can_move: bool,
+    /// The processor of option 0, whether it is the one that acted last, and the processors of the others.
+    pub(crate) first: Cpu,
+    pub(crate) continues: bool,
+    pub(crate) others: u64,
+    /// The thread that would get the processor of the deciding context, if its quantum ended here.
+    pub(crate) rotation: Option<(Cpu, Tid)>,
+}
+
+/// One thing that NT leaves open.
+pub struct Decision<'a> {
+    pub(crate) options: u32,
+    /// None where it is not about who acts.
+    pub(crate) contexts: Option<Contexts<'a>>,
+}
+
+impl fmt::Debug for Decision<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries((0..self.options).map(|option| self.candidate(option))).finish()
+    }
+}
+
+/// The index of the `n`th set bit of `mask`.
+#[inline]
+pub(crate) fn nth_set_bit(mut mask: u64, n: u32) -> Cpu {
+    for _ in 0..n {
+        mask &= mask - 1;
+    }
+    mask.trailing_zeros() as Cpu
+}
+
+impl Decision<'_> {
+    /// How many options there are, at least 2.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a decision is never empty")]
+    pub fn len(&self) -> u32 {
+        self.options
+    }
+
+    /// True when it is about which context acts next.
+    #[must_use]
+    pub fn is_about_contexts(&self) -> bool {
+        self.contexts.is_some()
+    }
+
+    /// Which context acts if this option is chosen. None where the decision is about something else.
+    #[must_use]
+    pub fn candidate(&self, option: u32) -> Option<Candidate> {
+        let contexts = self.contexts.as_ref()?;
+        if option >= self.options {
+            return None;
+        }
+        if let Some((cpu, tid)) = contexts.rotation
+            && option == self.options - 1
+        {
+            return Some(contexts.of_thread(cpu, tid));
+        }
+        let cpu = if option == 0 { contexts.first } else { nth_set_bit(contexts.others, option - 1) };
+        Some(contexts.of_processor(cpu))
+    }
+
+    /// True when choosing this option means that a running thread loses its processor to another.
+    #[must_use]
+    pub fn ends_quantum(&self, option: u32) -> bool {
+        self.contexts.as_ref().is_some_and(|contexts| contexts.rotation.is_some()) && option == self.options - 1
+    }
+
+    /// True when choosing this option takes the turn from a context that could go on.
+    #[must_use]
+    pub fn preempts(&self, option: u32) -> bool {
+        option != 0 && self.contexts.as_ref().is_some_and(|contexts| contexts.continues) && !self.would_wait(0)
+    }
+
+    /// True when the clock would move if no context could act.
+    #[must_use]
+    pub fn clock_can_move(&self) -> bool {
+        self.contexts.as_ref().is_some_and(|contexts| contexts.clock_can_move)
+    }
+
+    /// True when the option's context would do nothing but wait: it wants what another has.
+    #[must_use]
+    pub fn would_wait(&self, option: u32) -> bool {
+        let (Some(contexts), Some(candidate)) = (&self.contexts, self.candidate(option)) else { return false };
+        let wants = matches!(candidate.operation.effect, Effect::Acquire | Effect::Await);
+        wants && !contexts.objects.is_available(candidate.operation.object, Some(candidate.actor.0))
+    }
+
+    /// A byte that tells this decision from others.
+    pub(crate) fn point(&self) -> u8 {
+        let effects =
+            self.contexts.as_ref().map_or(0, |contexts| contexts.of_processor(contexts.first).operation.effect as u32 + 1);
+        (self.options + 32 * effects) as u8
+    }
+}
+
+impl Contexts<'_> {
+    #[inline]
+    fn of_processor(&self, cpu: Cpu) -> Candidate {
+        let processor = &self.processors[cpu as usize];
+        match processor.current {
+            Some(tid) if !processor.in_dpc => self.of_thread(cpu, tid),
+            _ => Self::candidate(cpu, Actor::dpcs(cpu), processor.dpc_progress),
+        }
+    }
+
+    #[inline]
+    fn of_thread(&self, cpu: Cpu, tid: Tid) -> Candidate {
+        Self::candidate(cpu, Actor::thread(tid), self.threads[tid as usize].progress)
+    }
+
+    #[inline]
+    fn candidate(cpu: Cpu, actor: Actor, progress: Progress) -> Candidate {
+        let operation = progress.pending.unwrap_or(Footprint::UNKNOWN);
+        Candidate { actor, processor: cpu, operation, performed: progress.performed }
+    }
+}
+
+impl ObjectTable {
+    /// True when a context that wants the object would get it. An object that is not known yet is free.
+    pub(crate) fn is_available(&self, address: usize, thread: Option<Tid>) -> bool {
+        let Some(object) = self.peek(address) else { return true };
+        match &object.kind {
+            Kind::SpinLock(state) => state.owner.is_none(),
+            Kind::FastMutex(state) => state.owner.is_none(),
+            Kind::Mutant(state) if state.owner.is_some() && state.owner == thread => true,
+            kind if kind.is_waitable() => object.signal_state() > 0,
+            _ => true,
+        }
+    }
+
+    /// True when waiting for the object takes nothing from others.
+    pub(crate) fn is_shared_by_waiters(&self, address: usize) -> bool {
+        let Some(object) = self.peek(address) else { return false };
+        match &object.kind {
+            Kind::Thread(_) | Kind::Process(_) => true,
+            Kind::Event { notification } => *notification,
+            Kind::Timer(state) => state.notification,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What happens before what, and the races of a run.
+
+use super::tree::{Step, insert, is_explored};
+use super::{Named, Node, Search};
+use crate::schedule::{Effect, Footprint};
+
+/// For each context, how many of its events happen before.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clock(Vec<u32>);
+
+impl Clock {
+    pub(super) fn join(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            *mine = (*mine).max(*theirs);
+        }
+    }
+
+    /// True when the event with this number, from 1, of a context happens before.
+    pub(super) fn has(&self, actor: u32, number: u32) -> bool {
+        self.0.get(actor as usize).is_some_and(|&seen| seen >= number)
+    }
+
+    fn seen(&self, actor: u32) -> u32 {
+        self.0.get(actor as usize).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, actor: u32, number: u32) {
+        let index = actor as usize;
+        if index >= self.0.len() {
+            self.0.resize(index + 1, 0);
+        }
+        self.0[index] = number;
+    }
+}
+
+/// Spreads a number over all bits.
+pub(super) fn mixed(number: u64) -> u64 {
+    let number = (number ^ number >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    (number ^ number >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+/// An event of the present run.
+#[derive(Debug)]
+pub(super) struct Done {
+    actor: u32,
+    /// Its number among the events of its context, from 1.
+    number: u32,
+    operation: Footprint,
+    /// Whether another could have come before it at that moment.
+    available: bool,
+    /// What happens before it but for what it depends on: its context's own events, and what woke that.
+    own: Clock,
+    clock: Clock,
+    /// Stands for it and all that happens before it.
+    past: u64,
+    /// Its node. None when the run ended before it, or in its waiting for ever.
+    node: Option<usize>,
+}
+
+impl Search {
+    pub(super) fn clock(&mut self, actor: u32) -> &mut Clock {
+        let index = actor as usize;
+        if index >= self.clocks.len() {
+            self.clocks.resize(index + 1, Clock::default());
+        }
+        &mut self.clocks[index]
+    }
+
+    pub(super) fn past(&mut self, actor: u32) -> &mut u64 {
+        let index = actor as usize;
+        if index >= self.pasts.len() {
+            self.pasts.extend((self.pasts.len()..=index).map(|index| mixed(index as u64 + 1)));
+        }
+        &mut self.pasts[index]
+    }
+
+    /// An event happens.
+    pub(super) fn perform(&mut self, event: Named, available: bool, node: Option<usize>) {
+        let Named { actor, operation } = event;
+        let own = self.clock(actor).clone();
+        let number = own.seen(actor) + 1;
+        let mut clock = own.clone();
+        let mut past = mixed(*self.past(actor)).wrapping_add(operation.effect as u64);
+        for done in &self.done {
+            if done.actor != actor && self.names.depends(done.operation, operation) {
+                clock.join(&done.clock);
+                past = past.wrapping_add(mixed(done.past));
+            }
+        }
+        clock.add(actor, number);
+        if node.is_some() {
+            *self.clock(actor) = clock.clone();
+            *self.past(actor) = past;
+            self.names.performed(actor);
+        }
+        self.done.push(Done { actor, number, operation, available, own, clock, past, node });
+    }
+
+    /// Finds the races of the present run, and keeps the ways to their reversals.
+    pub(super) fn plan_reversals(&mut self) {
+        for later in 0..self.done.len() {
+            let event = &self.done[later];
+            let mut ordered = event.own.clone();
+            for earlier in (0..later).rev() {
+                let (other, event) = (&self.done[earlier], &self.done[later]);
+                if other.actor == event.actor
+                    || ordered.has(other.actor, other.number)
+                    || !self.names.depends(other.operation, event.operation)
+                {
+                    continue;
+                }
+                let takes = matches!(event.operation.effect, Effect::Acquire | Effect::Await);
+                if takes && !other.available {
+                    // The later could not have come before this: it was what gave it the object, or held it.
+                    continue;
+                }
+                ordered.join(&other.clock);
+                self.plan_reversal(earlier, later);
+            }
+        }
+    }
+
+    /// The way to the reversal of a race: what does not come after the earlier event, and then the later.
+    fn plan_reversal(&mut self, earlier: usize, later: usize) {
+        let first = &self.done[earlier];
+        let Some(node) = first.node else { return };
+        let step =
+            |done: &Done| Step { actor: done.actor, number: done.number, operation: done.operation, clock: done.clock.clone() };
+        let beside = self.done[earlier + 1..].iter();
+        let mut way: Vec<Step> =
+            beside.filter(|done| done.node.is_some() && !done.clock.has(first.actor, first.number)).map(step).collect();
+        let second = &self.done[later];
+        let mut last = Step { clock: second.own.clone(), ..step(second) };
+        for before in &way {
+            if self.names.depends(before.operation, second.operation) {
+                last.clock.join(&before.clock);
+            }
+        }
+        last.clock.add(second.actor, second.number);
+        way.push(last);
+        let names = &self.names;
+        let Node::Act { sleep, wakeup, .. } = &mut self.nodes[node] else { unreachable!("an event's node is of an event") };
+        if !is_explored(sleep, &way, names) {
+            insert(wakeup, way, names);
+        }
+    }
+}

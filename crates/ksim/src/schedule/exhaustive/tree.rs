@@ -1,0 +1,78 @@
+//! Wakeup trees: the ways to the reversals of races.
+
+use super::Named;
+use super::names::Names;
+use super::races::Clock;
+use crate::schedule::Footprint;
+
+/// One event on a way, as the run that it was seen in had it.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    pub(super) actor: u32,
+    /// Its number among the events of its context, from 1.
+    pub(super) number: u32,
+    pub(super) operation: Footprint,
+    /// What happens before it.
+    pub(super) clock: Clock,
+}
+
+impl Step {
+    /// The first step of the present run, of which nothing else needs to be known: whatever does not begin with it depends on it.
+    pub(super) fn planned(actor: u32) -> Self {
+        Self { actor, number: 0, operation: Footprint::UNKNOWN, clock: Clock::default() }
+    }
+}
+
+/// A step, and what comes after it.
+#[derive(Debug)]
+pub(super) struct Branch {
+    pub(super) step: Step,
+    pub(super) then: Vec<Branch>,
+}
+
+/// How a context stands to a way.
+enum Standing {
+    /// Its event at this place can come first.
+    First(usize),
+    /// It has none, and what it does is independent of all.
+    Beside,
+    /// Neither.
+    Other,
+}
+
+fn standing(actor: u32, operation: Footprint, way: &[Step], names: &Names) -> Standing {
+    match way.iter().position(|step| step.actor == actor) {
+        Some(place) => {
+            let clock = &way[place].clock;
+            let behind = way[..place].iter().any(|before| clock.has(before.actor, before.number));
+            if behind { Standing::Other } else { Standing::First(place) }
+        }
+        None if way.iter().all(|step| !names.depends(step.operation, operation)) => Standing::Beside,
+        None => Standing::Other,
+    }
+}
+
+/// True when one that is asleep could come first, so that the way has been explored already.
+pub(super) fn is_explored(sleep: &[Named], way: &[Step], names: &Names) -> bool {
+    sleep.iter().any(|asleep| !matches!(standing(asleep.actor, asleep.operation, way, names), Standing::Other))
+}
+
+/// Adds a way, unless what is there leads to it.
+pub(super) fn insert(branches: &mut Vec<Branch>, mut way: Vec<Step>, names: &Names) {
+    for branch in branches.iter_mut() {
+        match standing(branch.step.actor, branch.step.operation, &way, names) {
+            Standing::First(place) => _ = way.remove(place),
+            Standing::Beside => {}
+            Standing::Other => continue,
+        }
+        if !branch.then.is_empty() && !way.is_empty() {
+            insert(&mut branch.then, way, names);
+        }
+        return;
+    }
+    let mut chain = Vec::new();
+    for step in way.into_iter().rev() {
+        chain = vec![Branch { step, then: chain }];
+    }
+    branches.append(&mut chain);
+}

@@ -1,0 +1,251 @@
+//! Exhaustive searches: each class of schedules once.
+
+mod common;
+
+use common::*;
+use ksim::explore::{Exploration, Strategy};
+use ksim::{Machine, explore};
+use ksync_sys::*;
+use std::cell::Cell;
+
+/// Without the check of the order of locks, which finds in the first schedule what these searches are to look for.
+fn machine(processors: u8) -> Machine {
+    Machine::new().processors(processors).check_lock_order(false)
+}
+
+fn exhaust(processors: u8, program: impl Fn() + Sync) -> Exploration {
+    explore().machine(machine(processors)).strategy(Strategy::Exhaustive).keep_going(true).check(program)
+}
+
+/// Threads that count under a lock. One for the first thread, one for each of the others.
+fn count<L>(threads: usize, turns: usize, lock: &L, with: impl Fn(&L, &dyn Fn())) {
+    let count = Cell::new(0);
+    let code = || {
+        for _ in 0..turns {
+            with(lock, &|| count.set(count.get() + 1));
+        }
+    };
+    join_all((0..threads).map(|_| spawn(code)).collect::<Vec<_>>());
+    assert_eq!(count.get(), threads * turns);
+}
+
+fn mutex(threads: usize, turns: usize) {
+    count(threads, turns, &Mutex::new(), |lock, code| {
+        wait(lock.object());
+        code();
+        lock.release();
+    });
+}
+
+fn fast_mutex(threads: usize, turns: usize) {
+    count(threads, turns, &FastMutex::new(), |lock, code| {
+        lock.acquire();
+        code();
+        lock.release();
+    });
+}
+
+fn spin_lock(threads: usize, turns: usize) {
+    count(threads, turns, &SpinLock::new(), |lock, code| lock.with(code));
+}
+
+fn queued_spin_lock(threads: usize, turns: usize) {
+    count(threads, turns, &SpinLock::new(), |lock, code| {
+        let handle = QueueHandle::new();
+        handle.acquire(lock);
+        code();
+        handle.release();
+    });
+}
+
+/// As many executions as there are orders of acquisition.
+#[test]
+fn locks_are_exhausted_in_as_many_executions_as_there_are_orders() {
+    type Program = fn(usize, usize);
+    let locks: [(&str, Program); 4] =
+        [("mutex", mutex), ("fast mutex", fast_mutex), ("spin lock", spin_lock), ("queued spin lock", queued_spin_lock)];
+    for (name, program) in locks {
+        for (threads, turns, orders) in [(2, 1, 2), (2, 2, 6), (2, 3, 20), (2, 4, 70), (2, 5, 252), (3, 1, 6), (3, 2, 90)] {
+            let exploration = exhaust(threads as u8 + 1, || program(threads, turns));
+            exploration.expect_clean();
+            assert!(exploration.is_exhausted(), "{exploration}");
+            assert_eq!((exploration.executions(), exploration.distinct()), (orders, orders), "{name}, {threads} x {turns}");
+        }
+    }
+}
+
+/// Each philosopher takes the left fork, then the right.
+fn philosophers(number: usize) {
+    let forks: Vec<_> = (0..number).map(|_| Mutex::new()).collect();
+    let eat = |index: usize| {
+        let (left, right) = (&forks[index], &forks[(index + 1) % number]);
+        wait(left.object());
+        wait(right.object());
+        right.release();
+        left.release();
+    };
+    let eat = &eat;
+    join_all((0..number).map(|index| spawn(move || eat(index))).collect::<Vec<_>>());
+}
+
+#[test]
+fn philosophers_are_exhausted_in_as_many_executions_as_there_are_orders() {
+    for (number, executions) in [(2, 3), (3, 7), (4, 15)] {
+        let exploration = exhaust(number as u8 + 1, || philosophers(number));
+        assert!(exploration.is_exhausted());
+        assert_eq!((exploration.executions(), exploration.failures()), (executions, 1), "{number}: {exploration}");
+        assert!(exploration.expect_failure().outcome.deadlock().is_some());
+    }
+}
+
+#[test]
+fn the_order_of_locks_finds_the_philosophers_in_the_first_execution() {
+    for strategy in [Strategy::Exhaustive, Strategy::Portfolio] {
+        let exploration = explore().processors(5).strategy(strategy).check(|| philosophers(4));
+        assert_eq!(exploration.expect_failure().schedule, 0);
+        assert!(exploration.expect_failure().outcome.bug_check().is_some());
+    }
+}
+
+/// What is independent is not multiplied.
+#[test]
+fn locks_of_their_own_need_one_execution() {
+    let exploration = exhaust(4, || {
+        let locks: Vec<_> = (0..3).map(|_| (Mutex::new(), SpinLock::new())).collect();
+        let threads = locks.iter().map(|(mutex, spin)| {
+            spawn(|| {
+                for _ in 0..5 {
+                    wait(mutex.object());
+                    spin.with(|| ());
+                    mutex.release();
+                }
+            })
+        });
+        join_all(threads.collect::<Vec<_>>());
+    });
+    assert_eq!(exploration.expect_clean().executions(), 1);
+}
+
+/// A set and a reset of an event race, and who waits sees each order that can be seen.
+#[test]
+fn outcomes_that_orders_can_have_are_all_seen() {
+    let seen = std::sync::Mutex::new(std::collections::BTreeMap::<(i32, i32), u32>::new());
+    let exploration = exhaust(4, || {
+        let event = Event::notification();
+        let states = [Cell::new(0), Cell::new(0)];
+        let threads = [
+            spawn(|| _ = event.set()),
+            spawn(|| {
+                states[0].set(event.state());
+                states[1].set(event.state());
+            }),
+            spawn(|| _ = event.reset()),
+        ];
+        join_all(threads);
+        *seen.lock().unwrap().entry((states[0].get(), states[1].get())).or_default() += 1;
+    });
+    exploration.expect_clean();
+    let seen = seen.into_inner().unwrap();
+    assert_eq!(seen.keys().copied().collect::<Vec<_>>(), [(0, 0), (0, 1), (1, 0), (1, 1)]);
+    // 4! / 2! orders of a set, a reset and two reads of one thread, of which none is equivalent to another but two reads are independent.
+    assert_eq!(exploration.executions(), 12);
+}
+
+/// Every outcome that a random search finds is found by the exhaustive one.
+#[test]
+fn lost_wakeups_are_found() {
+    let program = || {
+        let (event, done) = (Event::synchronization(), Cell::new(0));
+        let threads = [
+            spawn(|| {
+                wait(event.object());
+                done.set(done.get() + 1);
+            }),
+            spawn(|| {
+                wait(event.object());
+                done.set(done.get() + 1);
+            }),
+            spawn(|| {
+                event.set();
+                event.set();
+            }),
+        ];
+        join_all(threads);
+    };
+    let exploration = exhaust(4, program);
+    assert!(exploration.failures() > 0 && exploration.failures() < exploration.executions(), "{exploration}");
+    assert!(exploration.expect_failure().outcome.deadlock().is_some());
+}
+
+#[test]
+fn dpcs_are_searched() {
+    let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let exploration = exhaust(3, || {
+        let event = Event::notification();
+        let dpc = Dpc::new(|| _ = event.set()).importance(HighImportance).on(2);
+        let state = Cell::new(0);
+        join_all([spawn(|| state.set(event.state())), spawn(|| _ = dpc.queue())]);
+        flush_dpcs();
+        seen.lock().unwrap().insert(state.get());
+    });
+    exploration.expect_clean();
+    assert_eq!(seen.into_inner().unwrap().into_iter().collect::<Vec<_>>(), [0, 1], "{exploration}");
+}
+
+/// Who waits first is served first, where a timer is what serves.
+#[test]
+fn waits_for_the_clock_are_in_every_order() {
+    let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let exploration = exhaust(3, || {
+        let (timer, log) = (Timer::synchronization(), std::cell::RefCell::new(String::new()));
+        timer.set_with(-MS, 1, std::ptr::null_mut());
+        let waiter = |name| {
+            let (timer, log) = (&timer, &log);
+            spawn(move || {
+                wait(timer.object());
+                log.borrow_mut().push(name);
+            })
+        };
+        join_all([waiter('a'), waiter('b')]);
+        timer.cancel();
+        seen.lock().unwrap().insert(log.borrow().clone());
+    });
+    exploration.expect_clean();
+    assert_eq!(seen.into_inner().unwrap().into_iter().collect::<Vec<_>>(), ["ab", "ba"], "{exploration}");
+}
+
+#[test]
+fn threads_that_threads_create_are_told_apart() {
+    let exploration = exhaust(6, || {
+        let lock = Mutex::new();
+        let turn = || {
+            wait(lock.object());
+            lock.release();
+        };
+        let pair = || join_all([spawn(turn)]);
+        join_all([spawn(pair), spawn(pair)]);
+    });
+    assert_eq!(exploration.expect_clean().executions(), 2, "{exploration}");
+}
+
+#[test]
+#[should_panic(expected = "a thread waits for a processor")]
+fn each_thread_needs_a_processor() {
+    let _ = exhaust(1, || mutex(2, 1));
+}
+
+#[test]
+fn a_bound_on_preemptions_limits_the_schedules() {
+    let bounded = |preemptions, processors| {
+        let strategy = Strategy::Bounded { preemptions };
+        let exploration = explore().processors(processors).strategy(strategy).check(|| mutex(2, 2));
+        assert!(exploration.expect_clean().is_exhausted());
+        exploration.executions()
+    };
+    for processors in [1, 3] {
+        let numbers: Vec<_> = (0..3).map(|preemptions| bounded(preemptions, processors)).collect();
+        assert!(numbers[0] < numbers[1] && numbers[1] < numbers[2], "{processors}: {numbers:?}");
+    }
+    let exploration = explore().machine(machine(4)).strategy(Strategy::Bounded { preemptions: 3 }).check(|| philosophers(3));
+    assert!(exploration.expect_failure().outcome.deadlock().is_some());
+}

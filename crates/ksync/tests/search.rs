@@ -1,0 +1,34 @@
+//! The library's primitives under searches of schedules: exhaustively in small programs, and by the portfolio in larger ones.
+//!
+//! The portfolio runs few schedules, or as many as `KSIM_SCHEDULES` says.
+
+mod mutex_support;
+
+#[path = "search/cells.rs"]
+mod cells;
+#[path = "search/locks.rs"]
+mod locks;
+#[path = "search/queued.rs"]
+mod queued;
+#[path = "search/signals.rs"]
+mod signals;
+
+use ksim::explore;
+use ksim::explore::{Exploration, Strategy};
+
+/// How many schedules the portfolio runs, where the environment does not say.
+const SCHEDULES: u64 = 60;
+
+/// Runs all schedules that differ. Each thread, the first included, needs one of the processors.
+#[track_caller]
+fn exhaust(processors: u8, program: impl Fn() + Sync) -> Exploration {
+    let exploration = explore().processors(processors).strategy(Strategy::Exhaustive).check(program);
+    exploration.expect_clean();
+    exploration
+}
+
+/// Runs schedules of the portfolio.
+#[track_caller]
+fn sample(processors: u8, program: impl Fn() + Sync) {
+    explore().processors(processors).schedules(SCHEDULES).check(program).expect_clean();
+}

@@ -1,0 +1,141 @@
+//! Events, semaphores, condition variables, barriers, rundown protection.
+
+use super::mutex_support::crowd;
+use super::{exhaust, sample};
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU32, Ordering};
+use ksync::event::{Event, EventProperty};
+use ksync::mutex::{Barrier, Condvar, FastLocked, Rundown};
+use ksync::semaphore::Semaphore;
+use ksync::wait::Dispatchable;
+
+/// A value is handed over by an event.
+fn hand_over(threads: usize) {
+    let event = Event::new(EventProperty::Notification, false).unwrap();
+    let value = AtomicU32::new(0);
+    crowd(threads, |thread| {
+        if thread == 0 {
+            value.store(1, Ordering::Relaxed);
+            event.set().unwrap();
+        } else {
+            assert!(event.wait().success());
+            assert_eq!(value.load(Ordering::Relaxed), 1);
+        }
+    });
+}
+
+#[test]
+fn event_exhaustively() {
+    assert!(exhaust(4, || hand_over(3)).is_exhausted());
+}
+
+#[test]
+fn event_portfolio() {
+    sample(7, || hand_over(6));
+}
+
+/// So many are inside at most.
+fn limit(threads: usize, most: u32, turns: u32) {
+    let semaphore = Semaphore::new(most, most).unwrap();
+    let inside = Cell::new(0);
+    crowd(threads, |_| {
+        for _ in 0..turns {
+            assert!(semaphore.wait().success());
+            inside.set(inside.get() + 1);
+            assert!(inside.get() <= most);
+            ksync::thread::this_thread::pause().unwrap();
+            inside.set(inside.get() - 1);
+            semaphore.release(1).unwrap();
+        }
+    });
+    assert_eq!(semaphore.count().unwrap(), most);
+}
+
+#[test]
+fn semaphore_exhaustively() {
+    assert!(exhaust(4, || limit(3, 1, 1)).is_exhausted());
+    assert!(exhaust(3, || limit(2, 2, 1)).is_exhausted());
+}
+
+#[test]
+fn semaphore_portfolio() {
+    sample(6, || limit(5, 2, 3));
+}
+
+/// A queue of one place: nothing is lost, and nobody waits for ever.
+fn bounded_queue(items: u32) {
+    let (place, changed) = (FastLocked::new(None::<u32>).unwrap(), Condvar::new());
+    crowd(2, |thread| {
+        for item in 0..items {
+            let mut place = place.lock().unwrap();
+            if thread == 0 {
+                changed.wait_while(&mut place, |place| place.is_some()).unwrap();
+                *place = Some(item);
+            } else {
+                changed.wait_while(&mut place, |place| place.is_none()).unwrap();
+                assert_eq!(place.take(), Some(item));
+            }
+            changed.notify_all().unwrap();
+        }
+    });
+}
+
+#[test]
+fn condvar_exhaustively() {
+    assert!(exhaust(3, || bounded_queue(1)).is_exhausted());
+}
+
+#[test]
+fn condvar_portfolio() {
+    sample(3, || bounded_queue(6));
+}
+
+/// Nobody leaves a round before all have come.
+fn rounds(threads: u32, rounds: u32) {
+    let (barrier, arrived, leaders) = (Barrier::new(threads), AtomicU32::new(0), AtomicU32::new(0));
+    crowd(threads as usize, |_| {
+        for round in 1..=rounds {
+            arrived.fetch_add(1, Ordering::Relaxed);
+            let leads = barrier.wait().unwrap().is_leader();
+            assert!(arrived.load(Ordering::Relaxed) >= round * threads);
+            leaders.fetch_add(leads.into(), Ordering::Relaxed);
+        }
+    });
+    assert_eq!(leaders.into_inner(), rounds);
+}
+
+#[test]
+fn barrier_exhaustively() {
+    assert!(exhaust(3, || rounds(2, 1)).is_exhausted());
+}
+
+#[test]
+fn barrier_portfolio() {
+    sample(5, || rounds(4, 3));
+}
+
+/// No user after the end.
+fn run_down(users: usize) {
+    let (rundown, gone) = (Rundown::new(), Cell::new(false));
+    crowd(users + 1, |thread| {
+        if thread == 0 {
+            rundown.wait().unwrap();
+            gone.set(true);
+        } else if let Ok(guard) = rundown.acquire() {
+            assert!(!gone.get());
+            drop(guard);
+        }
+    });
+    assert!(gone.get());
+}
+
+#[test]
+fn rundown_exhaustively() {
+    assert!(exhaust(3, || run_down(1)).is_exhausted());
+    assert!(exhaust(4, || run_down(2)).is_exhausted());
+}
+
+#[test]
+fn rundown_portfolio() {
+    sample(6, || run_down(5));
+}
