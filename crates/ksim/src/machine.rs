@@ -321,6 +321,7 @@ impl MachineCell {
             let cell = unsafe { &*cell };
             cell.handle.set(handle);
             cell.settle();
+            cell.kernel.borrow_mut().begin_thread();
             cell.guard(|| body(cell));
             if !cell.dying.get() {
                 crate::exports::ke::apc::run_down(cell.call());

@@ -403,6 +403,13 @@ impl Kernel {
         }
     }
 
+    /// The thread that runs begins.
+    pub(crate) fn begin_thread(&mut self) {
+        if let Some(footprint) = self.progress().pending {
+            self.perform(footprint);
+        }
+    }
+
     /// The context that runs has been chosen after it had suspended at a scheduling point. True when it performs its operation now, and
     /// false when it has done something else meanwhile (an APC was delivered) and must announce it again.
     pub(crate) fn resume_point(&mut self, footprint: Footprint) -> bool {

@@ -13,7 +13,7 @@ use crate::irql::{DISPATCH_LEVEL, PASSIVE_LEVEL};
 use crate::report::bug_check::{Violation, codes};
 use crate::report::sites::SiteId;
 use crate::report::trace::Operation;
-use crate::schedule::Progress;
+use crate::schedule::{Footprint, Progress};
 use ksync_sys::{DISPATCHER_HEADER, KWAIT_BLOCK, NTSTATUS};
 use std::ops::Range;
 
@@ -130,6 +130,9 @@ impl Kernel {
     /// Creates a thread and makes it ready. `context` will run it.
     pub(crate) fn create_thread(&mut self, process: u32, context: Context) -> Tid {
         let tid = self.new_thread(process, context);
+        // To begin is a choice too: what it does before its first visible operation may touch what others touch.
+        let address = self.threads[tid as usize].address();
+        self.thread(tid).progress.pending = Some(Footprint::read(address as *const u8));
         self.make_ready(tid);
         tid
     }
