@@ -1,7 +1,8 @@
-//! `cargo xtask bench`: what the library costs, counted rather than timed.
+//! `cargo xtask bench`: what the library costs, counted rather than timed where that can be.
 
 mod callgrind;
 mod code;
+mod image;
 mod overhead;
 mod versus;
 
@@ -19,6 +20,8 @@ pub(crate) enum Bench {
     Code,
     /// The search of `ksim` beside those of shuttle and loom, on like programs. It takes some minutes.
     Versus,
+    /// What it costs to run a driver's image on the hosted kernel: calls, reads of CR8, loading.
+    Image,
 }
 
 /// Counts the overhead where callgrind is there, and otherwise says that it is not.
@@ -36,5 +39,6 @@ pub(crate) fn run(workspace: &Workspace, bench: Bench) -> Result<()> {
         Bench::Overhead => overhead::run(workspace),
         Bench::Code => code::run(workspace),
         Bench::Versus => versus::run(workspace),
+        Bench::Image => image::run(workspace),
     }
 }

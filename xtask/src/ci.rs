@@ -10,11 +10,15 @@ use crate::bench;
 use crate::driver;
 use crate::process;
 use crate::timeline;
+use crate::transcripts;
 use crate::wine;
 use crate::workspace::Workspace;
 
 /// The drivers that CI builds and runs, and how many of the steps of each Wine must print as the hosted run does.
 const DRIVERS: &[(&str, usize)] = &[("tour", 10), ("polling", 6), ("workers", 3)];
+
+/// The one in C.
+const C_DRIVER: &str = "c-sample";
 
 /// How long a driver may take to load under Wine, and to unload.
 const WINE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -40,6 +44,8 @@ pub(crate) enum Phase {
     Example,
     /// The sample drivers build as `.sys` files and the images are sound.
     Driver,
+    /// Each sample's `.sys`, loaded by the hosted kernel, prints what its hosted run prints.
+    Images,
     /// The `.sys` files print under Wine what the hosted runs print.
     Wine,
     /// The timelines of runs work in a browser.
@@ -69,10 +75,14 @@ impl Phase {
                 Ok(())
             }),
             Self::Driver => DRIVERS.iter().try_for_each(|(name, _)| driver::build(workspace, name).map(drop)),
-            Self::Wine => DRIVERS.iter().try_for_each(|&(name, at_least)| {
-                let limits = wine::Limits { at_least, timeout: WINE_TIMEOUT };
-                wine::run(workspace, name, limits)
-            }),
+            Self::Images => transcripts::run(workspace, &[], transcripts::Lanes::Hosted),
+            Self::Wine => {
+                DRIVERS.iter().try_for_each(|&(name, at_least)| {
+                    let limits = wine::Limits { at_least, timeout: WINE_TIMEOUT };
+                    wine::run(workspace, name, limits)
+                })?;
+                transcripts::run(workspace, &[C_DRIVER.to_owned()], transcripts::Lanes::All)
+            }
             Self::Timeline => timeline::run(workspace, None),
             Self::Bench => bench(workspace),
         }

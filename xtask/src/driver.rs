@@ -12,6 +12,8 @@
 //!
 //! The second needs `RUSTC_BOOTSTRAP=1`, which is set for that one build and for nothing else.
 
+mod native;
+
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
@@ -73,20 +75,45 @@ pub(crate) struct Driver {
 
 /// Builds `target/driver/<name>.sys`, checks it, and prints what it is.
 pub(crate) fn build(workspace: &Workspace, name: &str) -> Result<Driver> {
+    build_variant(workspace, name, None)
+}
+
+/// Builds the driver, or, for one in C, a variant of it with a macro defined: `<name>-<macro>.sys`.
+pub(crate) fn build_variant(workspace: &Workspace, name: &str, variant: Option<&str>) -> Result<Driver> {
     workspace.require_driver(name)?;
+    let source = Source::of(workspace, name);
     let tools = MingwTools::find();
     let standard_library = StandardLibrary::find();
-    let (tools, standard_library) = match (tools, standard_library) {
-        (Some(tools), Some(standard_library)) => (tools, standard_library),
-        (tools, standard_library) => bail!(missing(tools.is_none(), standard_library.is_none())),
+    let lacks_rust = source.has_rust() && standard_library.is_none();
+    let Some(tools) = tools.filter(|tools| !lacks_rust && (source != Source::Cpp || tools.gpp.is_some())) else {
+        bail!(missing(MingwTools::find().is_none_or(|tools| tools.gpp.is_none()), lacks_rust));
     };
-    println!("building {name}.sys with {}", standard_library.describe());
+    let name = &variant.map_or_else(|| name.to_owned(), |variant| format!("{name}-{}", variant.to_lowercase().replace('_', "-")));
+    match &standard_library {
+        Some(library) if source.has_rust() => println!("building {name}.sys with {}", library.describe()),
+        _ => println!("building {name}.sys"),
+    }
 
     let folder = workspace.target().join("driver");
     let runtime = folder.join("runtime");
     tools.make_runtime(&runtime).context("cannot make the libraries that the driver links with")?;
     let map = folder.join(format!("{name}.map"));
-    let built = compile(workspace, name, &tools, &standard_library, &runtime, &map, &folder.join("build"))?;
+    let build_folder = folder.join("build");
+    let built = match (&source, &standard_library) {
+        (Source::Rust, Some(library)) => compile(workspace, name, &tools, library, &runtime, &map, &build_folder, "cdylib")?,
+        (Source::Cpp, Some(library)) => {
+            let rust = compile(workspace, name, &tools, library, &runtime, &map, &build_folder, "staticlib")?;
+            let job =
+                native::Job { workspace, name, output: name, define: None, runtime: &runtime, map: &map, rust: Some(&rust) };
+            native::link(&tools, &job)?
+        }
+        _ => {
+            let own = variant.map_or(name.as_str(), |_| source_name(name, variant));
+            let job =
+                native::Job { workspace, name: own, output: name, define: variant, runtime: &runtime, map: &map, rust: None };
+            native::link(&tools, &job)?
+        }
+    };
 
     let path = folder.join(format!("{name}.sys"));
     let mut bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
@@ -105,7 +132,37 @@ pub(crate) fn build(workspace: &Workspace, name: &str) -> Result<Driver> {
     Ok(Driver { path, image })
 }
 
+/// The driver's name, without the variant.
+fn source_name<'a>(name: &'a str, variant: Option<&str>) -> &'a str {
+    variant.map_or(name, |variant| &name[..name.len() - variant.len() - 1])
+}
+
+/// What a driver is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Rust,
+    C,
+    /// C++ over a static library in Rust.
+    Cpp,
+}
+
+impl Source {
+    fn of(workspace: &Workspace, name: &str) -> Self {
+        let folder = workspace.root().join("drivers").join(name);
+        match (folder.join("Cargo.toml").is_file(), folder.join("driver.cpp").is_file()) {
+            (true, true) => Self::Cpp,
+            (true, false) => Self::Rust,
+            (false, _) => Self::C,
+        }
+    }
+
+    fn has_rust(self) -> bool {
+        self != Self::C
+    }
+}
+
 /// Runs cargo and returns the path of the library it made.
+#[expect(clippy::too_many_arguments, reason = "they are what one build is made of")]
 fn compile(
     workspace: &Workspace,
     name: &str,
@@ -114,6 +171,7 @@ fn compile(
     runtime: &Path,
     map: &Path,
     target_dir: &Path,
+    crate_type: &str,
 ) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
     // Flags of the person's own machine (`-C target-cpu=native`, say) are for programs, not for a kernel.
@@ -123,7 +181,7 @@ fn compile(
     cargo.env("CARGO_ENCODED_RUSTFLAGS", remapped_paths(workspace, standard_library).join("\u{1f}"));
     cargo
         .env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", &tools.gcc)
-        .args(["rustc", "--package", name, "--lib", "--crate-type", "cdylib"])
+        .args(["rustc", "--package", name, "--lib", "--crate-type", crate_type])
         .args(["--profile", "driver", "--target", TARGET])
         .arg("--target-dir")
         .arg(target_dir);
@@ -143,7 +201,9 @@ fn compile(
     cargo.arg("-Cstrip=symbols").arg(format!("-Clink-arg=-Wl,-Map,{}", map.display()));
     cargo.arg(format!("-Clink-arg=-L{}", runtime.display()));
 
-    let library = target_dir.join(TARGET).join("driver").join(format!("{}.dll", name.replace('-', "_")));
+    let stem = name.replace('-', "_");
+    let file = if crate_type == "staticlib" { format!("lib{stem}.a") } else { format!("{stem}.dll") };
+    let library = target_dir.join(TARGET).join("driver").join(file);
     process::run(&mut cargo).context("the driver does not build")?;
     ensure!(library.is_file(), "cargo made no {}", library.display());
     Ok(library)
@@ -176,8 +236,8 @@ fn missing(tools: bool, standard_library: bool) -> String {
     let mut text = String::from("a driver cannot be built on this machine yet:");
     let mut packages = Vec::new();
     if tools {
-        text.push_str("\n  - mingw-w64's gcc, ar and dlltool for x86-64 were not found");
-        packages.push("gcc-mingw-w64-x86-64");
+        text.push_str("\n  - mingw-w64's gcc, g++, ar and dlltool for x86-64 were not found");
+        packages.extend(["gcc-mingw-w64-x86-64", "g++-mingw-w64-x86-64"]);
     }
     if standard_library {
         text.push_str(&format!("\n  - there is neither `core` for {TARGET}, nor a rustc of {OLDEST_RUSTC} or later"));
@@ -195,6 +255,8 @@ fn missing(tools: bool, standard_library: bool) -> String {
 #[derive(Debug)]
 struct MingwTools {
     gcc: PathBuf,
+    /// For drivers in C++.
+    gpp: Option<PathBuf>,
     ar: PathBuf,
     dlltool: PathBuf,
 }
@@ -202,7 +264,7 @@ struct MingwTools {
 impl MingwTools {
     fn find() -> Option<Self> {
         let tool = |name| process::on_path(format!("x86_64-w64-mingw32-{name}")).next();
-        Some(Self { gcc: tool("gcc")?, ar: tool("ar")?, dlltool: tool("dlltool")? })
+        Some(Self { gcc: tool("gcc")?, gpp: tool("g++"), ar: tool("ar")?, dlltool: tool("dlltool")? })
     }
 
     /// Fills a folder with the libraries that take the place of the C runtime.

@@ -11,6 +11,7 @@ mod image;
 mod process;
 mod timeline;
 mod transcript;
+mod transcripts;
 mod wine;
 mod workspace;
 
@@ -55,6 +56,14 @@ enum Command {
         #[arg(long, value_name = "FOLDER")]
         pictures: Option<PathBuf>,
     },
+    /// Compare what the sample drivers print hosted, loaded as images, and under Wine.
+    Transcripts {
+        /// The drivers; all of them when none is named.
+        names: Vec<String>,
+        /// Leave Wine out.
+        #[arg(long)]
+        without_wine: bool,
+    },
     /// Count what the library costs.
     Bench {
         /// What to count.
@@ -91,6 +100,10 @@ fn run() -> Result<()> {
             wine::run(&workspace, &name, limits)
         }
         Command::Timeline { pictures } => timeline::run(&workspace, pictures.as_deref()),
+        Command::Transcripts { names, without_wine } => {
+            let lanes = if without_wine { transcripts::Lanes::Hosted } else { transcripts::Lanes::All };
+            transcripts::run(&workspace, &names, lanes)
+        }
         Command::Bench { bench } => bench::run(&workspace, bench),
         Command::Ci { phases } => ci::run(&workspace, &phases),
     }

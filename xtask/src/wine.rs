@@ -50,22 +50,10 @@ pub(crate) struct Limits {
 
 /// Builds the driver, runs it hosted and under Wine, and compares.
 pub(crate) fn run(workspace: &Workspace, name: &str, limits: Limits) -> Result<()> {
-    let programs = Programs::find()?;
+    Programs::find()?;
     let driver = driver::build(workspace, name)?;
     let hosted = hosted_transcript(workspace, name)?;
-
-    println!("\nloading {name}.sys under {}", programs.version()?);
-    let prefix = Prefix::make(programs, workspace.target().join("wine").join(name))?;
-    prefix.note_missing_routines(&driver)?;
-    let client = prefix.build_client(workspace, name)?;
-    prefix.load_and_unload(name, &driver.path, client.as_deref(), limits.timeout)?;
-    prefix.kill()?;
-    let printed = debug_prints(&prefix.written("driver.log"));
-    for line in &printed {
-        println!("  | {line}");
-    }
-
-    let wine = Transcript::parse(printed.iter().map(String::as_str)).context("in what the driver printed under Wine")?;
+    let wine = transcript(workspace, name, &driver, limits.timeout)?;
     let comparison = hosted.compare(&wine);
     println!("\nWine against the hosted run, step by step:\n{comparison}");
     let (equal, skipped, failures) = (comparison.equal(), comparison.skipped(), comparison.failures());
@@ -81,8 +69,24 @@ pub(crate) fn run(workspace: &Workspace, name: &str, limits: Limits) -> Result<(
     Ok(())
 }
 
+/// Loads and unloads the driver under Wine.
+pub(crate) fn transcript(workspace: &Workspace, name: &str, driver: &Driver, timeout: Duration) -> Result<Transcript> {
+    let programs = Programs::find()?;
+    println!("\nloading {name}.sys under {}", programs.version()?);
+    let prefix = Prefix::make(programs, workspace.target().join("wine").join(name))?;
+    prefix.note_missing_routines(driver)?;
+    let client = prefix.build_client(workspace, name)?;
+    prefix.load_and_unload(name, &driver.path, client.as_deref(), timeout)?;
+    prefix.kill()?;
+    let printed = debug_prints(&prefix.written("driver.log"));
+    for line in &printed {
+        println!("  | {line}");
+    }
+    Transcript::parse(printed.iter().map(String::as_str)).context("in what the driver printed under Wine")
+}
+
 /// Runs the example of the same name, which is the driver on the hosted kernel.
-fn hosted_transcript(workspace: &Workspace, name: &str) -> Result<Transcript> {
+pub(crate) fn hosted_transcript(workspace: &Workspace, name: &str) -> Result<Transcript> {
     println!("\nthe hosted run of {name}:");
     // As the README has it: the same features, so that nothing is built twice.
     let example = ["--release", "--example", name];

@@ -38,18 +38,25 @@ impl Workspace {
     /// Checks that `drivers/<name>` is there.
     pub(crate) fn require_driver(&self, name: &str) -> Result<()> {
         let drivers = self.root.join("drivers");
-        if !name.is_empty() && drivers.join(name).join("Cargo.toml").is_file() {
+        if !name.is_empty() && is_driver(&drivers.join(name)) {
             return Ok(());
         }
+        let known = self.drivers()?;
+        bail!("there is no driver `{name}` (drivers/ has: {})", known.join(", "))
+    }
+
+    /// The names of the sample drivers, in order.
+    pub(crate) fn drivers(&self) -> Result<Vec<String>> {
+        let drivers = self.root.join("drivers");
         let mut known: Vec<String> = drivers
             .read_dir()
             .with_context(|| format!("cannot list {}", drivers.display()))?
             .filter_map(|entry| entry.ok())
-            .filter(|entry| entry.path().join("Cargo.toml").is_file())
+            .filter(|entry| is_driver(&entry.path()))
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .collect();
         known.sort();
-        bail!("there is no driver `{name}` (drivers/ has: {})", known.join(", "))
+        Ok(known)
     }
 
     /// A `cargo` command, the one that runs this program, started at the root.
@@ -58,4 +65,9 @@ impl Workspace {
         command.current_dir(&self.root);
         command
     }
+}
+
+/// True for the folder of a driver: a package, or a source in C.
+fn is_driver(folder: &Path) -> bool {
+    folder.join("Cargo.toml").is_file() || folder.join("driver.c").is_file()
 }

@@ -2,8 +2,13 @@
 
 use crate::engine::driver::DriverMemory;
 use crate::exports::io::irp::invalid_request;
+use crate::image::host::MappingId;
+use crate::image::{self, Image};
 use crate::machine::{Call, current};
-use ksync_sys::{DRIVER_INITIALIZE, DRIVER_OBJECT, NTSTATUS, STATUS_SUCCESS, UNICODE_STRING};
+use ksync_sys::{
+    DRIVER_INITIALIZE, DRIVER_OBJECT, NTSTATUS, PVOID, STATUS_INSUFFICIENT_RESOURCES, STATUS_NOT_SUPPORTED, STATUS_SUCCESS,
+    UNICODE_STRING,
+};
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,6 +20,7 @@ use std::sync::Arc;
 pub struct LoadedDriver {
     memory: Arc<DriverMemory>,
     index: u16,
+    image: Option<MappingId>,
 }
 
 impl fmt::Debug for LoadedDriver {
@@ -58,6 +64,41 @@ impl fmt::Debug for LoadedDriver {
 /// ```
 pub fn load_driver(name: &str, entry: DRIVER_INITIALIZE) -> Result<LoadedDriver, NTSTATUS> {
     let call = Call { cell: current("load_driver"), export: None };
+    start(call, name, entry, None)
+}
+
+/// Loads a driver's image: maps it, binds its imports, and calls its `DriverEntry` in the running thread.
+///
+/// From then on it is a driver like any other. Its `INIT` sections are gone when `DriverEntry` has returned.
+///
+/// # Errors
+/// As [`load_driver`]; `STATUS_INSUFFICIENT_RESOURCES`, if the host has no memory for it, and `STATUS_NOT_SUPPORTED`, if
+/// [it does not run images](Image::check_host).
+///
+/// # Bug checks
+/// As [`load_driver`], and those of the driver's own faults.
+///
+/// # Panics
+/// If no machine runs on this thread.
+pub fn load_image(name: &str, image: &Image) -> Result<LoadedDriver, NTSTATUS> {
+    let call = Call { cell: current("load_image"), export: None };
+    let mapped = call.cell.images.map(call, image, name).map_err(|error| match error.kind() {
+        std::io::ErrorKind::Unsupported => STATUS_NOT_SUPPORTED,
+        _ => STATUS_INSUFFICIENT_RESOURCES,
+    })?;
+    let (_, _, entry) = call.cell.images.place(mapped);
+    // SAFETY: the image's entry point is of this type, but for the convention, which every call of driver code minds.
+    let entry: DRIVER_INITIALIZE = unsafe { std::mem::transmute(entry) };
+    let driver = start(call, name, entry, Some(mapped));
+    match driver {
+        Ok(_) => call.cell.images.discard_init(mapped),
+        Err(_) => call.cell.images.unload(mapped),
+    }
+    driver
+}
+
+/// Calls a driver's entry.
+fn start(call: Call, name: &str, entry: DRIVER_INITIALIZE, image: Option<MappingId>) -> Result<LoadedDriver, NTSTATUS> {
     let path: Vec<u16> = format!("\\Registry\\Machine\\System\\CurrentControlSet\\Services\\{name}").encode_utf16().collect();
     let bytes = u16::try_from(path.len() * 2).unwrap_or(u16::MAX - 1);
     let mut path_string = UNICODE_STRING { Length: bytes, MaximumLength: bytes, Buffer: path.as_ptr().cast_mut() };
@@ -67,8 +108,15 @@ pub fn load_driver(name: &str, entry: DRIVER_INITIALIZE) -> Result<LoadedDriver,
     });
     // SAFETY: the memory is the driver's object, which others use in operations of the engine only.
     unsafe { (*memory.object()).DriverInit = Some(entry) };
+    if let Some(image) = image {
+        let (base, size, _) = call.cell.images.place(image);
+        // SAFETY: as above.
+        unsafe { (*memory.object()).DriverStart = base as PVOID };
+        // SAFETY: as above.
+        unsafe { (*memory.object()).DriverSize = size };
+    }
     // SAFETY: the driver's author vouched for the entry; both arguments are alive throughout.
-    let status = unsafe { entry(memory.object(), &raw mut path_string) };
+    let status = unsafe { image::call(entry, (memory.object(), &raw mut path_string)) };
     call.operate(|kernel| {
         kernel.act_for(before);
         if status >= STATUS_SUCCESS {
@@ -80,7 +128,7 @@ pub fn load_driver(name: &str, entry: DRIVER_INITIALIZE) -> Result<LoadedDriver,
         release_image(call, index);
         return Err(status);
     }
-    Ok(LoadedDriver { memory, index })
+    Ok(LoadedDriver { memory, index, image })
 }
 
 /// Waits for what still runs in a driver's image and ends by itself, and checks that nothing else is left.
@@ -116,11 +164,14 @@ impl LoadedDriver {
         while !call.is_dying() && !call.operate(|kernel| kernel.begin_unload(index)) {}
         let (before, entered) = call.operate(|kernel| Ok((kernel.act_for(Some(index)), kernel.enter_routine())));
         // SAFETY: the driver set the routine for this object.
-        unsafe { unload(self.memory.object()) };
+        unsafe { image::call(unload, (self.memory.object(),)) };
         call.operate(|kernel| {
             kernel.act_for(before);
             kernel.check_return(entered, "DriverUnload", unload as usize as u64)
         });
         release_image(call, index);
+        if let Some(image) = self.image {
+            call.cell.images.unload(image);
+        }
     }
 }

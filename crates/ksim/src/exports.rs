@@ -3,6 +3,7 @@
 //! Each export states its IRQL range once, in the [`exports!`] macro: the check at every call and the published table
 //! ([`table`]) come from there. The macro pins the signature to the declaration in `ksync-sys` at compile time.
 
+use crate::image::Adapter;
 use crate::irql::{APC_LEVEL, DISPATCH_LEVEL, HIGH_LEVEL, PASSIVE_LEVEL};
 use crate::report::bug_check::{Violation, codes};
 use std::ffi::c_void;
@@ -103,6 +104,8 @@ pub(crate) struct Table {
     pub(crate) exports: &'static [Export],
     /// The address of an export by name.
     pub(crate) address: fn(&str) -> Option<*mut c_void>,
+    /// How images call an export.
+    pub(crate) adapter: fn(&str) -> Option<Adapter>,
 }
 
 /// Defines exports. For each: `[IRQL range] visible|silent fn Name(call; parameters) -> type { body }`. Behind `visible` stands what the operation touches, such as
@@ -134,6 +137,8 @@ macro_rules! exports {
             const _: ksync_sys::$name = $name;
         )*
 
+        $crate::exports::adapters! { $(fn $name($($($argument: $type),*)?) $(-> $return)?;)* }
+
         /// The exports of this file.
         pub(crate) static TABLE: $crate::exports::Table = $crate::exports::Table {
             exports: &[
@@ -147,10 +152,97 @@ macro_rules! exports {
                 $(stringify!($name) => Some($name as *mut std::ffi::c_void),)*
                 _ => None,
             },
+            adapter: adapters::find,
         };
     };
 }
 pub(crate) use exports;
+
+/// Defines exports that only images have: what a hosted driver gets from the host, or from the headers. As [`exports!`], without a symbol.
+macro_rules! image_exports {
+    ($(
+        [$irql:expr] $visible:ident fn $name:ident($call:ident $(; $($argument:ident: $type:ty),* $(,)?)?) $(-> $return:ty)? $body:block
+    )*) => {
+        $(
+            #[allow(
+                non_snake_case, clippy::too_many_arguments, clippy::allow_attributes,
+                reason = "the routine and its parameters are NT's"
+            )]
+            unsafe fn $name($($($argument: $type),*)?) $(-> $return)? {
+                static EXPORT: $crate::exports::Export = $crate::exports::Export {
+                    name: stringify!($name),
+                    irql: $irql,
+                    visible: $crate::exports::exports!(@visible $visible),
+                };
+                let $call = $crate::machine::Call::enter(&EXPORT);
+                $body
+            }
+        )*
+
+        $crate::exports::adapters! { $(fn $name($($($argument: $type),*)?) $(-> $return)?;)* }
+
+        /// The exports of this file.
+        pub(crate) static TABLE: $crate::exports::Table = $crate::exports::Table {
+            exports: &[
+                $($crate::exports::Export {
+                    name: stringify!($name),
+                    irql: $irql,
+                    visible: $crate::exports::exports!(@visible $visible),
+                }),*
+            ],
+            address: |_| None,
+            adapter: adapters::find,
+        };
+    };
+}
+pub(crate) use image_exports;
+
+/// Defines how images call routines: the arguments are read from the row that the driver's call leaves on its stack.
+macro_rules! adapters {
+    ($(fn $name:ident($($argument:ident: $type:ty),*) $(-> $return:ty)?;)*) => {
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        mod adapters {
+            #[allow(unused_imports, clippy::allow_attributes, reason = "a file's types, of which some routines need none")]
+            use super::*;
+
+            $(
+                #[allow(
+                    non_snake_case, unused_mut, unused_variables, unused_assignments, unreachable_code, clippy::allow_attributes,
+                    reason = "routines differ in what they take, and in whether they return"
+                )]
+                unsafe extern "C" fn $name(frame: *mut $crate::image::CallFrame, arguments: *const u64) -> u64 {
+                    let body = || {
+                        let mut slot = arguments;
+                        $(
+                            // SAFETY: the driver's call has put the argument there: an 8-byte slot, of which the type is the low part.
+                            let $argument: $type = unsafe { slot.cast::<$type>().read() };
+                            slot = slot.wrapping_add(1);
+                        )*
+                        // SAFETY: the driver vouches for the call.
+                        $crate::image::returned(unsafe { super::$name($($argument),*) })
+                    };
+                    // SAFETY: the stub of an import has made the frame.
+                    unsafe { $crate::image::boundary(frame, body) }
+                }
+            )*
+
+            pub(super) fn find(name: &str) -> Option<$crate::image::Adapter> {
+                match name {
+                    $(stringify!($name) => Some($name),)*
+                    _ => None,
+                }
+            }
+        }
+
+        #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+        mod adapters {
+            pub(super) fn find(_name: &str) -> Option<$crate::image::Adapter> {
+                None
+            }
+        }
+    };
+}
+pub(crate) use adapters;
 
 fn tables() -> impl Iterator<Item = &'static Table> {
     let others = [&dbg::TABLE, &mm::TABLE, &ob::TABLE, &ps::TABLE, &rtl::TABLE];
@@ -165,6 +257,28 @@ pub fn table() -> impl Iterator<Item = &'static Export> {
 /// The address of an export, or null.
 pub(crate) fn address_of(name: &str) -> *mut c_void {
     tables().find_map(|table| (table.address)(name)).unwrap_or(std::ptr::null_mut())
+}
+
+/// How images call each export.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) fn all_adapters() -> impl Iterator<Item = (&'static str, Adapter)> {
+    let adapter =
+        |table: &'static Table| table.exports.iter().filter_map(|export| Some((export.name, (table.adapter)(export.name)?)));
+    tables().chain(crate::image::tables()).flat_map(adapter)
+}
+
+/// The address of a variable that the kernel exports, for images.
+pub(crate) fn variable(name: &str) -> Option<usize> {
+    match name {
+        "PsThreadType" => Some((&raw const ob::PsThreadType).addr()),
+        "PsProcessType" => Some((&raw const ob::PsProcessType).addr()),
+        "ExEventObjectType" => Some((&raw const ob::ExEventObjectType).addr()),
+        "ExSemaphoreObjectType" => Some((&raw const ob::ExSemaphoreObjectType).addr()),
+        "IoDriverObjectType" => Some((&raw const ob::IoDriverObjectType).addr()),
+        "IoDeviceObjectType" => Some((&raw const ob::IoDeviceObjectType).addr()),
+        "IoFileObjectType" => Some((&raw const ob::IoFileObjectType).addr()),
+        _ => None,
+    }
 }
 
 /// True for the name of an export, as a symbol.

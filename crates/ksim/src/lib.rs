@@ -38,6 +38,7 @@ pub mod explore;
 mod exports;
 mod faults;
 mod host;
+pub mod image;
 mod image_local;
 mod irql;
 mod lock_class;
@@ -59,7 +60,7 @@ pub use control::{
     release_semaphore, request_termination, set_system_time, system_call,
 };
 pub use device::{DeviceHandle, DeviceRequest, IoResult, Requestor, open_device};
-pub use driver::{LoadedDriver, load_driver};
+pub use driver::{LoadedDriver, load_driver, load_image};
 pub use explore::explore;
 pub use exports::{Export, IrqlRange, table as exports};
 pub use faults::{Fault, FaultKind};

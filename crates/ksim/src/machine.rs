@@ -12,6 +12,9 @@ use crate::engine::{Check, Cpu, Fault, Kernel, Stop, Tid};
 use crate::explore::token::Choice;
 use crate::exports::Export;
 use crate::faults::FaultKind;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use crate::image::Place;
+use crate::image::{self, Activity, MachineImages};
 use crate::report::bug_check::{Related, Violation, codes};
 use crate::report::sites::Frames;
 use crate::report::state::Snapshot;
@@ -66,6 +69,8 @@ pub(crate) struct MachineCell {
     inspecting: Cell<bool>,
     inspected: RefCell<Option<Frames>>,
     snapshot: RefCell<Snapshot>,
+    /// Drivers' images, and what the context that runs has under way in them.
+    pub(crate) images: MachineImages,
 }
 
 /// Builds and runs a simulated machine.
@@ -279,6 +284,7 @@ impl Machine {
             inspecting: Cell::new(false),
             inspected: RefCell::new(None),
             snapshot: RefCell::new(Snapshot::default()),
+            images: MachineImages::default(),
         };
         assert!(CURRENT.get().is_null(), "a machine runs on this thread already: Machine::run cannot be nested");
         CURRENT.set(&raw const cell);
@@ -320,6 +326,7 @@ impl MachineCell {
             // SAFETY: the cell outlives all contexts, which `run_to_end` discards.
             let cell = unsafe { &*cell };
             cell.handle.set(handle);
+            cell.images.set_activity(Activity::NONE);
             cell.settle();
             cell.kernel.borrow_mut().begin_thread();
             cell.guard(|| body(cell));
@@ -339,6 +346,7 @@ impl MachineCell {
             // SAFETY: the cell outlives all contexts, which `run_to_end` discards.
             let cell = unsafe { &*cell };
             cell.handle.set(handle);
+            cell.images.set_activity(Activity::NONE);
             loop {
                 cell.drain_dpcs();
                 cell.suspend();
@@ -405,7 +413,7 @@ impl MachineCell {
         self.guard(|| {
             if let Some(routine) = dpc.routine {
                 // SAFETY: the driver vouched for the routine and its context when it initialised the DPC.
-                unsafe { routine(dpc.dpc, dpc.context, dpc.arguments[0], dpc.arguments[1]) };
+                unsafe { image::call(routine, (dpc.dpc, dpc.context, dpc.arguments[0], dpc.arguments[1])) };
             }
         });
         self.call().operate(|kernel| kernel.finish_dpc(dpc));
@@ -492,8 +500,10 @@ impl MachineCell {
     fn suspend(&self) {
         let handle = self.handle.get();
         assert!(handle.is_some(), "ksim: a suspension outside a context");
+        let activity = self.images.activity();
         // SAFETY: `handle` was set by the context that runs, at its start or its last resumption.
         unsafe { handle.suspend() };
+        self.images.set_activity(activity);
         while self.inspecting.get() {
             // The machine has stopped, and wants to know where this context stands.
             *self.inspected.borrow_mut() = Some(Frames::capture());
@@ -562,11 +572,37 @@ impl MachineCell {
             // What a drop does wrong after a panic is not what ended the run.
             self.record_panic();
         } else {
+            let Err(fault) = self.images.raise(fault);
             self.stop_with(fault, export);
         }
         loop {
             self.suspend();
         }
+    }
+
+    /// An image did what ends the machine, at places that its registers tell.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn stop_at(&self, fault: Violation, places: Vec<Place>) -> ! {
+        self.abandon_operation();
+        self.stop_with(fault, None);
+        *self.frames.borrow_mut() = Some(Frames::of_image(places));
+        loop {
+            self.suspend();
+        }
+    }
+
+    /// After a fault within an operation of the engine, which will not go on: the engine is free again, as it is.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn abandon_operation(&self) {
+        if self.kernel.try_borrow_mut().is_ok() {
+            return;
+        }
+        // SAFETY: the only reference to the engine is that of the operation that faulted, and is not used any more.
+        let kernel = unsafe { self.kernel.as_ptr().read() };
+        let cell = (&raw const self.kernel).cast_mut();
+        // SAFETY: all fields of the cell are of interior mutability, so that they may be written through a shared reference. Nothing is
+        // dropped twice: the old value is overwritten.
+        unsafe { cell.write(RefCell::new(kernel)) };
     }
 
     /// Lets happen what must happen before the context that runs goes on: other contexts that have taken its processor, DPC
@@ -614,8 +650,10 @@ impl MachineCell {
                 Next::Context(cpu, executing, context) => (cpu, executing, context),
                 Next::Idle => continue,
             };
+            self.images.enter(&self.kernel);
             let resumed = context.resume();
             self.handle.set(ContextHandle::NONE);
+            self.images.set_activity(Activity::NONE);
             self.put_back(cpu, executing, context, resumed);
         }
         self.inspect();
@@ -836,6 +874,24 @@ pub(crate) fn current(routine: &str) -> &'static MachineCell {
     // SAFETY: the pointer is set while `Machine::run` keeps the cell alive, and only code that runs within it gets here:
     // the reference is used within the call of an export, and never kept.
     unsafe { &*cell }
+}
+
+/// The images of the machine that runs on this OS thread.
+pub(crate) fn images_of_this_thread() -> Option<&'static MachineImages> {
+    let cell = CURRENT.get();
+    // SAFETY: as in `current`.
+    unsafe { cell.as_ref() }.map(|cell| &cell.images)
+}
+
+/// The hosted kernel panicked in a call from an image, which cannot be unwound: the machine ends.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) fn panicked_in_image() -> ! {
+    let cell = current("an image");
+    cell.abandon_operation();
+    cell.record_panic();
+    loop {
+        cell.suspend();
+    }
 }
 
 /// True when hosted code runs on a machine on this OS thread.

@@ -4,6 +4,7 @@ use super::kernel::{Check, Kernel};
 use super::layout::{self, ApcParts};
 use super::object::ObjId;
 use super::thread::Tid;
+use crate::image::call as call_driver;
 use ksync_sys::{KAPC, KernelMode, LONG, PKNORMAL_ROUTINE, PVOID, TIMER_APC_ROUTINE, ULONG};
 use std::collections::BTreeMap;
 
@@ -40,7 +41,7 @@ unsafe extern "system-unwind" fn call_routine(context: PVOID, low: PVOID, high: 
     // SAFETY: the context is the `TimerApc`, which is kept until the machine ends.
     let timer = unsafe { &*context.cast_const().cast::<TimerApc>() };
     // SAFETY: the driver vouched for the routine and its context when it set the timer.
-    unsafe { (timer.routine)(timer.context, low as usize as ULONG, high as usize as LONG) };
+    unsafe { call_driver(timer.routine, (timer.context, low as usize as ULONG, high as usize as LONG)) };
 }
 
 impl Kernel {

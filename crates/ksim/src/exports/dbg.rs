@@ -8,7 +8,7 @@ use crate::machine::{Call, is_running};
 use crate::report::trace::Operation;
 use std::ffi::{c_char, c_void};
 
-mod format;
+pub(crate) mod format;
 
 use super::{ANY, Export, Table};
 
@@ -20,6 +20,8 @@ pub(crate) static TABLE: Table = Table {
         "DbgPrintEx" => Some(ksync_sys::DbgPrintEx as *mut c_void),
         _ => None,
     },
+    // Images have their own, in `image::routines`.
+    adapter: |_| None,
 };
 
 unsafe extern "C" {
@@ -62,7 +64,7 @@ unsafe extern "C-unwind" fn ksim_debug_print(routine: u32, format: *const c_char
 }
 
 /// Adds to the captured output, which is kept by lines.
-fn print_text(kernel: &mut Kernel, text: &str) {
+pub(crate) fn print_text(kernel: &mut Kernel, text: &str) {
     kernel.record(Operation::DebugPrint, 0, text.len() as u64);
     if kernel.config.echo {
         print!("{text}");

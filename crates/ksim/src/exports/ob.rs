@@ -36,25 +36,25 @@ static DEVICE_TYPE: TypeObject = TypeObject { kind: Type::Device };
 static FILE_TYPE: TypeObject = TypeObject { kind: Type::File };
 
 #[unsafe(no_mangle)]
-static PsThreadType: Exported<TypeObject> = Exported(&THREAD_TYPE);
+pub(super) static PsThreadType: Exported<TypeObject> = Exported(&THREAD_TYPE);
 
 #[unsafe(no_mangle)]
-static PsProcessType: Exported<TypeObject> = Exported(&PROCESS_TYPE);
+pub(super) static PsProcessType: Exported<TypeObject> = Exported(&PROCESS_TYPE);
 
 #[unsafe(no_mangle)]
-static ExEventObjectType: Exported<TypeObject> = Exported(&EVENT_TYPE);
+pub(super) static ExEventObjectType: Exported<TypeObject> = Exported(&EVENT_TYPE);
 
 #[unsafe(no_mangle)]
-static ExSemaphoreObjectType: Exported<TypeObject> = Exported(&SEMAPHORE_TYPE);
+pub(super) static ExSemaphoreObjectType: Exported<TypeObject> = Exported(&SEMAPHORE_TYPE);
 
 #[unsafe(no_mangle)]
-static IoDriverObjectType: Exported<TypeObject> = Exported(&DRIVER_TYPE);
+pub(super) static IoDriverObjectType: Exported<TypeObject> = Exported(&DRIVER_TYPE);
 
 #[unsafe(no_mangle)]
-static IoDeviceObjectType: Exported<TypeObject> = Exported(&DEVICE_TYPE);
+pub(super) static IoDeviceObjectType: Exported<TypeObject> = Exported(&DEVICE_TYPE);
 
 #[unsafe(no_mangle)]
-static IoFileObjectType: Exported<TypeObject> = Exported(&FILE_TYPE);
+pub(super) static IoFileObjectType: Exported<TypeObject> = Exported(&FILE_TYPE);
 
 /// The type that a driver's pointer means.
 fn type_at(pointer: *mut OBJECT_TYPE) -> Option<Result<Type, ()>> {

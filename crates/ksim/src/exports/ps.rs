@@ -5,6 +5,7 @@ use crate::engine::ob::Type;
 use crate::engine::thread::State;
 use crate::engine::{Kind, Tid};
 use crate::exports::{ANY, IrqlRange, PASSIVE, at_most, exports};
+use crate::image::call as call_driver;
 use crate::irql::{APC_LEVEL, PASSIVE_LEVEL};
 use crate::machine::Call;
 use ksync_sys::{
@@ -55,7 +56,7 @@ exports! {
         let attributes = unsafe { ObjectAttributes.as_ref() }.map_or(0, |attributes| attributes.Attributes);
         let body = move |_: &crate::machine::MachineCell| {
             // SAFETY: the caller vouched for the routine and its context.
-            unsafe { routine(StartContext) };
+            unsafe { call_driver(routine, (StartContext,)) };
         };
         // SAFETY: the body borrows nothing.
         let Ok(context) = (unsafe { call.cell.thread_context(body) }) else { return STATUS_INSUFFICIENT_RESOURCES };

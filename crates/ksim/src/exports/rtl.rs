@@ -2,6 +2,7 @@
 
 use crate::engine::run_once;
 use crate::exports::{ANY, BLOCKING, PASSIVE, exports};
+use crate::image::call as call_driver;
 use crate::machine::Call;
 use ksync_sys::{
     NTSTATUS, PRTL_RUN_ONCE_INIT_FN, PVOID, RTL_OSVERSIONINFOW, RTL_RUN_ONCE, RTL_RUN_ONCE_ASYNC, RTL_RUN_ONCE_CHECK_ONLY,
@@ -13,7 +14,7 @@ use ksync_sys::{
 ///
 /// # Safety
 /// `string` is null or points to a valid counted string.
-pub(super) unsafe fn text_of(string: *const UNICODE_STRING) -> String {
+pub(crate) unsafe fn text_of(string: *const UNICODE_STRING) -> String {
     if string.is_null() {
         return String::new();
     }
@@ -132,7 +133,7 @@ exports! {
         let mut own = std::ptr::null_mut();
         let result = if Context.is_null() { &raw mut own } else { Context };
         // SAFETY: the caller vouched for the routine and its parameter.
-        if unsafe { initialize(RunOnce, Parameter, result) } == 0 {
+        if unsafe { call_driver(initialize, (RunOnce, Parameter, result)) } == 0 {
             complete(call, RunOnce, RTL_RUN_ONCE_INIT_FAILED, std::ptr::null_mut());
             return STATUS_UNSUCCESSFUL;
         }

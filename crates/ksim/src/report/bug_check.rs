@@ -78,6 +78,14 @@ pub mod codes {
         WORKER_THREAD_RETURNED_AT_BAD_IRQL = 0xe1;
         /// A work item was queued, freed or initialised while it was queued; the first parameter says which.
         WORKER_INVALID = 0xe4;
+        /// Memory was touched that is not there.
+        PAGE_FAULT_IN_NONPAGED_AREA = 0x50;
+        /// An exception of the processor that the kernel does not handle.
+        UNEXPECTED_KERNEL_MODE_TRAP = 0x7f;
+        /// A driver found its own data damaged, and stopped itself.
+        KERNEL_SECURITY_CHECK_FAILURE = 0x139;
+        /// A driver called a routine that the kernel does not have.
+        DRIVER_ENTRYPOINT_NOT_FOUND = 0xc000_0263;
         /// A driver asked for it.
         MANUALLY_INITIATED_CRASH = 0xe2;
         /// Release of a resource that is not owned.
@@ -219,6 +227,8 @@ pub(crate) struct Violation {
     pub(crate) meaning: Cow<'static, str>,
     /// Other places that have to do with it.
     pub(crate) related: Vec<Related>,
+    /// The status of an exception, which a driver may handle.
+    pub(crate) raised: Option<NTSTATUS>,
 }
 
 /// What else happened that a violation has to do with, and where.
@@ -231,23 +241,25 @@ pub(crate) struct Related {
 impl Violation {
     #[cold]
     pub(crate) fn boxed(code: u32, parameters: [u64; 4], meaning: &'static str) -> Box<Self> {
-        Box::new(Self { code, parameters, meaning: Cow::Borrowed(meaning), related: Vec::new() })
+        Box::new(Self { code, parameters, meaning: Cow::Borrowed(meaning), related: Vec::new(), raised: None })
     }
 
     #[cold]
     pub(crate) fn boxed_owned(code: u32, parameters: [u64; 4], meaning: String) -> Box<Self> {
-        Box::new(Self { code, parameters, meaning: Cow::Owned(meaning), related: Vec::new() })
+        Box::new(Self { code, parameters, meaning: Cow::Owned(meaning), related: Vec::new(), raised: None })
     }
 
-    /// An exception: hosted code cannot catch one, so that it is a bug check here, as it is in a driver without a handler.
+    /// An exception: hosted code cannot catch one, so that it is a bug check there, as it is in a driver without a handler.
     #[cold]
     pub(crate) fn raised(status: NTSTATUS, meaning: String) -> Box<Self> {
         let name = ksync_sys::status_name(status).unwrap_or("an unnamed status");
-        Self::boxed_owned(
+        let mut violation = Self::boxed_owned(
             codes::KMODE_EXCEPTION_NOT_HANDLED,
             [u64::from(status as u32), 0, 0, 0],
             format!("{name} ({status:#010x}) was raised and not handled: {meaning}"),
-        )
+        );
+        violation.raised = Some(status);
+        violation
     }
 }
 

@@ -1,6 +1,8 @@
 //! Where driver code called from: the frames of a stack, kept as they are and given names only for a report.
 
 use super::bug_check::CallSite;
+use crate::image::{MachineImages, Place};
+use crate::machine::images_of_this_thread;
 use rustc_hash::FxHashMap;
 use std::ffi::c_void;
 use std::num::NonZeroU32;
@@ -23,7 +25,11 @@ impl SiteId {
 
 /// The return addresses of a stack, innermost first.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Frames(Box<[usize]>);
+pub(crate) struct Frames {
+    host: Box<[usize]>,
+    /// Those of an image, which the host's unwinder does not know.
+    image: Box<[Place]>,
+}
 
 impl Frames {
     /// The stack of who calls. It costs about a microsecond a frame.
@@ -34,14 +40,23 @@ impl Frames {
             frames.push(frame.ip().addr());
             frames.len() < FRAMES
         });
-        Self(frames.into_boxed_slice())
+        let image = images_of_this_thread().map(MachineImages::places).unwrap_or_default().into_boxed_slice();
+        Self { host: frames.into_boxed_slice(), image }
+    }
+
+    /// A stack of which only the frames of an image are known.
+    pub(crate) fn of_image(places: Vec<Place>) -> Self {
+        Self { host: Box::default(), image: places.into_boxed_slice() }
     }
 
     /// The frames of driver code, innermost first.
     pub(crate) fn resolve(&self) -> Vec<CallSite> {
+        if !self.image.is_empty() {
+            return self.image.iter().map(Place::call_site).collect();
+        }
         let mut sites = Vec::new();
         let mut over = false;
-        for &address in &self.0 {
+        for &address in &self.host {
             backtrace::resolve(address as *mut c_void, |symbol| {
                 let Some(name) = symbol.name() else { return };
                 let function = format!("{name:#}");

@@ -8,7 +8,7 @@ use std::ffi::{CStr, c_char};
 use std::fmt::Write;
 
 /// Where the values come from.
-pub(super) trait Arguments {
+pub(crate) trait Arguments {
     /// The next integer or pointer, as its 8-byte slot.
     fn integer(&mut self) -> u64;
     /// The next double.
@@ -42,14 +42,23 @@ enum Size {
 ///
 /// # Safety
 /// `format` is null or ends in a zero, and the arguments are what it asks for: pointers among them are null or valid.
-pub(super) unsafe fn format(format: *const c_char, arguments: &mut dyn Arguments) -> String {
+pub(crate) unsafe fn format(format: *const c_char, arguments: &mut dyn Arguments) -> String {
     if format.is_null() {
         return String::new();
     }
     // SAFETY: by this function's contract.
     let text = unsafe { CStr::from_ptr(format) }.to_string_lossy();
+    // SAFETY: by this function's contract.
+    unsafe { format_text(&text, false, arguments) }
+}
+
+/// Formats. `wide` is for the functions whose own strings are wide: `%s` and `%c` are then wide too, and `%S` and `%C` narrow.
+///
+/// # Safety
+/// The arguments are what the text asks for: pointers among them are null or valid.
+pub(crate) unsafe fn format_text(text: &str, wide: bool, arguments: &mut dyn Arguments) -> String {
     let mut output = String::with_capacity(text.len());
-    let mut rest = text.as_ref();
+    let mut rest = text;
     while let Some(percent) = rest.find('%') {
         output.push_str(&rest[..percent]);
         rest = &rest[percent + 1..];
@@ -60,6 +69,13 @@ pub(super) unsafe fn format(format: *const c_char, arguments: &mut dyn Arguments
             return output;
         };
         rest = characters.as_str();
+        let conversion = match conversion {
+            's' if wide => 'S',
+            'S' if wide => 's',
+            'c' if wide => 'C',
+            'C' if wide => 'c',
+            other => other,
+        };
         // SAFETY: by this function's contract.
         unsafe { convert(&mut output, conversion, specification, arguments) };
     }

@@ -7,6 +7,7 @@ use crate::engine::Kind;
 use crate::engine::kernel::{Check, Kernel};
 use crate::engine::pool::PoolRequest;
 use crate::exports::{IrqlRange, at_most, exports};
+use crate::image::{address_for_images, call as call_driver, for_caller};
 use crate::irql::{APC_LEVEL, DISPATCH_LEVEL};
 use crate::machine::{Call, current};
 use crate::report::bug_check::{Violation, codes};
@@ -28,6 +29,15 @@ const MAXIMUM_DEPTH: USHORT = 256;
 const SMALLEST: SIZE_T = 8;
 const PAGED_BIT: POOL_TYPE = 1;
 
+/// The names that images know the routines below by: their inlined code calls them by the images' convention.
+const ALLOCATE_EX: &str = "KsimLookasideAllocateEx";
+const FREE_EX: &str = "KsimLookasideFreeEx";
+const ALLOCATE_CLASSIC: &str = "KsimLookasideAllocate";
+const FREE_CLASSIC: &str = "KsimLookasideFree";
+const DELETED_ALLOCATE_EX: &str = "KsimLookasideDeletedAllocateEx";
+const DELETED_FREE_EX: &str = "KsimLookasideDeletedFreeEx";
+const DELETED_CLASSIC: &str = "KsimLookasideDeleted";
+
 /// What an allocation for an empty list does unless the driver has a routine for it.
 unsafe extern "system-unwind" fn allocate_ex(pool: POOL_TYPE, size: SIZE_T, tag: ULONG, _: *mut LOOKASIDE_LIST_EX) -> PVOID {
     allocate(pool, size, tag)
@@ -37,7 +47,7 @@ unsafe extern "system-unwind" fn allocate_classic(pool: POOL_TYPE, size: SIZE_T,
     allocate(pool, size, tag)
 }
 
-fn allocate(pool: POOL_TYPE, size: SIZE_T, tag: ULONG) -> PVOID {
+pub(crate) fn allocate(pool: POOL_TYPE, size: SIZE_T, tag: ULONG) -> PVOID {
     let call = Call { cell: current("a lookaside list"), export: None };
     let request = PoolRequest { size, tag, paged: pool & PAGED_BIT != 0, zeroed: false };
     call.operate(|kernel| {
@@ -60,7 +70,7 @@ unsafe extern "system-unwind" fn free_classic(entry: PVOID) {
     free(entry);
 }
 
-fn free(entry: PVOID) {
+pub(crate) fn free(entry: PVOID) {
     let call = Call { cell: current("a lookaside list"), export: None };
     call.operate(|kernel| kernel.free_pool(entry as usize, 0));
 }
@@ -83,7 +93,7 @@ unsafe extern "system-unwind" fn deleted_free_classic(_: PVOID) {
 }
 
 /// A deleted list was used. The routines of a classic list are not told which.
-fn deleted(list: usize) -> ! {
+pub(crate) fn deleted(list: usize) -> ! {
     let call = Call { cell: current("a lookaside list"), export: None };
     call.fail(Violation::boxed(
         codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
@@ -130,7 +140,12 @@ pub(super) fn check_entry(kernel: &mut Kernel, head: usize, entry: usize, mut fi
     let routine = unsafe { (*list).Free };
     // SAFETY: whichever kind of list it is, the member is a pointer to a routine.
     let routine = unsafe { routine.Free }.map_or(0, |routine| routine as usize);
-    let of_pool = [free_ex as *const () as usize, free_classic as *const () as usize];
+    let of_pool = [
+        free_ex as *const () as usize,
+        free_classic as *const () as usize,
+        address_for_images(FREE_EX),
+        address_for_images(FREE_CLASSIC),
+    ];
     // What a driver's own routine frees need not be pool.
     if of_pool.contains(&routine) { kernel.check_allocated(entry) } else { Ok(()) }
 }
@@ -220,7 +235,7 @@ fn flush_ex(list: *mut LOOKASIDE_LIST_EX) {
     flush(general, |entry| {
         if let Some(routine) = routine {
             // SAFETY: the entry came from this list.
-            unsafe { routine(entry, list) };
+            unsafe { call_driver(routine, (entry, list)) };
         }
     });
 }
@@ -243,8 +258,10 @@ fn initialize_classic(
         }
         register(kernel, list as usize)
     });
-    let allocate = LOOKASIDE_ALLOCATE { Allocate: routines.0.or(Some(allocate_classic)) };
-    let free = LOOKASIDE_FREE { Free: routines.1.or(Some(free_classic)) };
+    let own = for_caller(call, allocate_classic as unsafe extern "system-unwind" fn(_, _, _) -> _, ALLOCATE_CLASSIC);
+    let allocate = LOOKASIDE_ALLOCATE { Allocate: routines.0.or(Some(own)) };
+    let own = for_caller(call, free_classic as unsafe extern "system-unwind" fn(_), FREE_CLASSIC);
+    let free = LOOKASIDE_FREE { Free: routines.1.or(Some(own)) };
     // SAFETY: the caller of the export passes memory for a list.
     unsafe { fill(list, Parts { pool, size, tag, allocate, free }) };
 }
@@ -258,13 +275,15 @@ fn delete_classic(call: Call, list: *mut GENERAL_LOOKASIDE_POOL) {
     flush(list, |entry| {
         if let Some(routine) = routine {
             // SAFETY: the entry came from this list.
-            unsafe { routine(entry) };
+            unsafe { call_driver(routine, (entry,)) };
         }
     });
     call.read(|kernel| kernel.objects.remove(id));
-    let allocate = LOOKASIDE_ALLOCATE { Allocate: Some(deleted_allocate_classic) };
+    let gone = for_caller(call, deleted_allocate_classic as unsafe extern "system-unwind" fn(_, _, _) -> _, DELETED_CLASSIC);
+    let allocate = LOOKASIDE_ALLOCATE { Allocate: Some(gone) };
+    let gone = for_caller(call, deleted_free_classic as unsafe extern "system-unwind" fn(_), DELETED_CLASSIC);
     // SAFETY: the caller passes a list's memory.
-    unsafe { bury(list, allocate, LOOKASIDE_FREE { Free: Some(deleted_free_classic) }) };
+    unsafe { bury(list, allocate, LOOKASIDE_FREE { Free: Some(gone) }) };
 }
 
 /// Makes every use of a deleted list call these routines.
@@ -293,12 +312,14 @@ exports! {
         }
         call.operate(|kernel| register(kernel, Lookaside as usize));
         let raise = if Flags & EX_LOOKASIDE_LIST_EX_FLAGS_RAISE_ON_FAIL != 0 { POOL_RAISE_IF_ALLOCATION_FAILURE } else { 0 };
+        let own_allocate = for_caller(call, allocate_ex as unsafe extern "system-unwind" fn(_, _, _, _) -> _, ALLOCATE_EX);
+        let own_free = for_caller(call, free_ex as unsafe extern "system-unwind" fn(_, _), FREE_EX);
         let parts = Parts {
             pool: PoolType | raise,
             size: Size.max(SMALLEST),
             tag: Tag,
-            allocate: LOOKASIDE_ALLOCATE { AllocateEx: Allocate.or(Some(allocate_ex)) },
-            free: LOOKASIDE_FREE { FreeEx: Free.or(Some(free_ex)) },
+            allocate: LOOKASIDE_ALLOCATE { AllocateEx: Allocate.or(Some(own_allocate)) },
+            free: LOOKASIDE_FREE { FreeEx: Free.or(Some(own_free)) },
         };
         // SAFETY: the caller passes memory for a list.
         let list = unsafe { &raw mut (*Lookaside).L };
@@ -317,9 +338,11 @@ exports! {
         call.read(|kernel| kernel.objects.remove(id));
         // SAFETY: a field address.
         let list = unsafe { &raw mut (*Lookaside).L };
-        let allocate = LOOKASIDE_ALLOCATE { AllocateEx: Some(deleted_allocate_ex) };
+        let gone = for_caller(call, deleted_allocate_ex as unsafe extern "system-unwind" fn(_, _, _, _) -> _, DELETED_ALLOCATE_EX);
+        let allocate = LOOKASIDE_ALLOCATE { AllocateEx: Some(gone) };
+        let gone = for_caller(call, deleted_free_ex as unsafe extern "system-unwind" fn(_, _), DELETED_FREE_EX);
         // SAFETY: the caller passes a list's memory.
-        unsafe { bury(list, allocate, LOOKASIDE_FREE { FreeEx: Some(deleted_free_ex) }) };
+        unsafe { bury(list, allocate, LOOKASIDE_FREE { FreeEx: Some(gone) }) };
     }
 
     [LISTS] visible fn ExFlushLookasideListEx(call; Lookaside: *mut LOOKASIDE_LIST_EX) {

@@ -2,6 +2,7 @@
 
 use crate::engine::ex_timer::{Deletion, ExTimerSetting};
 use crate::exports::{ANY, BLOCKING, DISPATCHER, exports};
+use crate::image::call as call_driver;
 use crate::machine::current;
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{
@@ -21,7 +22,7 @@ unsafe extern "system-unwind" fn run_callbacks(
     let timer: *mut EX_TIMER = timer.cast();
     while let Some((callback, context)) = call.read(|kernel| kernel.begin_ex_callback(timer)) {
         // SAFETY: the driver vouched for the callback and its context when it allocated the timer.
-        unsafe { callback(timer, context) };
+        unsafe { call_driver(callback, (timer, context)) };
         call.operate(|kernel| kernel.end_ex_callback(timer));
     }
     if let Some(then) = call.operate(|kernel| kernel.end_ex_callbacks(timer)) {
@@ -33,7 +34,7 @@ unsafe extern "system-unwind" fn run_callbacks(
 fn notify(then: Deletion) {
     if let Some((callback, context)) = then {
         // SAFETY: the driver vouched for the callback and its context when it deleted the timer.
-        unsafe { callback(context) };
+        unsafe { call_driver(callback, (context,)) };
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn cancel(call: Call, irp: *mut IRP) -> BOOLEAN {
     };
     if let Some(routine) = cancelling.routine {
         // SAFETY: the driver vouched for the routine when it set it in the request.
-        unsafe { routine(cancelling.device, irp) };
+        unsafe { crate::image::call(routine, (cancelling.device, irp)) };
     }
     call.operate(|kernel| kernel.end_cancel(&cancelling, old));
     TRUE

@@ -54,19 +54,19 @@ impl Queue {
     fn lock(self) -> u8 {
         let mut irql = 0;
         // SAFETY: the driver vouched for its routines.
-        unsafe { (self.acquire)(self.csq, &mut irql) };
+        unsafe { crate::image::call(self.acquire, (self.csq, &raw mut irql)) };
         irql
     }
 
     fn unlock(self, irql: u8) {
         // SAFETY: as above.
-        unsafe { (self.release)(self.csq, irql) };
+        unsafe { crate::image::call(self.release, (self.csq, irql)) };
     }
 
     /// Takes a request out whose cancel routine the caller has got back, with the lock held.
     fn take(self, irp: *mut IRP) {
         // SAFETY: as above.
-        unsafe { (self.remove)(self.csq, irp) };
+        unsafe { crate::image::call(self.remove, (self.csq, irp)) };
         forget(irp);
     }
 }
@@ -102,7 +102,7 @@ unsafe extern "system-unwind" fn cancelled(_device: *mut DEVICE_OBJECT, irp: *mu
     queue.take(irp);
     queue.unlock(irql);
     // SAFETY: the driver vouched for its routines.
-    unsafe { (queue.complete)(csq, irp) };
+    unsafe { crate::image::call(queue.complete, (csq, irp)) };
 }
 
 exports! {
@@ -144,7 +144,7 @@ exports! {
         unsafe { IoMarkIrpPending(Irp) };
         let irql = queue.lock();
         // SAFETY: the driver vouched for its routines.
-        unsafe { (queue.insert)(Csq, Irp) };
+        unsafe { crate::image::call(queue.insert, (Csq, Irp)) };
         // SAFETY: as above.
         unsafe { IoSetCancelRoutine(Irp, Some(cancelled)) };
         // Cancelled before it had a routine: then nobody else will see to it.
@@ -156,7 +156,7 @@ exports! {
             queue.take(Irp);
             queue.unlock(irql);
             // SAFETY: as above.
-            unsafe { (queue.complete)(Csq, Irp) };
+            unsafe { crate::image::call(queue.complete, (Csq, Irp)) };
         } else {
             queue.unlock(irql);
         }
@@ -186,7 +186,7 @@ exports! {
         let mut irp = null_mut();
         loop {
             // SAFETY: the driver vouched for its routines.
-            irp = unsafe { (queue.peek)(Csq, irp, PeekContext) };
+            irp = unsafe { crate::image::call(queue.peek, (Csq, irp, PeekContext)) };
             // One whose cancel routine is gone is being cancelled, and is passed over.
             // SAFETY: the lock is held, so that the request is in the queue.
             if irp.is_null() || unsafe { IoSetCancelRoutine(irp, None) }.is_some() {

@@ -28,7 +28,7 @@ pub(crate) fn call_driver(call: Call, device: *mut DEVICE_OBJECT, irp: *mut IRP)
         ));
     };
     // SAFETY: the driver vouched for the routine when it set it in its object; device and request are registered.
-    let status = unsafe { routine(device, irp) };
+    let status = unsafe { crate::image::call(routine, (device, irp)) };
     call.operate(|kernel| kernel.end_dispatch(&dispatching, status));
     status
 }
@@ -41,7 +41,7 @@ pub(crate) fn complete(call: Call, irp: *mut IRP, boost: i32) {
             CompletionStep::Routine { routine, device, context, running } => {
                 let Some(routine) = routine else { continue };
                 // SAFETY: the driver vouched for the routine and its context when it set them.
-                let status = unsafe { routine(device, irp, context) };
+                let status = unsafe { crate::image::call(routine, (device, irp, context)) };
                 call.operate(|kernel| kernel.leave_routine(running, None));
                 if status == STATUS_MORE_PROCESSING_REQUIRED {
                     return;

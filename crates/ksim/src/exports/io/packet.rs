@@ -44,7 +44,7 @@ fn start(call: Call, device: *mut DEVICE_OBJECT, irp: *mut IRP) {
     });
     if let Some(routine) = routine {
         // SAFETY: the driver vouched for the routine when it set it in its object.
-        unsafe { routine(device, irp) };
+        unsafe { crate::image::call(routine, (device, irp)) };
     }
     call.operate(|kernel| kernel.leave_routine(running, None));
 }
@@ -86,7 +86,7 @@ exports! {
             // SAFETY: as above.
             unsafe { (*Irp).CancelIrql = old };
             // SAFETY: the driver vouched for the routine. It releases the cancel spin lock.
-            unsafe { routine(DeviceObject, Irp) };
+            unsafe { crate::image::call(routine, (DeviceObject, Irp)) };
             return;
         }
         if cancelable {

@@ -10,15 +10,15 @@ pub(crate) fn run(call: Call, work: Work) {
     match work {
         Work::Executive { routine: Some(routine), parameter, .. } => {
             // SAFETY: the driver vouched for the routine and its parameter.
-            unsafe { routine(parameter) };
+            unsafe { crate::image::call(routine, (parameter,)) };
         }
         Work::Io { routine: IoRoutine::Plain(Some(routine)), object, context, .. } => {
             // SAFETY: as above; the item keeps its device.
-            unsafe { routine(object.cast(), context) };
+            unsafe { crate::image::call(routine, (object.cast(), context)) };
         }
         Work::Io { item, routine: IoRoutine::Extended(Some(routine)), object, context, .. } => {
             // SAFETY: as above.
-            unsafe { routine(object, context, item as *mut IO_WORKITEM) };
+            unsafe { crate::image::call(routine, (object, context, item as *mut IO_WORKITEM)) };
         }
         Work::Close(file) => super::file::close(call, file),
         Work::Executive { routine: None, .. } | Work::Io { .. } => {}

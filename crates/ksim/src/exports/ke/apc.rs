@@ -2,6 +2,7 @@
 
 use crate::engine::layout::{self, ApcParts};
 use crate::exports::{ANY, DISPATCHER, PASSIVE, exports};
+use crate::image::call as call_driver;
 use crate::irql::{APC_LEVEL, PASSIVE_LEVEL};
 use crate::machine::{Call, MachineCell};
 use crate::report::bug_check::{Violation, codes};
@@ -46,7 +47,7 @@ pub(crate) fn run_down(call: Call) {
         // SAFETY: an APC is valid until it has been run or run down.
         match unsafe { (*apc).RundownRoutine } {
             // SAFETY: the driver vouched for the routine when it initialised the APC.
-            Some(rundown) => unsafe { rundown(apc) },
+            Some(rundown) => unsafe { call_driver(rundown, (apc,)) },
             // Without a routine NT takes the APC for a block of pool.
             None => call.operate(|kernel| kernel.free_pool(apc as usize, 0)),
         }
@@ -63,7 +64,10 @@ fn run(call: Call, apc: *mut KAPC) {
     call.read(|kernel| kernel.change_level(APC_LEVEL));
     if let Some(kernel_routine) = value.KernelRoutine {
         // SAFETY: the driver vouched for the routine when it initialised the APC.
-        unsafe { kernel_routine(apc, &mut normal, &mut context, &mut argument1, &mut argument2) };
+        unsafe {
+            let arguments = (apc, &raw mut normal, &raw mut context, &raw mut argument1, &raw mut argument2);
+            call_driver(kernel_routine, arguments)
+        };
     }
     call.operate(|kernel| {
         let irql = kernel.irql();
@@ -83,7 +87,7 @@ fn run(call: Call, apc: *mut KAPC) {
     });
     let Some(routine) = normal else { return };
     // SAFETY: as for the kernel routine.
-    unsafe { routine(context, argument1, argument2) };
+    unsafe { call_driver(routine, (context, argument1, argument2)) };
     call.operate(|kernel| {
         let tid = kernel.this_thread();
         if !user {

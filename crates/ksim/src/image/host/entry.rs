@@ -1,0 +1,248 @@
+//! Where control passes between an image and the hosted kernel.
+//!
+//! Each import of an image is bound to a stub of a few instructions, which loads the address of the routine's [`Entry`] and jumps to
+//! `ksim_image_import`. That saves the registers that the driver expects back, which makes a [`CallFrame`], and calls
+//! the entry's adapter, which reads the arguments from the driver's stack. The frame is also where an exception starts that the
+//! routine raises: it has all that the unwinder needs of the driver's registers.
+
+use super::context::{Context, RBP, RBX, RDI, RSI, RSP};
+use crate::machine::{current, panicked_in_image};
+use std::arch::global_asm;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The driver's registers at a call of an import.
+#[repr(C, align(16))]
+#[derive(Debug)]
+pub(crate) struct CallFrame {
+    xmm: [u128; 10],
+    rbx: u64,
+    rbp: u64,
+    rsi: u64,
+    rdi: u64,
+    r12: u64,
+    r13: u64,
+    r14: u64,
+    r15: u64,
+    entry: *const Entry,
+    /// The frame of the call that was under way when the driver was called, which called here.
+    previous: *mut CallFrame,
+    padding: u64,
+    return_address: u64,
+}
+
+const _: () = {
+    assert!(std::mem::offset_of!(CallFrame, rbx) == 160);
+    assert!(std::mem::offset_of!(CallFrame, entry) == 224);
+    assert!(std::mem::offset_of!(CallFrame, return_address) == 248);
+    assert!(size_of::<CallFrame>() == 256);
+};
+
+/// Reads the arguments, calls the routine, and returns its result.
+pub(crate) type Adapter = unsafe extern "C" fn(frame: *mut CallFrame, arguments: *const u64) -> u64;
+
+/// What an import is bound to.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) adapter: Adapter,
+    pub(crate) name: String,
+}
+
+// The arguments in registers go to the home space that the convention gives the callee above its return address, so that all of
+// them lie in one row. At the entry the stack is 8 off a multiple of 16.
+global_asm!(
+    ".globl ksim_image_import",
+    ".p2align 4",
+    "ksim_image_import:",
+    "mov [rsp + 8], rcx",
+    "mov [rsp + 16], rdx",
+    "mov [rsp + 24], r8",
+    "mov [rsp + 32], r9",
+    "sub rsp, 248",
+    "movaps [rsp], xmm6",
+    "movaps [rsp + 16], xmm7",
+    "movaps [rsp + 32], xmm8",
+    "movaps [rsp + 48], xmm9",
+    "movaps [rsp + 64], xmm10",
+    "movaps [rsp + 80], xmm11",
+    "movaps [rsp + 96], xmm12",
+    "movaps [rsp + 112], xmm13",
+    "movaps [rsp + 128], xmm14",
+    "movaps [rsp + 144], xmm15",
+    "mov [rsp + 160], rbx",
+    "mov [rsp + 168], rbp",
+    "mov [rsp + 176], rsi",
+    "mov [rsp + 184], rdi",
+    "mov [rsp + 192], r12",
+    "mov [rsp + 200], r13",
+    "mov [rsp + 208], r14",
+    "mov [rsp + 216], r15",
+    "mov [rsp + 224], r10",
+    "mov rdi, rsp",
+    "lea rsi, [rsp + 256]",
+    "call [r10]",
+    "movaps xmm6, [rsp]",
+    "movaps xmm7, [rsp + 16]",
+    "movaps xmm8, [rsp + 32]",
+    "movaps xmm9, [rsp + 48]",
+    "movaps xmm10, [rsp + 64]",
+    "movaps xmm11, [rsp + 80]",
+    "movaps xmm12, [rsp + 96]",
+    "movaps xmm13, [rsp + 112]",
+    "movaps xmm14, [rsp + 128]",
+    "movaps xmm15, [rsp + 144]",
+    "mov rsi, [rsp + 176]",
+    "mov rdi, [rsp + 184]",
+    "add rsp, 248",
+    "ret",
+    // Loads all registers and goes on there. The three words below the new stack pointer are used on the way.
+    ".globl ksim_image_resume",
+    ".p2align 4",
+    "ksim_image_resume:",
+    "ldmxcsr [rdi + 52]",
+    "movaps xmm0, [rdi + 416]",
+    "movaps xmm1, [rdi + 432]",
+    "movaps xmm2, [rdi + 448]",
+    "movaps xmm3, [rdi + 464]",
+    "movaps xmm4, [rdi + 480]",
+    "movaps xmm5, [rdi + 496]",
+    "movaps xmm6, [rdi + 512]",
+    "movaps xmm7, [rdi + 528]",
+    "movaps xmm8, [rdi + 544]",
+    "movaps xmm9, [rdi + 560]",
+    "movaps xmm10, [rdi + 576]",
+    "movaps xmm11, [rdi + 592]",
+    "movaps xmm12, [rdi + 608]",
+    "movaps xmm13, [rdi + 624]",
+    "movaps xmm14, [rdi + 640]",
+    "movaps xmm15, [rdi + 656]",
+    "mov rax, [rdi + 152]",
+    "mov rcx, [rdi + 248]",
+    "mov [rax - 8], rcx",
+    "mov ecx, [rdi + 68]",
+    "mov [rax - 16], rcx",
+    "mov rcx, [rdi + 176]",
+    "mov [rax - 24], rcx",
+    "lea rsp, [rax - 24]",
+    "mov rax, [rdi + 120]",
+    "mov rcx, [rdi + 128]",
+    "mov rdx, [rdi + 136]",
+    "mov rbx, [rdi + 144]",
+    "mov rbp, [rdi + 160]",
+    "mov rsi, [rdi + 168]",
+    "mov r8, [rdi + 184]",
+    "mov r9, [rdi + 192]",
+    "mov r10, [rdi + 200]",
+    "mov r11, [rdi + 208]",
+    "mov r12, [rdi + 216]",
+    "mov r13, [rdi + 224]",
+    "mov r14, [rdi + 232]",
+    "mov r15, [rdi + 240]",
+    "pop rdi",
+    "popfq",
+    "ret",
+);
+
+unsafe extern "C" {
+    fn ksim_image_import();
+    fn ksim_image_resume(context: *const Context) -> !;
+}
+
+/// Bytes of a stub.
+pub(crate) const STUB: usize = 32;
+
+/// The stub for an entry, which must outlive it.
+pub(crate) fn stub(entry: *const Entry) -> [u8; STUB] {
+    // mov r10, entry; mov r11, ksim_image_import; jmp r11
+    let mut code = [0xcc; STUB];
+    code[..2].copy_from_slice(&[0x49, 0xba]);
+    code[2..10].copy_from_slice(&(entry as u64).to_le_bytes());
+    code[10..12].copy_from_slice(&[0x49, 0xbb]);
+    code[12..20].copy_from_slice(&(ksim_image_import as *const () as u64).to_le_bytes());
+    code[20..23].copy_from_slice(&[0x41, 0xff, 0xe3]);
+    code
+}
+
+/// Goes on with these registers, and leaves everything below them on the stack behind.
+///
+/// # Safety
+/// The registers are those of driver code that may go on: its stack is the one that runs. No frame below it has anything left to do. The
+/// context itself does not lie in the three words below the stack pointer in it.
+pub(crate) unsafe fn resume(context: *const Context) -> ! {
+    // SAFETY: by this function's contract.
+    unsafe { ksim_image_resume(context) }
+}
+
+impl CallFrame {
+    /// The driver's registers right after the call returns.
+    pub(crate) fn context(&self) -> Context {
+        let mut context = Context::new();
+        context.rip = self.return_address;
+        context.gpr[RSP] = std::ptr::from_ref(self) as u64 + size_of::<Self>() as u64;
+        context.gpr[RBX] = self.rbx;
+        context.gpr[RBP] = self.rbp;
+        context.gpr[RSI] = self.rsi;
+        context.gpr[RDI] = self.rdi;
+        context.gpr[12..].copy_from_slice(&[self.r12, self.r13, self.r14, self.r15]);
+        context.xmm[6..].copy_from_slice(&self.xmm);
+        context
+    }
+
+    /// The entry that was called.
+    pub(crate) fn entry(&self) -> &Entry {
+        // SAFETY: the stub passed it, and it outlives the stub.
+        unsafe { &*self.entry }
+    }
+
+    /// The frame of the call that was under way before.
+    pub(crate) fn previous(&self) -> *mut Self {
+        self.previous
+    }
+
+    /// Where the driver called from.
+    pub(crate) fn return_address(&self) -> u64 {
+        self.return_address
+    }
+}
+
+/// An exception on its way to the driver that called: what an unwinding carries.
+#[derive(Debug)]
+pub(crate) struct Raise(pub(crate) super::exception::Exception);
+
+/// Runs a routine for an image: what it raises goes to the driver's handlers, and a panic ends the machine.
+///
+/// # Safety
+/// `frame` is the frame that `ksim_image_import` has made for this call.
+#[inline]
+pub(crate) unsafe fn boundary(frame: *mut CallFrame, body: impl FnOnce() -> u64) -> u64 {
+    let images = &current("an import of an image").images;
+    let before = images.frame.replace(frame);
+    // SAFETY: by this function's contract.
+    unsafe { (*frame).previous = before };
+    if images.checks_paging.get() {
+        // SAFETY: by this function's contract.
+        super::paging::check(unsafe { (*frame).return_address });
+    }
+    let result = catch_unwind(AssertUnwindSafe(body));
+    match result {
+        Ok(value) => {
+            images.frame.set(before);
+            value
+        }
+        Err(payload) => match payload.downcast::<Raise>() {
+            // SAFETY: the call's own frames are gone, so that the driver's are next.
+            Ok(raise) => unsafe { super::exception::raise_from_call(frame, raise.0) },
+            Err(_) => panicked_in_image(),
+        },
+    }
+}
+
+/// What a routine returned, as the register holds it.
+#[inline]
+pub(crate) fn returned<R>(result: R) -> u64 {
+    const { assert!(size_of::<R>() <= 8, "a result is returned in a register") };
+    let mut register = 0_u64;
+    // SAFETY: the register has room for the result, by the assertion above, and is aligned for it.
+    unsafe { (&raw mut register).cast::<R>().write(result) };
+    register
+}

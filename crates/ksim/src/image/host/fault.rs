@@ -1,0 +1,370 @@
+//! What a fault of an image means: an instruction to emulate, an exception, or a bug check.
+
+use super::context::{Context, ExceptionRecord};
+use super::exception::{self, Exception, not_handled};
+use super::mapping::Gone;
+use super::signal::Fault;
+use super::{State, arena, entry, guarded, shared_data};
+use crate::irql::DISPATCH_LEVEL;
+use crate::machine::{Call, current, panicked_in_image};
+use crate::report::bug_check::{Violation, codes};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register};
+use ksync_sys::{
+    KeLowerIrql, KfRaiseIrql, NTSTATUS, STATUS_ACCESS_VIOLATION, STATUS_DATATYPE_MISALIGNMENT, STATUS_ILLEGAL_INSTRUCTION,
+    STATUS_INTEGER_DIVIDE_BY_ZERO, STATUS_PRIVILEGED_INSTRUCTION,
+};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+const STATUS_BREAKPOINT: NTSTATUS = 0x8000_0003_u32 as i32;
+const STATUS_SINGLE_STEP: NTSTATUS = 0x8000_0004_u32 as i32;
+const STATUS_ASSERTION_FAILURE: NTSTATUS = 0xc000_0420_u32 as i32;
+const STATUS_FLOAT_MULTIPLE_TRAPS: NTSTATUS = 0xc000_02b5_u32 as i32;
+
+/// Bits of a page fault's error code.
+const WRITE: u64 = 0x2;
+const FETCH: u64 = 0x10;
+/// The longest instruction.
+const LONGEST: u64 = 15;
+/// Where the kernel's half of the address space begins.
+const SYSTEM_RANGE: u64 = 0xffff_8000_0000_0000;
+
+/// The processor's vectors.
+mod vector {
+    pub(super) const DIVIDE: u64 = 0;
+    pub(super) const DEBUG: u64 = 1;
+    pub(super) const BREAKPOINT: u64 = 3;
+    pub(super) const INVALID_OPCODE: u64 = 6;
+    pub(super) const PROTECTION: u64 = 13;
+    pub(super) const PAGE: u64 = 14;
+    pub(super) const ALIGNMENT: u64 = 17;
+}
+
+/// What comes of a fault.
+enum Answer {
+    /// Nothing happened: the driver goes on with these registers.
+    Resume,
+    /// An exception.
+    Raise(Exception),
+    /// The machine stops.
+    Stop(Box<Violation>),
+}
+
+/// A fault of an image, on the stack that it happened on.
+pub(super) extern "C" fn on_fault(fault: *mut Fault) -> ! {
+    // SAFETY: the handler has written it, below everything else on this stack.
+    let fault = unsafe { &mut *fault };
+    let call = Call { cell: current("an image"), export: None };
+    let images = &call.cell.images;
+    let activity = images.activity();
+    let answer = catch_unwind(AssertUnwindSafe(|| answer(call, fault)));
+    match answer {
+        Ok(Answer::Resume) => {
+            images.set_activity(activity);
+            // SAFETY: these are the registers at the fault, but for what the emulation changed; the record lies deeper.
+            unsafe { entry::resume(&raw const fault.context) }
+        }
+        Ok(Answer::Raise(exception)) => {
+            // SAFETY: these are the registers of driver code on this stack, and nothing of ours lies between.
+            unsafe { exception::dispatch(&fault.context, exception, activity) }
+        }
+        Ok(Answer::Stop(violation)) => {
+            let places = match images.frame.get() {
+                frame if in_driver(fault) || frame.is_null() => images.places_from(&fault.context, false),
+                _ => images.places(),
+            };
+            call.cell.stop_at(*violation, places)
+        }
+        Err(payload) => match payload.downcast::<entry::Raise>() {
+            // SAFETY: as above.
+            Ok(raise) => unsafe { exception::dispatch(&fault.context, raise.0, activity) },
+            Err(_) => panicked_in_image(),
+        },
+    }
+}
+
+/// True for a jump to where no code is.
+pub(super) fn is_jump(vector: u64, error: u64, address: u64, rip: u64) -> bool {
+    vector == vector::PAGE && error & FETCH != 0 && address == rip
+}
+
+/// True for a fault in an image's code, or of a jump to where none is.
+fn in_driver(fault: &Fault) -> bool {
+    let rip = fault.context.rip;
+    arena::contains(rip as usize) || is_jump(fault.vector, fault.error, fault.address, rip)
+}
+
+fn answer(call: Call, fault: &mut Fault) -> Answer {
+    let rip = fault.context.rip;
+    if fault.stack_overflow {
+        return Answer::Stop(Violation::boxed_owned(
+            codes::UNEXPECTED_KERNEL_MODE_TRAP,
+            [8, fault.address, rip, 0],
+            "a driver ran out of kernel stack, or lost its stack pointer".to_owned(),
+        ));
+    }
+    if !in_driver(fault) {
+        return Answer::Stop(in_kernel(call, fault));
+    }
+    match fault.vector {
+        vector::PROTECTION => protection(call, fault),
+        vector::PAGE => page(call, fault),
+        vector::DIVIDE => raise(STATUS_INTEGER_DIVIDE_BY_ZERO, rip, &[], "an integer division by zero, or one that overflowed"),
+        vector::INVALID_OPCODE => raise(STATUS_ILLEGAL_INSTRUCTION, rip, &[], "an instruction that the processor does not have"),
+        vector::BREAKPOINT => {
+            // The exception is reported at the instruction.
+            fault.context.rip = rip - 1;
+            raise(STATUS_BREAKPOINT, rip - 1, &[], "a breakpoint, without a debugger")
+        }
+        vector::DEBUG => raise(STATUS_SINGLE_STEP, rip, &[], "a single step, without a debugger"),
+        vector::ALIGNMENT => raise(STATUS_DATATYPE_MISALIGNMENT, rip, &[], "an access that is not aligned"),
+        _ => raise(STATUS_FLOAT_MULTIPLE_TRAPS, rip, &[], "a floating-point exception"),
+    }
+}
+
+fn raise(status: NTSTATUS, address: u64, information: &[u64], meaning: impl Into<String>) -> Answer {
+    let mut exception = Exception::new(ExceptionRecord::new(status, address, information), "");
+    exception.meaning = not_handled(status, &meaning.into());
+    Answer::Raise(exception)
+}
+
+/// A fault in the hosted kernel, on behalf of a driver that passed a bad pointer.
+fn in_kernel(call: Call, fault: &Fault) -> Box<Violation> {
+    let frame = call.cell.images.frame.get();
+    // SAFETY: a frame is valid while its call is under way, and the handler saw that one is.
+    let routine = unsafe { frame.as_ref() }.map_or("a routine", |frame| &frame.entry().name);
+    call.cell.abandon_operation();
+    let irql = call.read(|kernel| kernel.irql());
+    let write = u64::from(fault.error & WRITE != 0);
+    let verb = if write == 1 { "wrote" } else { "read" };
+    let meaning = format!("{routine} was passed a bad pointer: it {verb} address {:#x}", fault.address);
+    if irql >= DISPATCH_LEVEL {
+        let parameters = [fault.address, u64::from(irql), write, fault.context.rip];
+        return Violation::boxed_owned(codes::IRQL_NOT_LESS_OR_EQUAL, parameters, meaning);
+    }
+    let code = u64::from(STATUS_ACCESS_VIOLATION as u32);
+    let parameters = [code, fault.context.rip, write, fault.address];
+    Violation::boxed_owned(codes::KMODE_EXCEPTION_NOT_HANDLED, parameters, meaning)
+}
+
+/// The instruction at the fault.
+fn instruction(fault: &Fault) -> Option<Instruction> {
+    let rip = fault.context.rip;
+    let mut bytes = [0; LONGEST as usize];
+    // An instruction at the end of a section has nothing behind it.
+    let length = (1..=LONGEST as usize).rev().find(|&length| {
+        // SAFETY: what is written is this function's own.
+        unsafe { guarded::copy(bytes.as_mut_ptr(), rip as *const u8, length) }.is_ok()
+    })?;
+    let mut decoder = Decoder::with_ip(64, &bytes[..length], rip, DecoderOptions::NONE);
+    let instruction = decoder.decode();
+    (!instruction.is_invalid()).then_some(instruction)
+}
+
+/// A general protection fault: a privileged instruction, or an address of neither half.
+fn protection(call: Call, fault: &mut Fault) -> Answer {
+    let rip = fault.context.rip;
+    let Some(instruction) = instruction(fault) else {
+        let information = [8, rip];
+        return raise(STATUS_ACCESS_VIOLATION, rip, &information, format!("a jump to address {rip:#x}"));
+    };
+    let general = |register: Register| register.number();
+    match (instruction.code(), instruction.mnemonic()) {
+        (Code::Mov_r64_cr, _) if instruction.op1_register() == Register::CR8 => {
+            let register = general(instruction.op0_register());
+            let mut state = call.cell.images.state_mut();
+            let mapping = state.as_mut().and_then(|state| state.mappings.iter_mut().find(|mapping| mapping.contains(rip)));
+            if mapping.is_some_and(|mapping| mapping.patch_level_read(&instruction, register as u8)) {
+                // What stands there now is executed. What stood behind it may not be there any more.
+                return Answer::Resume;
+            }
+            fault.context.gpr[register] = call.read(|kernel| u64::from(kernel.irql()));
+            fault.context.rip = instruction.next_ip();
+            Answer::Resume
+        }
+        (Code::Mov_cr_r64, _) if instruction.op0_register() == Register::CR8 => {
+            let level = fault.context.gpr[general(instruction.op1_register())];
+            let now = call.read(|kernel| kernel.irql());
+            match u8::try_from(level) {
+                // SAFETY: the routines check what they are passed.
+                Ok(level @ 0..=15) if level < now => unsafe { KeLowerIrql(level) },
+                Ok(level @ 0..=15) if level > now => {
+                    // SAFETY: as above.
+                    unsafe { KfRaiseIrql(level) };
+                }
+                Ok(0..=15) => {}
+                _ => {
+                    return raise(STATUS_PRIVILEGED_INSTRUCTION, rip, &[], format!("{level:#x} was written to CR8"));
+                }
+            }
+            fault.context.rip = instruction.next_ip();
+            Answer::Resume
+        }
+        // Nothing interrupts a driver between two of its calls, whatever the flag says.
+        (_, Mnemonic::Cli | Mnemonic::Sti) => {
+            fault.context.rip = instruction.next_ip();
+            Answer::Resume
+        }
+        (Code::Int_imm8, _) if instruction.immediate8() == 0x29 => {
+            let reason = fault.context.gpr[super::context::RCX];
+            Answer::Stop(Violation::boxed_owned(
+                codes::KERNEL_SECURITY_CHECK_FAILURE,
+                [reason, 0, 0, 0],
+                format!("the driver stopped itself by __fastfail({reason})"),
+            ))
+        }
+        (Code::Int_imm8, _) if instruction.immediate8() == 0x2c => {
+            raise(STATUS_ASSERTION_FAILURE, rip, &[], "an assertion failed")
+        }
+        (code, mnemonic) if is_privileged(code, mnemonic) => {
+            let name = format!("{mnemonic:?}").to_lowercase();
+            let meaning = format!("this kernel does not emulate the instruction `{name}`");
+            raise(STATUS_PRIVILEGED_INSTRUCTION, rip, &[], meaning)
+        }
+        _ => {
+            let address = effective_address(&instruction, &fault.context).unwrap_or(u64::MAX);
+            // The processor does not say which it was, and NT reports a read of all ones.
+            let meaning = format!("an access to address {address:#x}, which belongs to neither half of the address space");
+            raise(STATUS_ACCESS_VIOLATION, rip, &[0, u64::MAX], meaning)
+        }
+    }
+}
+
+fn is_privileged(code: Code, mnemonic: Mnemonic) -> bool {
+    use Mnemonic::{
+        Hlt, In, Insb, Insd, Insw, Int, Invd, Invlpg, Iretq, Lgdt, Lidt, Lldt, Lmsw, Ltr, Out, Outsb, Outsd, Outsw, Rdmsr, Rdpmc,
+        Swapgs, Sysexit, Sysret, Wbinvd, Wrmsr, Xsetbv,
+    };
+    matches!(code, Code::Mov_r64_cr | Code::Mov_cr_r64 | Code::Mov_r64_dr | Code::Mov_dr_r64)
+        || matches!(
+            mnemonic,
+            Hlt | In
+                | Insb
+                | Insd
+                | Insw
+                | Int
+                | Invd
+                | Invlpg
+                | Iretq
+                | Lgdt
+                | Lidt
+                | Lldt
+                | Lmsw
+                | Ltr
+                | Out
+                | Outsb
+                | Outsd
+                | Outsw
+                | Rdmsr
+                | Rdpmc
+                | Swapgs
+                | Sysexit
+                | Sysret
+                | Wbinvd
+                | Wrmsr
+                | Xsetbv
+        )
+}
+
+/// The value of a register that an address is made of.
+fn value_of(context: &Context, register: Register) -> Option<u64> {
+    match register {
+        Register::ES | Register::CS | Register::SS | Register::DS => Some(0),
+        register if register.is_gpr64() => Some(context.gpr[register.number()]),
+        register if register.is_gpr32() => Some(context.gpr[register.number()] & 0xffff_ffff),
+        _ => None,
+    }
+}
+
+/// The address of an instruction's memory operand.
+fn effective_address(instruction: &Instruction, context: &Context) -> Option<u64> {
+    let operand = (0..instruction.op_count()).find(|&operand| instruction.op_kind(operand) == iced_x86::OpKind::Memory)?;
+    instruction.virtual_address(operand, 0, |register, _, _| value_of(context, register))
+}
+
+/// A page fault.
+fn page(call: Call, fault: &mut Fault) -> Answer {
+    let (rip, address) = (fault.context.rip, fault.address);
+    let (write, execute) = (fault.error & WRITE != 0, fault.error & FETCH != 0);
+    if shared_data::contains(address) && !write && !execute {
+        match read_shared_data(call, fault) {
+            Some(()) => return Answer::Resume,
+            None => {
+                let meaning = "this kernel does not emulate the instruction that read KUSER_SHARED_DATA";
+                return raise(STATUS_ACCESS_VIOLATION, rip, &[0, address], meaning);
+            }
+        }
+    }
+    let irql = call.read(|kernel| kernel.irql());
+    let verb = if execute {
+        "jumped to"
+    } else if write {
+        "wrote"
+    } else {
+        "read"
+    };
+    if let Some(stop) = call.cell.images.state().and_then(|state| gone(&state, fault, irql, verb)) {
+        return Answer::Stop(stop);
+    }
+    let by = describe(call, rip);
+    let freed = call.read(|kernel| kernel.pool.describe_freed(address as usize));
+    let freed = freed.map_or_else(String::new, |freed| format!(", in freed pool: {freed}"));
+    let meaning = format!("{by} {verb} address {address:#x}{freed}");
+    let operation = if execute { 8 } else { u64::from(write) };
+    if irql >= DISPATCH_LEVEL {
+        let parameters = [address, u64::from(irql), operation, rip];
+        return Answer::Stop(Violation::boxed_owned(codes::DRIVER_IRQL_NOT_LESS_OR_EQUAL, parameters, meaning));
+    }
+    if address >= SYSTEM_RANGE {
+        let parameters = [address, operation, rip, 0];
+        return Answer::Stop(Violation::boxed_owned(codes::PAGE_FAULT_IN_NONPAGED_AREA, parameters, meaning));
+    }
+    raise(STATUS_ACCESS_VIOLATION, rip, &[operation, address], meaning)
+}
+
+/// A touch of what is not there any more.
+fn gone(state: &State, fault: &Fault, irql: u8, verb: &str) -> Option<Box<Violation>> {
+    let (rip, address) = (fault.context.rip, fault.address);
+    let mapping = state.mapping_at(address)?;
+    let place = mapping.describe(address);
+    let (code, why) = match mapping.gone(address)? {
+        Gone::Unloaded => {
+            (codes::DRIVER_UNLOADED_WITHOUT_CANCELLING_PENDING_OPERATIONS, "of a driver that was unloaded".to_owned())
+        }
+        Gone::Discarded => {
+            let section = mapping.file.section_at(mapping.rva(address)).map_or("", |section| &section.name);
+            let code =
+                if irql >= DISPATCH_LEVEL { codes::DRIVER_IRQL_NOT_LESS_OR_EQUAL } else { codes::PAGE_FAULT_IN_NONPAGED_AREA };
+            (code, format!("in section {section}, which was discarded when DriverEntry returned"))
+        }
+    };
+    let parameters = match code {
+        codes::DRIVER_IRQL_NOT_LESS_OR_EQUAL => [address, u64::from(irql), 8, rip],
+        codes::PAGE_FAULT_IN_NONPAGED_AREA => [address, 8, rip, 0],
+        _ => [address, 8, rip, 0],
+    };
+    Some(Violation::boxed_owned(code, parameters, format!("the driver {verb} {place} {why}")))
+}
+
+/// The name of a place in an image.
+fn describe(call: Call, rip: u64) -> String {
+    let state = call.cell.images.state();
+    let place = state.as_ref().and_then(|state| state.mapping_at(rip)).map(|mapping| mapping.describe(rip));
+    place.unwrap_or_else(|| "the driver".to_owned())
+}
+
+/// Reads of the page that Windows shares with programs: time, version, processor features.
+fn read_shared_data(call: Call, fault: &mut Fault) -> Option<()> {
+    let instruction = instruction(fault)?;
+    let address = effective_address(&instruction, &fault.context).filter(|&address| shared_data::contains(address))?;
+    // A loop that waits for the time to pass must see it pass.
+    let time = {
+        // SAFETY: the routine takes nothing.
+        unsafe { ksync_sys::KeQueryInterruptTime() }
+    };
+    let mut state = call.cell.images.state_mut()?;
+    call.read(|kernel| state.shared_data.update(kernel, time));
+    let place = state.shared_data.place(address);
+    let mapping = state.mappings.iter_mut().find(|mapping| mapping.contains(fault.context.rip))?;
+    fault.context.rip = mapping.elsewhere(&instruction, place)?;
+    Some(())
+}

@@ -1,0 +1,222 @@
+//! An image in memory: relocated, bound, and protected section by section.
+
+use super::arena::{Access, Block};
+use super::entry::{CallFrame, Entry, STUB, stub};
+use super::patch::Trampolines;
+use super::variables::Variables;
+use crate::image::file::{File, PAGE};
+use crate::image::{Module, Place};
+use crate::machine::{Call, current};
+use crate::report::bug_check::{Violation, codes};
+use rustc_hash::FxHashMap;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+/// The number that the loader of this kernel puts into every security cookie. NT's is random, and a run must not be.
+const COOKIE: u64 = 0x0000_6b73_696d_c00c;
+
+/// The stubs of everything that the hosted kernel exports, for all images of the process.
+pub(crate) struct Stubs {
+    _block: Block,
+    by_name: FxHashMap<&'static str, usize>,
+}
+
+static STUBS: OnceLock<Stubs> = OnceLock::new();
+
+/// The stubs, made at the first use.
+fn stubs() -> io::Result<&'static Stubs> {
+    if let Some(stubs) = STUBS.get() {
+        return Ok(stubs);
+    }
+    let made = Stubs::new()?;
+    Ok(STUBS.get_or_init(|| made))
+}
+
+/// The address that images know an export by, once one was loaded.
+pub(crate) fn stub_of(name: &str) -> Option<usize> {
+    STUBS.get()?.by_name.get(name).copied()
+}
+
+impl Stubs {
+    fn new() -> io::Result<Self> {
+        let mut exports: FxHashMap<&'static str, super::entry::Adapter> = FxHashMap::default();
+        for (name, adapter) in crate::exports::all_adapters() {
+            exports.insert(name, adapter);
+        }
+        let mut exports: Vec<_> = exports.into_iter().collect();
+        exports.sort_unstable_by_key(|(name, _)| *name);
+        let block = Block::new((exports.len() * STUB).next_multiple_of(PAGE as usize))?;
+        block.protect(0, (exports.len() * STUB).next_multiple_of(PAGE as usize), Access::Write)?;
+        let mut by_name = FxHashMap::default();
+        for (index, (name, adapter)) in exports.iter().enumerate() {
+            // The process keeps the entries, as it keeps the stubs.
+            let entry: &'static Entry = Box::leak(Box::new(Entry { adapter: *adapter, name: (*name).to_owned() }));
+            let address = block.start() + index * STUB;
+            // SAFETY: the block was made large enough, and writable, and nobody else knows it yet.
+            unsafe { (address as *mut [u8; STUB]).write(stub(entry)) };
+            by_name.insert(*name, address);
+        }
+        block.protect(0, (exports.len() * STUB).next_multiple_of(PAGE as usize), Access::Execute)?;
+        Ok(Self { _block: block, by_name })
+    }
+}
+
+/// Called in place of a routine that this kernel does not have.
+unsafe extern "C" fn missing(frame: *mut CallFrame, _arguments: *const u64) -> u64 {
+    let call = Call { cell: current("an import of an image"), export: None };
+    call.cell.images.frame.set(frame);
+    // SAFETY: the stub has made the frame for this call.
+    let frame = unsafe { &*frame };
+    let name = &frame.entry().name;
+    call.fail(Violation::boxed_owned(
+        codes::DRIVER_ENTRYPOINT_NOT_FOUND,
+        [frame.return_address(), 0, 0, 0],
+        format!("the driver called {name}, which this kernel does not have"),
+    ))
+}
+
+/// Why part of an image is not there any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Gone {
+    /// It was for `DriverEntry` alone.
+    Discarded,
+    /// The driver was unloaded.
+    Unloaded,
+}
+
+/// An image in memory.
+pub(crate) struct Mapping {
+    pub(crate) file: Arc<File>,
+    module: Arc<Module>,
+    block: Block,
+    /// The entries of imports that this kernel lacks.
+    #[expect(clippy::vec_box, reason = "the stubs point to the entries, which must not move")]
+    _missing: Vec<Box<Entry>>,
+    pub(crate) trampolines: Trampolines,
+    init_discarded: bool,
+    unloaded: bool,
+}
+
+impl Mapping {
+    pub(super) fn new(module: Arc<Module>, variables: &Variables) -> io::Result<Self> {
+        let file = module.file.clone();
+        let size = file.layout.len();
+        stubs()?;
+        let lacks: Vec<_> =
+            file.imports.iter().filter(|import| bound(&import.library, &import.name, variables).is_none()).collect();
+        let stub_bytes = (lacks.len() * STUB).next_multiple_of(PAGE as usize);
+        let block = Block::new(size + stub_bytes + Trampolines::BYTES)?;
+        let base = block.start();
+        block.protect(0, size + stub_bytes, Access::Write)?;
+        // SAFETY: the block is as large and writable, and nobody else knows it yet.
+        unsafe { (base as *mut u8).copy_from_nonoverlapping(file.layout.as_ptr(), size) };
+        let write = |rva: u32, value: u64| {
+            // SAFETY: the file's tables were checked to stay within the image.
+            unsafe { ((base + rva as usize) as *mut u64).write_unaligned(value) };
+        };
+        let delta = (base as u64).wrapping_sub(file.base);
+        for &rva in &file.relocations {
+            // SAFETY: as above.
+            let value = unsafe { ((base + rva as usize) as *const u64).read_unaligned() };
+            write(rva, value.wrapping_add(delta));
+        }
+        let mut missing_entries = Vec::new();
+        for import in &file.imports {
+            let address = bound(&import.library, &import.name, variables).unwrap_or_else(|| {
+                let entry = Box::new(Entry { adapter: missing, name: format!("{}!{}", import.library, import.name) });
+                let address = base + size + missing_entries.len() * STUB;
+                // SAFETY: the block has room for a stub for each of these.
+                unsafe { (address as *mut [u8; STUB]).write(stub(&raw const *entry)) };
+                missing_entries.push(entry);
+                address
+            });
+            write(import.slot, address as u64);
+        }
+        if let Some(cookie) = file.cookie {
+            write(cookie, COOKIE);
+        }
+        block.protect(0, size, Access::None)?;
+        block.protect(0, file.headers as usize, Access::Read)?;
+        for section in &file.sections {
+            let access = match (section.executable, section.writable) {
+                (true, _) => Access::Execute,
+                (false, true) => Access::Write,
+                (false, false) => Access::Read,
+            };
+            block.protect(section.start as usize, section.size as usize, access)?;
+        }
+        if stub_bytes != 0 {
+            block.protect(size, stub_bytes, Access::Execute)?;
+        }
+        Ok(Self {
+            trampolines: Trampolines::new(size + stub_bytes),
+            file,
+            module,
+            block,
+            _missing: missing_entries,
+            init_discarded: false,
+            unloaded: false,
+        })
+    }
+
+    pub(crate) fn base(&self) -> usize {
+        self.block.start()
+    }
+
+    pub(crate) fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// True for an address in the image itself, not in what was put behind it.
+    pub(crate) fn contains(&self, address: u64) -> bool {
+        address.wrapping_sub(self.base() as u64) < self.file.layout.len() as u64
+    }
+
+    /// Where an address is, relative to the image.
+    pub(crate) fn rva(&self, address: u64) -> u32 {
+        (address - self.base() as u64) as u32
+    }
+
+    pub(super) fn discard_init(&mut self) {
+        self.init_discarded = true;
+        for section in self.file.sections.iter().filter(|section| section.discardable) {
+            // A failure leaves the section where it is, and the check of late calls out.
+            let _ = self.block.protect(section.start as usize, section.size as usize, Access::None);
+        }
+    }
+
+    pub(super) fn unload(&mut self) {
+        self.unloaded = true;
+        // As above.
+        let _ = self.block.protect(0, self.file.layout.len(), Access::None);
+    }
+
+    /// Why a byte of the image is not there any more.
+    pub(crate) fn gone(&self, address: u64) -> Option<Gone> {
+        if self.unloaded {
+            return Some(Gone::Unloaded);
+        }
+        let section = self.file.section_at(self.rva(address))?;
+        (self.init_discarded && section.discardable).then_some(Gone::Discarded)
+    }
+
+    /// The name of a place, as reports have it.
+    pub(crate) fn describe(&self, address: u64) -> String {
+        self.module.describe(self.rva(address))
+    }
+
+    /// True for the mapping of that module.
+    pub(crate) fn is(&self, module: &Arc<Module>) -> bool {
+        Arc::ptr_eq(&self.module, module)
+    }
+
+    /// A place, for a report.
+    pub(crate) fn place(&self, address: u64) -> Place {
+        Place { module: self.module.clone(), rva: self.rva(address) }
+    }
+}
+
+/// The address that an import is bound to.
+fn bound(library: &str, name: &str, variables: &Variables) -> Option<usize> {
+    crate::image::is_kernel(library).then(|| variables.address(name).or_else(|| stub_of(name)))?
+}

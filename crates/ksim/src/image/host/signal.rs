@@ -1,0 +1,300 @@
+//! Faults of images arrive as signals.
+//!
+//! The handler does next to nothing: it writes the registers below the driver's stack pointer, and lets the interrupted context go on in
+//! [`fault::on_fault`](super::fault::on_fault), as an ordinary function on an ordinary stack. That may suspend, stop the
+//! machine, or resume the driver. Signals that have nothing to do with an image go to the handler that was there before.
+
+use super::context::{Context, RAX, RDX};
+use super::{arena, fault, guarded};
+use crate::machine::images_of_this_thread;
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+
+const SIGNALS: [i32; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
+/// What `on_fault` and what it calls need of a stack.
+const ROOM: u64 = 96 * 1024;
+const PAGE: u64 = 4096;
+/// Bytes of a stack for faults that came of having none left, and of one for the handler itself.
+const STACK: usize = 512 * 1024;
+/// What the handler needs at the least.
+const HANDLER_STACK: usize = 64 * 1024;
+
+/// A fault, and the registers at it.
+#[repr(C, align(16))]
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) context: Context,
+    /// The processor's exception vector, and its error code.
+    pub(super) vector: u64,
+    pub(super) error: u64,
+    /// The address that was touched, for a page fault.
+    pub(super) address: u64,
+    /// There is no room left on the driver's stack.
+    pub(super) stack_overflow: bool,
+}
+
+/// Memory for a stack.
+struct Stack(usize);
+
+impl Stack {
+    fn new() -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a fresh anonymous mapping touches nothing that exists.
+        let memory = unsafe { libc::mmap(null_mut(), STACK, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if memory == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self(memory as usize)) }
+    }
+}
+
+/// The stacks of an OS thread, which go with it.
+#[derive(Default)]
+struct Stacks {
+    emergency: Option<Stack>,
+    handler: Option<Stack>,
+}
+
+impl Drop for Stacks {
+    fn drop(&mut self) {
+        EMERGENCY_STACK.set(0);
+        if let Some(Stack(ours)) = self.handler {
+            // SAFETY: zero is valid for all of the structure.
+            let mut current: libc::stack_t = unsafe { std::mem::zeroed() };
+            // SAFETY: the call writes the structure.
+            unsafe { libc::sigaltstack(std::ptr::null(), &raw mut current) };
+            if current.ss_sp as usize == ours {
+                current.ss_flags = libc::SS_DISABLE;
+                // SAFETY: the thread ends, and has no use for it.
+                unsafe { libc::sigaltstack(&raw const current, null_mut()) };
+            }
+        }
+        for Stack(memory) in self.emergency.take().into_iter().chain(self.handler.take()) {
+            // SAFETY: the memory is this stack's, on which nothing runs any more.
+            unsafe { libc::munmap(memory as *mut c_void, STACK) };
+        }
+    }
+}
+
+thread_local! {
+    static STACKS: RefCell<Stacks> = RefCell::default();
+    static EMERGENCY_STACK: Cell<usize> = const { Cell::new(0) };
+    /// The part of a stack that was last seen to be writable.
+    static WRITABLE: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+}
+
+static PREVIOUS: OnceLock<Vec<(i32, libc::sigaction)>> = OnceLock::new();
+
+/// Installs the handlers, and gives the running OS thread the stacks that they need.
+pub(super) fn install() -> io::Result<()> {
+    prepare_thread()?;
+    if PREVIOUS.get().is_some() {
+        return Ok(());
+    }
+    let mut previous = Vec::new();
+    for signal in SIGNALS {
+        let mut action = MaybeUninit::uninit();
+        // SAFETY: the call writes the structure.
+        if unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call has written it.
+        previous.push((signal, unsafe { action.assume_init() }));
+    }
+    if PREVIOUS.set(previous).is_err() {
+        // Another thread was first, and installs them.
+        return Ok(());
+    }
+    for signal in SIGNALS {
+        // SAFETY: zero is valid for all of the structure.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = on_signal as *const () as usize;
+        // Not deferred: a guarded read may fault within the handler.
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+        // SAFETY: the structure is filled, and the handler is one for it.
+        if unsafe { libc::sigaction(signal, &raw const action, null_mut()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Gives the OS thread its stacks.
+fn prepare_thread() -> io::Result<()> {
+    // Stacks of earlier machines may be gone.
+    WRITABLE.set((0, 0));
+    if EMERGENCY_STACK.get() != 0 {
+        return Ok(());
+    }
+    // SAFETY: zero is valid for all of the structure.
+    let mut old: libc::stack_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the call writes the structure.
+    if unsafe { libc::sigaltstack(std::ptr::null(), &raw mut old) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // The language's own stack for handlers is too small for a signal within one.
+    if old.ss_flags & libc::SS_DISABLE != 0 || old.ss_size < HANDLER_STACK {
+        let memory = Stack::new()?;
+        let stack = libc::stack_t { ss_sp: memory.0 as *mut c_void, ss_flags: 0, ss_size: STACK };
+        STACKS.with(|stacks| stacks.borrow_mut().handler = Some(memory));
+        // SAFETY: the stack is fresh memory, which stays as long as the thread.
+        if unsafe { libc::sigaltstack(&raw const stack, null_mut()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let emergency = Stack::new()?;
+    EMERGENCY_STACK.set(emergency.0);
+    STACKS.with(|stacks| stacks.borrow_mut().emergency = Some(emergency));
+    Ok(())
+}
+
+/// The register of the interrupted context with that number of Linux.
+fn register(context: &mut libc::ucontext_t, number: i32) -> &mut i64 {
+    &mut context.uc_mcontext.gregs[number as usize]
+}
+
+/// Linux' numbers of the registers, in the order of the processor's.
+const REGISTERS: [i32; 16] = [
+    libc::REG_RAX,
+    libc::REG_RCX,
+    libc::REG_RDX,
+    libc::REG_RBX,
+    libc::REG_RSP,
+    libc::REG_RBP,
+    libc::REG_RSI,
+    libc::REG_RDI,
+    libc::REG_R8,
+    libc::REG_R9,
+    libc::REG_R10,
+    libc::REG_R11,
+    libc::REG_R12,
+    libc::REG_R13,
+    libc::REG_R14,
+    libc::REG_R15,
+];
+
+/// True when a page may be written. The kernel is asked, so that the answer is no signal.
+fn is_writable(page: u64) -> bool {
+    // The call stores the signal mask there. What was there comes back: nothing of the driver's may change.
+    let word = page as *mut u64;
+    let Ok(kept) = guarded::quad(page) else { return false };
+    let size = size_of::<u64>();
+    // SAFETY: a bad address is an error of the call.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, null_mut::<u64>(), word, size) };
+    if result != 0 {
+        return false;
+    }
+    // SAFETY: the call has just written there.
+    unsafe { word.write(kept) };
+    true
+}
+
+/// True when `on_fault` can run below an address.
+fn has_room(below: u64) -> bool {
+    let (high, low) = (below & !(PAGE - 1), (below & !(PAGE - 1)).saturating_sub(ROOM));
+    let (seen_low, seen_high) = WRITABLE.get();
+    if seen_low <= low && high <= seen_high {
+        return true;
+    }
+    let room = low != 0 && (low..=high).step_by(PAGE as usize).all(is_writable);
+    if room {
+        WRITABLE.set((low, high));
+    }
+    room
+}
+
+/// The handler.
+extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel passes both, valid until the handler returns.
+    let interrupted = unsafe { &mut *context.cast::<libc::ucontext_t>() };
+    // SAFETY: as above.
+    let code = unsafe { (*info).si_code };
+    // What another process sends is no fault.
+    if code <= 0 || !take(interrupted, info) {
+        chain(signal, info, context);
+    }
+}
+
+/// Lets the interrupted context go on in `on_fault`, if the fault is an image's.
+fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool {
+    let rip = *register(interrupted, libc::REG_RIP) as u64;
+    let rsp = *register(interrupted, libc::REG_RSP) as u64;
+    let error = *register(interrupted, libc::REG_ERR) as u64;
+    let vector = *register(interrupted, libc::REG_TRAPNO) as u64;
+    // SAFETY: the kernel passes it, valid until the handler returns.
+    let info = unsafe { &*info };
+    // SAFETY: the signals that get here carry an address.
+    let address = unsafe { info.si_addr() } as u64;
+    if let Some(continuation) = guarded::continuation(rip) {
+        *register(interrupted, REGISTERS[RAX]) = 1 | (error & 2) as i64;
+        *register(interrupted, REGISTERS[RDX]) = address as i64;
+        *register(interrupted, libc::REG_RIP) = continuation as i64;
+        return true;
+    }
+    let Some(images) = images_of_this_thread() else { return false };
+    if !images.loaded.get() {
+        return false;
+    }
+    // Code of an image, what an image called, or where nothing is.
+    if !arena::contains(rip as usize) && !images.in_call() && !fault::is_jump(vector, error, address, rip) {
+        return false;
+    }
+    let emergency = EMERGENCY_STACK.get() as u64 + STACK as u64;
+    // 128 bytes below the stack pointer may be in use where the fault is not the driver's.
+    let below = rsp.wrapping_sub(256 + size_of::<Fault>() as u64) & !15;
+    let has_room = has_room(below);
+    let place = if has_room { below } else { emergency - 2 * PAGE };
+    let record = place as *mut Fault;
+    let mut registers = Context::new();
+    for (value, number) in registers.gpr.iter_mut().zip(REGISTERS) {
+        *value = *register(interrupted, number) as u64;
+    }
+    registers.rip = rip;
+    registers.eflags = *register(interrupted, libc::REG_EFL) as u32;
+    let float = interrupted.uc_mcontext.fpregs;
+    if !float.is_null() {
+        // SAFETY: the kernel has saved the registers there.
+        registers.mxcsr = unsafe { (*float).mxcsr };
+        // SAFETY: as above.
+        let xmm = unsafe { &raw const (*float)._xmm };
+        // SAFETY: 16 registers of 16 bytes.
+        registers.xmm = unsafe { xmm.cast::<[u128; 16]>().read_unaligned() };
+    }
+    let fault = Fault { context: registers, vector, error, address, stack_overflow: !has_room };
+    // SAFETY: the place is writable: it was looked at, or it is the stack for this case.
+    unsafe { record.write(fault) };
+    // As a call leaves the stack: 8 off a multiple of 16, at a return address, which is nowhere.
+    let top = (place - 8) as *mut u64;
+    // SAFETY: as above.
+    unsafe { top.write(0) };
+    *register(interrupted, libc::REG_RSP) = top as i64;
+    *register(interrupted, libc::REG_RDI) = record as i64;
+    *register(interrupted, libc::REG_RIP) = fault::on_fault as *const () as i64;
+    // Direction, trap and alignment check flags are off where Rust code runs.
+    *register(interrupted, libc::REG_EFL) &= !0x4_0500;
+    true
+}
+
+/// The fault is not an image's: whoever was there before has it.
+fn chain(signal: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let previous = PREVIOUS.get().and_then(|actions| actions.iter().find(|(number, _)| *number == signal));
+    let Some((_, action)) = previous else { return };
+    match action.sa_sigaction {
+        libc::SIG_DFL | libc::SIG_IGN => {
+            // The fault happens again when this returns, and then ends the process as it would have.
+            // SAFETY: the action is one that was in force.
+            unsafe { libc::sigaction(signal, &raw const *action, null_mut()) };
+        }
+        handler if action.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: the flag says what the handler takes.
+            let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut c_void) = unsafe { std::mem::transmute(handler) };
+            handler(signal, info, context);
+        }
+        handler => {
+            // SAFETY: as above.
+            let handler: extern "C" fn(i32) = unsafe { std::mem::transmute(handler) };
+            handler(signal);
+        }
+    }
+}

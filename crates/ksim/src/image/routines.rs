@@ -1,0 +1,55 @@
+//! What only images import: the C runtime's part of the kernel, exceptions, and routines that hosted drivers have from elsewhere.
+
+mod bitmap;
+mod counted;
+mod exception;
+mod executive;
+mod format;
+mod lookaside;
+mod memory;
+mod strings;
+mod system;
+
+use crate::exports::Table;
+
+/// The exports.
+pub(crate) fn tables() -> Vec<&'static Table> {
+    vec![
+        &bitmap::TABLE,
+        &counted::TABLE,
+        &exception::TABLE,
+        &executive::TABLE,
+        &format::TABLE,
+        &lookaside::TABLE,
+        &memory::TABLE,
+        &strings::NARROW,
+        &strings::WIDE,
+        &system::TABLE,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// What an image gets for a name that hosted drivers have too must be the same, but for these.
+    #[test]
+    fn routines_of_images_are_no_second_versions() {
+        let of_images = ["DbgPrint", "DbgPrintEx", "MmGetSystemRoutineAddress"];
+        let hosted: BTreeSet<_> = crate::exports::table().map(|export| export.name).collect();
+        let mut seen = BTreeSet::new();
+        for export in tables().into_iter().flat_map(|table| table.exports) {
+            assert!(seen.insert(export.name), "{} is there twice", export.name);
+            assert!(!hosted.contains(export.name) || of_images.contains(&export.name), "{} is also hosted", export.name);
+        }
+    }
+
+    #[test]
+    fn every_routine_has_an_adapter() {
+        let names: BTreeSet<_> = crate::exports::all_adapters().map(|(name, _)| name).collect();
+        for export in crate::exports::table().chain(tables().into_iter().flat_map(|table| table.exports)) {
+            assert!(names.contains(export.name), "{} cannot be imported", export.name);
+        }
+    }
+}

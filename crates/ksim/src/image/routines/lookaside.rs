@@ -1,0 +1,105 @@
+//! Lookaside lists: the routines that newer headers import rather than inline, and those that the lists of an image have for its inlined
+//! code to call.
+
+use crate::exports::ex::lookaside::{allocate, deleted, free};
+use crate::exports::{at_most, image_exports};
+use crate::image::call as call_driver;
+use crate::irql::DISPATCH_LEVEL;
+use ksync_sys::{
+    ExQueryDepthSList, ExpInterlockedPopEntrySList, ExpInterlockedPushEntrySList, GENERAL_LOOKASIDE_POOL, LOOKASIDE_LIST_EX,
+    POOL_TYPE, PVOID, SIZE_T, ULONG,
+};
+
+/// Adds one to a count of a list.
+fn count(counter: *mut ULONG) {
+    // SAFETY: the callers pass a field of an initialised list.
+    let value = unsafe { counter.read() };
+    // SAFETY: as above.
+    unsafe { counter.write(value.wrapping_add(1)) };
+}
+
+image_exports! {
+    [at_most(DISPATCH_LEVEL)] silent fn ExAllocateFromLookasideListEx(_call; Lookaside: *mut LOOKASIDE_LIST_EX) -> PVOID {
+        // SAFETY: field addresses of an initialised list, which the driver passes; here and below.
+        let list: *mut GENERAL_LOOKASIDE_POOL = unsafe { &raw mut (*Lookaside).L };
+        // SAFETY: as above.
+        count(unsafe { &raw mut (*list).TotalAllocates });
+        // SAFETY: as above.
+        let head = unsafe { &raw mut (*list).ListHead };
+        // SAFETY: as above.
+        let entry = unsafe { ExpInterlockedPopEntrySList(head) };
+        if !entry.is_null() {
+            return entry.cast();
+        }
+        // SAFETY: as above.
+        count(unsafe { &raw mut (*list).AllocateMisses });
+        // SAFETY: as above.
+        let routine = unsafe { (*list).Allocate };
+        // SAFETY: a list of this kind has a routine of this kind.
+        let Some(routine) = (unsafe { routine.AllocateEx }) else { return std::ptr::null_mut() };
+        // SAFETY: as above.
+        let GENERAL_LOOKASIDE_POOL { Type: pool, Size: size, Tag: tag, .. } = unsafe { list.read() };
+        // SAFETY: the arguments are the list's own.
+        unsafe { call_driver(routine, (pool, size as SIZE_T, tag, Lookaside)) }
+    }
+
+    [at_most(DISPATCH_LEVEL)] silent fn ExFreeToLookasideListEx(_call; Lookaside: *mut LOOKASIDE_LIST_EX, Entry: PVOID) {
+        // SAFETY: field addresses of an initialised list, which the driver passes; here and below.
+        let list: *mut GENERAL_LOOKASIDE_POOL = unsafe { &raw mut (*Lookaside).L };
+        // SAFETY: as above.
+        count(unsafe { &raw mut (*list).TotalFrees });
+        // SAFETY: as above.
+        let head = unsafe { &raw mut (*list).ListHead };
+        // SAFETY: as above.
+        let kept = unsafe { ExQueryDepthSList(head) };
+        // SAFETY: as above.
+        if kept < unsafe { (*list).Depth } {
+            // SAFETY: the driver gives the entry back.
+            unsafe { ExpInterlockedPushEntrySList(head, Entry.cast()) };
+            return;
+        }
+        // SAFETY: as above.
+        count(unsafe { &raw mut (*list).FreeMisses });
+        // SAFETY: as above.
+        let routine = unsafe { (*list).Free };
+        // SAFETY: a list of this kind has a routine of this kind.
+        if let Some(routine) = unsafe { routine.FreeEx } {
+            // SAFETY: the entry is the list's.
+            unsafe { call_driver(routine, (Entry, Lookaside)) };
+        }
+    }
+
+    [at_most(DISPATCH_LEVEL)] silent fn KsimLookasideAllocateEx(
+        _call; PoolType: POOL_TYPE, NumberOfBytes: SIZE_T, Tag: ULONG, _Lookaside: *mut LOOKASIDE_LIST_EX
+    ) -> PVOID {
+        allocate(PoolType, NumberOfBytes, Tag)
+    }
+
+    [at_most(DISPATCH_LEVEL)] silent fn KsimLookasideAllocate(
+        _call; PoolType: POOL_TYPE, NumberOfBytes: SIZE_T, Tag: ULONG
+    ) -> PVOID {
+        allocate(PoolType, NumberOfBytes, Tag)
+    }
+
+    [at_most(DISPATCH_LEVEL)] silent fn KsimLookasideFreeEx(_call; Entry: PVOID, _Lookaside: *mut LOOKASIDE_LIST_EX) {
+        free(Entry);
+    }
+
+    [at_most(DISPATCH_LEVEL)] silent fn KsimLookasideFree(_call; Entry: PVOID) {
+        free(Entry);
+    }
+
+    [at_most(DISPATCH_LEVEL)] silent fn KsimLookasideDeletedAllocateEx(
+        _call; _PoolType: POOL_TYPE, _NumberOfBytes: SIZE_T, _Tag: ULONG, Lookaside: usize
+    ) {
+        deleted(Lookaside)
+    }
+
+    [at_most(DISPATCH_LEVEL)] silent fn KsimLookasideDeletedFreeEx(_call; _Entry: PVOID, Lookaside: usize) {
+        deleted(Lookaside)
+    }
+
+    [at_most(DISPATCH_LEVEL)] silent fn KsimLookasideDeleted(_call) {
+        deleted(0)
+    }
+}
