@@ -112,6 +112,7 @@ impl Kernel {
             ));
         };
         jobs.push_back(job);
+        self.order_ended();
         // The machine is not done before its work is.
         self.live_threads += 1;
         match self.io.work.idle.pop() {
@@ -269,6 +270,8 @@ impl Kernel {
         let mut order: [usize; 7] = [0, 1, 2, 3, 4, 5, 6];
         order.sort_by_key(|&queue| std::cmp::Reverse(PRIORITIES[queue]));
         let next = order.into_iter().find_map(|queue| Some((queue, self.io.work.queues[queue].pop_front()?)));
+        // What was done before a job was queued is over when it runs.
+        self.order_end_seen(tid);
         let Some((queue, job)) = next else {
             if !self.io.work.idle.contains(&tid) {
                 self.io.work.idle.push(tid);
