@@ -65,6 +65,7 @@ pub use explore::explore;
 pub use exports::{Export, IrqlRange, table as exports};
 pub use faults::{Fault, FaultKind};
 pub use irql::irql_name;
+pub use ksync_sys::status_name;
 pub use machine::Machine;
 pub use report::bug_check::codes as bug_check;
 pub use report::{
