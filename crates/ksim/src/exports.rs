@@ -174,7 +174,7 @@ macro_rules! image_exports {
                     irql: $irql,
                     visible: $crate::exports::exports!(@visible $visible),
                 };
-                let $call = $crate::machine::Call::enter(&EXPORT);
+                let $call = $crate::machine::Call::enter(&EXPORT, $crate::exports::exports!(@footprint $visible));
                 $body
             }
         )*

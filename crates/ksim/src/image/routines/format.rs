@@ -126,7 +126,7 @@ macro_rules! variadic {
                 pub(super) unsafe extern "C" fn $name(frame: *mut CallFrame, arguments: *const u64) -> u64 {
                     static EXPORT: Export = Export { name: stringify!($name), irql: ANY, visible: false };
                     let body = || {
-                        let $call = Call::enter(&EXPORT);
+                        let $call = Call::enter(&EXPORT, None);
                         let $row = Row(arguments);
                         $body
                     };
