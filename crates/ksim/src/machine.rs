@@ -699,6 +699,8 @@ impl MachineCell {
         kernel.cpu = cpu;
         if kernel.processors[cpu as usize].dpc_deliverable() {
             kernel.enter_dpcs(cpu);
+            kernel.executing = Executing::Dpcs;
+            kernel.perform(Footprint::interrupt(cpu));
         }
         let processor = &mut kernel.processors[cpu as usize];
         if processor.in_dpc {

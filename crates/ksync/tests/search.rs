@@ -17,7 +17,7 @@ use ksim::explore;
 use ksim::explore::{Exploration, Strategy};
 
 /// How many schedules the portfolio runs, where the environment does not say.
-const SCHEDULES: u64 = 60;
+const SCHEDULES: u64 = 40;
 
 /// Runs all schedules that differ. Each thread, the first included, needs one of the processors.
 #[track_caller]

@@ -339,8 +339,10 @@ impl Kernel {
         let can_act = if turns { interrupted } else { active || interrupted };
         let announced = match processor.current {
             _ if processor.in_dpc => processor.dpc_progress.pending.is_some(),
-            Some(tid) if !interrupted => self.threads[tid as usize].progress.pending.is_some(),
-            _ => false,
+            // The interrupt itself: on another processor it may come late.
+            _ if interrupted => true,
+            Some(tid) => self.threads[tid as usize].progress.pending.is_some(),
+            None => false,
         };
         let bit = 1 << cpu;
         self.runnable = if can_act { self.runnable | bit } else { self.runnable & !bit };

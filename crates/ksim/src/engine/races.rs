@@ -87,7 +87,7 @@ impl Races {
         } else {
             let object = self.objects.entry(operation.object).or_default();
             clock.join(object);
-            if operation.effect != Effect::Read {
+            if matches!(operation.effect, Effect::Access | Effect::Release) {
                 object.join(clock);
             }
         }

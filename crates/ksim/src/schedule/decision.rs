@@ -172,6 +172,10 @@ impl Contexts<'_> {
     #[inline]
     fn of_processor(&self, cpu: Cpu) -> Candidate {
         let processor = &self.processors[cpu as usize];
+        if processor.dpc_deliverable() {
+            let progress = Progress { pending: Some(Footprint::interrupt(cpu)), ..processor.dpc_progress };
+            return Self::candidate(cpu, Actor::dpcs(cpu), progress);
+        }
         match processor.current {
             Some(tid) if !processor.in_dpc => self.of_thread(cpu, tid),
             _ => Self::candidate(cpu, Actor::dpcs(cpu), processor.dpc_progress),

@@ -53,6 +53,12 @@ impl Footprint {
         Self { effect: Effect::Read, object: object.addr(), synchronizes: true }
     }
 
+    /// The DPC interrupt of a processor, which touches nothing else.
+    pub(crate) fn interrupt(cpu: u8) -> Self {
+        // No address and no handle is so small and odd.
+        Self { effect: Effect::Read, object: 2 * usize::from(cpu) + 3, synchronizes: true }
+    }
+
     #[inline]
     pub(crate) fn acquire<T>(object: *const T) -> Self {
         Self { effect: Effect::Acquire, object: object.addr(), synchronizes: true }

@@ -266,7 +266,7 @@ pub(crate) const CASES: &[Case] = &[
     sometimes(
         "missing_flush",
         "A timer is cancelled and freed while its DPC may run.",
-        Caught::By("Uninitialized"),
+        Caught::By("TimerOrDpc"),
         300,
         missing_flush,
     ),
