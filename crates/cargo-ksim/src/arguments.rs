@@ -4,6 +4,7 @@ use crate::program::Ioctl;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use ksim::schedule::Strategy;
 use ksim::{ClockMode, Fault, FaultKind, Machine, OsProfile};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ Examples:
 const EXPLORE_EXAMPLES: &str = "\
 Examples:
   cargo ksim explore mydriver.sys --processors 2 --schedules 10000
-  cargo ksim explore mydriver.sys --time 10m --jobs 8
+  cargo ksim explore mydriver.sys --strategy pct --depth 3 --time 10m --jobs 8
   cargo ksim explore mydriver.sys --shard 0/4    (and 1/4, 2/4, 3/4 on other machines)
 
 The environment's KSIM_SEED, KSIM_SCHEDULES and KSIM_SHARD override the options.";
@@ -164,6 +165,15 @@ pub(crate) struct SearchArguments {
     /// For how long to run schedules, such as 30s, 5m or 1h.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) time: Option<Duration>,
+    /// How the schedules are chosen.
+    #[arg(long, value_enum, value_name = "STRATEGY", default_value_t = Chosen::Portfolio)]
+    pub(crate) strategy: Chosen,
+    /// For `pct`: how many ordering constraints make up the bugs that are looked for.
+    #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) depth: u32,
+    /// For `bounded`: how often a schedule may take the turn from a context that could go on.
+    #[arg(long, value_name = "NUMBER", default_value_t = 2)]
+    pub(crate) preemptions: u32,
     /// Also search with each fault of these kinds that the driver comes to, one after the other, each with all schedules.
     #[arg(long, value_enum, value_name = "KIND,...", value_delimiter = ',')]
     pub(crate) faults: Vec<Faults>,
@@ -176,6 +186,9 @@ pub(crate) struct SearchArguments {
     /// One part of a search that is spread over several machines, counted from 0.
     #[arg(long, value_name = "INDEX/COUNT", value_parser = shard)]
     pub(crate) shard: Option<(u64, u64)>,
+    /// Go on after a failure, and count the schedules that fail.
+    #[arg(long)]
+    pub(crate) keep_going: bool,
     /// Show no progress.
     #[arg(long, short)]
     pub(crate) quiet: bool,
@@ -250,6 +263,43 @@ impl From<Profile> for OsProfile {
 pub(crate) enum Clock {
     Exact,
     Tick,
+}
+
+/// How the schedules are chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Chosen {
+    /// `urw`, `pos` and `pct` in turn
+    Portfolio,
+    /// A random walk
+    Random,
+    /// A random walk that weighs contexts by what is left to them
+    Urw,
+    /// Operations have random priorities
+    Pos,
+    /// Contexts have random priorities that change a few times
+    Pct,
+    /// Turns of one operation, then of two, and so on
+    RoundRobin,
+    /// All schedules that differ in what matters, each once; for small drivers
+    Exhaustive,
+    /// All schedules with few preemptions
+    Bounded,
+}
+
+impl SearchArguments {
+    /// The strategy with its parameter.
+    pub(crate) fn strategy(&self) -> Strategy {
+        match self.strategy {
+            Chosen::Portfolio => Strategy::Portfolio,
+            Chosen::Random => Strategy::Random,
+            Chosen::Urw => Strategy::Urw,
+            Chosen::Pos => Strategy::Pos,
+            Chosen::Pct => Strategy::Pct { depth: self.depth },
+            Chosen::RoundRobin => Strategy::RoundRobin,
+            Chosen::Exhaustive => Strategy::Exhaustive,
+            Chosen::Bounded => Strategy::Bounded { preemptions: self.preemptions },
+        }
+    }
 }
 
 /// What fails in a search with faults.

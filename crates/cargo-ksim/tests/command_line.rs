@@ -168,6 +168,8 @@ fn a_search_that_finds_nothing() {
     let ran = ksim(&["explore", "hello.sys", "--schedules", "20", "--quiet", "--jobs", "1"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
     assert!(ran.out.contains("none failed"), "{}", ran.out);
+    let ran = ksim(&["explore", "hello.sys", "--strategy", "exhaustive", "--json"]);
+    assert_eq!((ran.code, &json(&ran)["exhausted"]), (0, &true.into()), "{}", ran.err);
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(crate) fn run(arguments: &ExploreArguments) -> Result<Exit, Failure> {
     }
     let mut explore = explore()
         .machine(machine)
+        .strategy(search.strategy())
+        .keep_going(search.keep_going)
         .seed(search.seed)
         .faults(search.faults.iter().map(|&kind| kind.into()))
         .progress(!search.quiet && !arguments.output.json);
@@ -68,6 +70,7 @@ fn summary_json(exploration: &Exploration) -> serde_json::Value {
     json!({
         "schedules": exploration.executions(),
         "distinct": exploration.distinct(),
+        "failures": exploration.failures(),
         "exhausted": exploration.is_exhausted(),
         "seconds": exploration.elapsed().as_secs_f64(),
     })
@@ -77,7 +80,10 @@ fn summary_json(exploration: &Exploration) -> serde_json::Value {
 fn summary(exploration: &Exploration) -> String {
     let seconds = exploration.elapsed().as_secs_f64();
     let rate = exploration.executions() as f64 / seconds.max(1e-6);
-    let failed = if exploration.failure().is_some() { "one failed" } else { "none failed" };
+    let failed = match exploration.failures() {
+        0 => "none failed".to_owned(),
+        failures => format!("{failures} failed"),
+    };
     let exhausted = if exploration.is_exhausted() { "; no others are left" } else { "" };
     format!(
         "{} schedules in {seconds:.2} s ({rate:.0} a second), {} of them different: {failed}{exhausted}",
