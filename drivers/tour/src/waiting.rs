@@ -1,4 +1,4 @@
-//! What is made of waits: conditions, barriers, rundown, all of several objects; and closures that wait for their time.
+//! What is made of waits: conditions, barriers, rundown, all of several objects; the clocks; pool.
 
 use crate::Step;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -12,8 +12,7 @@ use ksync::mutex::{Barrier, Condvar, FastLocked, Rundown};
 use ksync::semaphore::Semaphore;
 use ksync::thread::{self, this_thread};
 use ksync::time::{InterruptTime, SystemTime, Timeout};
-use ksync::timer::{HrTimer, delay_run};
-use ksync::wait::{Dispatchable, WaitOptions, WaitResult, wait_all};
+use ksync::wait::{WaitOptions, WaitResult, wait_all};
 
 pub(crate) const STEPS: &[Step] = &[
     Step { name: "condition variable", needs: &[], run: condition },
@@ -22,8 +21,6 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "rundown protection", needs: &["ExAcquireRundownProtectionCacheAware"], run: rundown },
     Step { name: "all of several objects", needs: &[], run: all },
     Step { name: "clocks", needs: &[], run: clocks },
-    Step { name: "delayed closure", needs: &[], run: delayed },
-    Step { name: "high-resolution timer", needs: &["ExAllocateTimer"], run: high_resolution },
     Step { name: "pool", needs: &[], run: pool },
 ];
 
@@ -92,37 +89,6 @@ fn clocks() -> Result {
     this_thread::sleep(Duration::from_millis(50))?;
     ksync::println!("one clock went on: {}", start.elapsed() >= Duration::from_millis(30));
     ksync::println!("so did the other: {}", SystemTime::now() > date);
-    Ok(())
-}
-
-/// What the closures and the tour share.
-static RUNS: AtomicU32 = AtomicU32::new(0);
-
-fn runs_once_in(time: Duration) -> Result<bool> {
-    let end = InterruptTime::now();
-    while RUNS.load(Ordering::SeqCst) == 0 && end.elapsed() < time {
-        this_thread::sleep(Duration::from_millis(5))?;
-    }
-    this_thread::sleep(Duration::from_millis(50))?;
-    Ok(RUNS.swap(0, Ordering::SeqCst) == 1)
-}
-
-fn delayed() -> Result {
-    let count = || {
-        RUNS.fetch_add(1, Ordering::SeqCst);
-    };
-    delay_run(Duration::from_millis(20), count).map_err(|refused| refused.error)?;
-    ksync::println!("it ran once: {}", runs_once_in(Duration::from_secs(5))?);
-    Ok(())
-}
-
-fn high_resolution() -> Result {
-    let timer = HrTimer::new(|| {
-        RUNS.fetch_add(1, Ordering::SeqCst);
-    })?;
-    timer.start(Duration::from_micros(300), Duration::ZERO)?;
-    ksync::println!("it expired: {}", timer.wait().success());
-    ksync::println!("its closure ran once: {}", runs_once_in(Duration::from_secs(5))?);
     Ok(())
 }
 
