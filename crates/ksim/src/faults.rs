@@ -98,7 +98,7 @@ impl Machine {
     ///     }
     /// };
     /// let (fault, outcome) = *Machine::new().run_with_faults(&[FaultKind::Allocation], leaks).unwrap_err();
-    /// assert_eq!(fault.unwrap().n, 1);
+    /// assert_eq!(fault.unwrap().n, 2);
     /// assert_eq!(outcome.left().pool_bytes(), 64);
     /// ```
     pub fn run_with_faults(&self, kinds: &[FaultKind], program: impl Fn()) -> Result<u64, Box<(Option<Fault>, Outcome)>> {
