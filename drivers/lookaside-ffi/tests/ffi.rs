@@ -5,11 +5,19 @@ use ksync::sys::{STATUS_INVALID_PARAMETER, STATUS_SUCCESS};
 use lookaside_ffi::{context_number, create_context, free_lookaside, init_lookaside, remove_context};
 use std::path::Path;
 use std::ptr::null_mut;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Hosted, the library's list is one static for all machines: the tests take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const TAG: u32 = u32::from_le_bytes(*b"ksla");
 
 #[test]
 fn contexts_come_and_go() {
+    let _turn = turn();
     let outcome = Machine::new().run(|| {
         assert_eq!(init_lookaside(TAG), STATUS_SUCCESS);
         let mut contexts = [null_mut(); 4];
@@ -33,6 +41,7 @@ fn contexts_come_and_go() {
 
 #[test]
 fn a_list_that_cannot_grow_says_so() {
+    let _turn = turn();
     let outcome = Machine::new().fail_allocation(2).run(|| {
         assert_eq!(init_lookaside(TAG), STATUS_SUCCESS);
         // SAFETY: null is allowed.
