@@ -40,7 +40,7 @@ pub use urw::Urw;
 pub trait Policy: std::fmt::Debug {
     /// Picks one of the [options](Decision::len), of which there are at least 2, by its number.
     ///
-    /// Option 0 is the uneventful one: the context that acted last goes on, or a timer is punctual.
+    /// Option 0 is the uneventful one: the context that acted last goes on, unless it stalls or has gone on for very long, or a timer is punctual.
     fn choose(&mut self, decision: &Decision<'_>) -> u32;
 
     /// Whether [`observe`](Self::observe) is to be called. Asked once, before the run.

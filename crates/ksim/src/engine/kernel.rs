@@ -83,6 +83,8 @@ pub(crate) struct Kernel {
     pub(crate) chosen: Option<Cpu>,
     /// The processor that performed the last visible operation.
     pub(crate) acting: Cpu,
+    /// A processor, and how many choices in a row found it the one that acted last.
+    in_a_row: (Cpu, u32),
     /// Set by whatever may keep the current context from simply going on; looked at after every operation.
     pub(crate) attention: bool,
     #[expect(clippy::vec_box, reason = "the true wait blocks inside must not move")]
@@ -144,6 +146,7 @@ impl Kernel {
             announced: 0,
             chosen: None,
             acting: 0,
+            in_a_row: (0, 0),
             attention: false,
             threads: Vec::new(),
             live_threads: 0,
@@ -522,6 +525,32 @@ impl Kernel {
         }
     }
 
+    /// True when the context that acted last is not the first to act again: it stalls, or has gone on for so long that it may wait in a loop for another.
+    #[inline]
+    fn gives_way(&mut self) -> bool {
+        let processor = &self.processors[self.acting as usize];
+        let pending = match processor.current {
+            Some(tid) if !processor.in_dpc => self.threads[tid as usize].progress.pending,
+            _ => processor.dpc_progress.pending,
+        };
+        if self.in_a_row.0 == self.acting {
+            self.in_a_row.1 += 1;
+        } else {
+            self.in_a_row = (self.acting, 1);
+        }
+        let long = self.in_a_row.1 > LONGEST_ROW;
+        if long {
+            self.in_a_row.1 = 0;
+        }
+        long || pending.is_some_and(Footprint::lets_time_pass)
+    }
+
+    /// The next of these processors, cyclically.
+    fn next_after_acting(&self, runnable: u64) -> Cpu {
+        let behind = runnable & (u64::MAX << self.acting << 1);
+        (if behind != 0 { behind } else { runnable }).trailing_zeros() as Cpu
+    }
+
     /// Decides which processor acts next, of those that can. `rotation` is the thread that would get a processor if the quantum there
     /// ended here.
     fn decide(&mut self, rotation: Option<(Cpu, Tid)>) -> Next {
@@ -530,8 +559,8 @@ impl Kernel {
         if runnable == 0 {
             return Next::Nobody;
         }
-        let continues = runnable & (1 << self.acting) != 0;
-        let first = if continues { self.acting } else { runnable.trailing_zeros() as Cpu };
+        let continues = runnable & (1 << self.acting) != 0 && !self.gives_way();
+        let first = if continues { self.acting } else { self.next_after_acting(runnable) };
         if count == 1 {
             return Next::Acts(first);
         }
@@ -587,6 +616,9 @@ impl Kernel {
         }
     }
 }
+
+/// After so many choices in a row, going on is no longer the uneventful option.
+const LONGEST_ROW: u32 = 1_000;
 
 /// What was decided.
 enum Next {

@@ -11,6 +11,8 @@
 //!
 //! An operation that touches two objects, or one and the clock, states nothing.
 
+use crate::engine::spinning::CLOCK;
+
 /// How an operation uses its object.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
@@ -73,6 +75,11 @@ impl Footprint {
     #[inline]
     pub(crate) fn wait<T, U>(object: *const T, timeout: *const U) -> Self {
         if timeout.is_null() { Self::acquire(object) } else { Self::access(object) }
+    }
+
+    /// True for a stall: its context does nothing but let time pass.
+    pub(crate) fn lets_time_pass(self) -> bool {
+        self.effect == Effect::Access && self.object == CLOCK
     }
 
     /// The same operation, which by itself orders nothing.

@@ -27,7 +27,7 @@ const INITIAL: u64 = 1 << 32;
 /// Below those that contexts fall to at the random moments.
 const GREEDY: u64 = 1 << 31;
 /// A context that is chosen so often in a row may wait in a loop for another, which must have its turn some time.
-const LONGEST_ROW: u32 = 1_000;
+const LONGEST_ROW: u32 = 200;
 
 impl Pct {
     /// For bugs of some depth, at least 1, in runs of about so many choices.
@@ -55,6 +55,12 @@ impl Pct {
                 priority
             }
         }
+    }
+
+    /// Below all others, and those that fell before.
+    fn fall(&mut self, actor: Actor) {
+        self.greedy += 1;
+        self.lower(actor, GREEDY.saturating_sub(self.greedy));
     }
 
     fn lower(&mut self, actor: Actor, to: u64) {
@@ -89,14 +95,21 @@ impl Policy for Pct {
             // The later it falls, the lower.
             self.lower(actor, GREEDY + (self.changes.len() - self.fallen) as u64);
         }
+        // Who stalls lets time pass for others to act in: it falls, as it would be chosen for ever in a loop.
+        for _ in 1..decision.len() {
+            let Some((option, actor)) = self.highest(decision) else { return 0 };
+            if !decision.candidate(option).is_some_and(|candidate| candidate.operation.lets_time_pass()) {
+                break;
+            }
+            self.fall(actor);
+        }
         let Some((option, actor)) = self.highest(decision) else { return 0 };
         self.row = if self.row.0 == Some(actor) { (Some(actor), self.row.1 + 1) } else { (Some(actor), 1) };
         if self.row.1 < LONGEST_ROW {
             return option;
         }
         self.row.1 = 0;
-        self.greedy += 1;
-        self.lower(actor, GREEDY - self.greedy);
+        self.fall(actor);
         self.highest(decision).map_or(0, |(option, _)| option)
     }
 }
