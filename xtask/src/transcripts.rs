@@ -13,6 +13,9 @@ use crate::transcript::Transcript;
 use crate::wine;
 use crate::workspace::Workspace;
 
+/// The program that runs images.
+const IMAGE_EXAMPLE: [&str; 4] = ["--package", "ksim", "--example", "image"];
+
 /// How long one run on the hosted kernel may take: its time is virtual.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -38,6 +41,9 @@ pub(crate) enum Lanes {
 pub(crate) fn run(workspace: &Workspace, names: &[String], lanes: Lanes) -> Result<()> {
     let all = workspace.drivers()?;
     let names = if names.is_empty() { &all } else { names };
+    // By itself, as building takes longer than a run may.
+    process::run(workspace.cargo().args(["build", "--release"]).args(IMAGE_EXAMPLE))
+        .context("the runner of images does not build")?;
     let mut wrong = 0;
     for name in names {
         println!("\n=== {name} ===");
@@ -93,7 +99,7 @@ fn image_transcript(workspace: &Workspace, path: &Path) -> Result<Transcript> {
 
 fn run_image(workspace: &Workspace, path: &Path, schedules: Option<u32>) -> Result<String> {
     let mut run = workspace.cargo();
-    run.args(["run", "--quiet", "--release", "--package", "ksim", "--example", "image", "--"]);
+    run.args(["run", "--quiet", "--release"]).args(IMAGE_EXAMPLE).arg("--");
     if let Some(schedules) = schedules {
         run.arg("--explore").arg(schedules.to_string());
     }
