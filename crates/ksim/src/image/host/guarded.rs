@@ -14,7 +14,9 @@ struct Result2 {
 }
 
 // rdi, rsi and rdx as in C; the handler fills rax and rdx, and goes on at `ksim_guarded_fault`.
+// The section is said, as otherwise it is that of whatever assembly comes before, which the linker may leave out.
 global_asm!(
+    ".pushsection .text.ksim_guarded, \"ax\", @progbits",
     ".globl ksim_guarded_begin",
     ".globl ksim_guarded_end",
     ".globl ksim_guarded_fault",
@@ -49,6 +51,7 @@ global_asm!(
     "ksim_guarded_fault:",
     "cld",
     "ret",
+    ".popsection",
 );
 
 unsafe extern "C" {
