@@ -50,7 +50,9 @@ pub(crate) struct Entry {
 
 // The arguments in registers go to the home space that the convention gives the callee above its return address, so that all of
 // them lie in one row. At the entry the stack is 8 off a multiple of 16.
+// The section is said, as in `guarded.rs`.
 global_asm!(
+    ".pushsection .text.ksim_image, \"ax\", @progbits",
     ".globl ksim_image_import",
     ".p2align 4",
     "ksim_image_import:",
@@ -141,6 +143,7 @@ global_asm!(
     "pop rdi",
     "popfq",
     "ret",
+    ".popsection",
 );
 
 unsafe extern "C" {
