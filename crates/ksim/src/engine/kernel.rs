@@ -618,7 +618,7 @@ impl Kernel {
 }
 
 /// After so many choices in a row, going on is no longer the uneventful option.
-const LONGEST_ROW: u32 = 1_000;
+const LONGEST_ROW: u32 = 10_000;
 
 /// What was decided.
 enum Next {

@@ -27,7 +27,7 @@ const INITIAL: u64 = 1 << 32;
 /// Below those that contexts fall to at the random moments.
 const GREEDY: u64 = 1 << 31;
 /// A context that is chosen so often in a row may wait in a loop for another, which must have its turn some time.
-const LONGEST_ROW: u32 = 200;
+const LONGEST_ROW: u32 = 5_000;
 
 impl Pct {
     /// For bugs of some depth, at least 1, in runs of about so many choices.
