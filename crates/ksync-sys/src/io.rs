@@ -55,6 +55,8 @@ pub const IO_TYPE_FILE: CSHORT = 5;
 
 /// In [`IRP::Flags`]: the request was made by a routine that waits.
 pub const IRP_SYNCHRONOUS_API: ULONG = 0x4;
+/// In [`IRP::Flags`]: the request is a part of another, to which it points where others have their system buffer.
+pub const IRP_ASSOCIATED_IRP: ULONG = 0x8;
 /// In [`IRP::Flags`]: the data are in the system buffer.
 pub const IRP_BUFFERED_IO: ULONG = 0x10;
 /// In [`IRP::Flags`]: the system buffer is freed at completion.

@@ -400,6 +400,8 @@ impl<T: Dispatch> Device<T> {
 
     /// Attaches the device to the top of another one's stack, so that it sees the requests for that first and may [forward](Irp::forward) them. It is detached once, when it is deleted.
     ///
+    /// How reads and writes pass their data is from then on what the device below asks for: only if that is by a system buffer, [`PendingIrp::input`] and [`PendingIrp::output`] show them.
+    ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`.
     ///
@@ -435,7 +437,7 @@ impl<T: Dispatch> Drop for Device<T> {
     fn drop(&mut self) {
         let level = irql::current();
         if level > Irql::DISPATCH {
-            crate::alloc::report::leaked(self.object.cast(), level);
+            crate::println!("ksync: a device was dropped above DISPATCH_LEVEL and is leaked");
             core::mem::forget(self.deletion.take());
             core::mem::forget(self.shared.clone());
             return;

@@ -196,6 +196,69 @@ fn a_request_that_is_dropped_is_completed() {
     );
 }
 
+/// Runs code above `DISPATCH_LEVEL`, where only raw calls come to.
+fn at_device_level<R>(code: impl FnOnce() -> R) -> R {
+    // SAFETY: the level is lower.
+    let level = unsafe { sys::KfRaiseIrql(5) };
+    let result = code();
+    // SAFETY: the level was raised from there just now.
+    unsafe { sys::KeLowerIrql(level) };
+    result
+}
+
+/// Neither to complete it nor to pass it on is a bug check there; the request stays pending.
+#[test]
+fn above_dispatch_level_a_request_is_leaked_and_reported() {
+    let ends: [Control; 3] = [
+        |_, irp| at_device_level(|| irp.complete(NtStatus::SUCCESS, 0)),
+        |_, irp| at_device_level(|| irp.forward()),
+        |_, irp| {
+            let (pending, disposition) = irp.pend();
+            at_device_level(|| drop(pending));
+            disposition
+        },
+    ];
+    for end in ends {
+        CONTROL.set(end);
+        let outcome = Machine::new().run(|| {
+            let _driver = load_driver("sample", owner::DriverEntry).unwrap();
+            let device = open();
+            assert!(!device.begin_device_control(CODE, b"", 0).is_done());
+            core::mem::forget(device);
+        });
+        assert!(outcome.is_completed(), "{outcome}");
+        let reports = outcome.debug_output().iter().filter(|line| line.ends_with("is leaked")).count();
+        assert_eq!(reports, 1, "{outcome}");
+    }
+}
+
+/// What a part of another request has in place of a system buffer is that request.
+#[test]
+fn a_part_of_another_request_has_no_buffer() {
+    explore(
+        |_, mut irp| {
+            let raw = irp.as_raw();
+            // SAFETY: the request is owned. The flag is taken away again before it is completed.
+            let flags = unsafe { &raw mut (*raw).Flags };
+            // SAFETY: as above.
+            let before = unsafe { flags.read() };
+            // SAFETY: as above.
+            unsafe { flags.write(before | sys::IRP_ASSOCIATED_IRP) };
+            assert!(irp.input().is_empty() && irp.output().is_empty());
+            assert_eq!(irp.write_output(b"more"), Err(NtError::NOT_SUPPORTED));
+            // SAFETY: as above.
+            unsafe { flags.write(before) };
+            assert_eq!(irp.input(), b"four");
+            irp.complete(NtStatus::SUCCESS, 0)
+        },
+        || {
+            let device = open();
+            assert!(device.device_control(CODE, b"four", 4).is_success());
+            device.close();
+        },
+    );
+}
+
 #[test]
 fn queued_requests_are_completed_or_cancelled_and_never_both() {
     explore(
@@ -357,10 +420,48 @@ mod upper {
         let filter = DeviceBuilder::new().create(driver, Filter)?;
         filter.attach(&lower)?;
         assert_eq!(filter.attach(&lower), Err(NtError::INVALID_DEVICE_STATE));
+        assert_eq!(methods(&filter), BELOW.get());
         Ok(filter)
     }
 
     ksync::driver_entry!(entry);
+}
+
+/// How the device below gets its data, in the next test.
+const METHODS: [u32; 3] = [sys::DO_BUFFERED_IO, sys::DO_DIRECT_IO, 0];
+
+thread_local! {
+    static BELOW: Cell<u32> = const { Cell::new(sys::DO_BUFFERED_IO) };
+}
+
+fn methods<T: Dispatch>(device: &Device<T>) -> u32 {
+    // SAFETY: the device is valid while it is borrowed.
+    let flags = unsafe { (*device.object().as_raw()).Flags };
+    flags & (sys::DO_BUFFERED_IO | sys::DO_DIRECT_IO)
+}
+
+#[test]
+fn a_device_above_another_gets_its_data_as_that_does() {
+    for method in METHODS {
+        BELOW.set(method);
+        let outcome = Machine::new().run(|| {
+            let lower = load_driver("sample", lender::DriverEntry).unwrap();
+            DEVICE.with_borrow(|device| {
+                let object = device.as_ref().unwrap().object().as_raw();
+                // SAFETY: the device is valid while it is borrowed, and nobody else uses it.
+                let flags = unsafe { &raw mut (*object).Flags };
+                // SAFETY: as above.
+                let before = unsafe { flags.read() };
+                // SAFETY: as above.
+                unsafe { flags.write(before & !sys::DO_BUFFERED_IO | method) };
+            });
+            let upper = load_driver("upper", upper::DriverEntry).unwrap();
+            upper.unload();
+            drop(DEVICE.take());
+            lower.unload();
+        });
+        outcome.expect_clean();
+    }
 }
 
 #[test]

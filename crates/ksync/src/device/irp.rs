@@ -8,6 +8,7 @@ use core::ptr::NonNull;
 use ksync_sys as sys;
 
 use crate::error::{NtError, NtStatus, Result};
+use crate::irql::{self, Irql};
 
 /// What a dispatch routine comes to: the one request that it was given was completed, kept, or passed on.
 ///
@@ -64,7 +65,7 @@ impl<'i> Irp<'i> {
     /// `information` is mostly the number of bytes that were written, which must not be more than the output buffer has: it is cut to that.
     ///
     /// # IRQL
-    /// `<= DISPATCH_LEVEL`.
+    /// `<= DISPATCH_LEVEL`. Above it the request stays pending for ever, which is reported.
     ///
     /// Wraps [`IofCompleteRequest`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocompleterequest).
     #[doc(alias = "IoCompleteRequest")]
@@ -115,12 +116,16 @@ impl<'i> Irp<'i> {
     /// request is completed as `STATUS_INVALID_DEVICE_REQUEST`.
     ///
     /// # IRQL
-    /// `<= DISPATCH_LEVEL`.
+    /// `<= DISPATCH_LEVEL`. Above it the request stays pending for ever, which is reported.
     ///
     /// Wraps [`IofCallDriver`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocalldriver).
     #[doc(alias = "IoSkipCurrentIrpStackLocation")]
     #[doc(alias = "IofCallDriver")]
     pub fn forward(self) -> Disposition<'i> {
+        if let Some(status) = self.irp.leak_if_too_high() {
+            core::mem::forget(self);
+            return Disposition::new(status);
+        }
         let lower = super::shared::lower_of(self.irp.device());
         if lower.is_null() {
             return self.complete(NtStatus(sys::STATUS_INVALID_DEVICE_REQUEST), 0);
@@ -270,9 +275,13 @@ impl PendingIrp {
 
     /// The system buffer, or null.
     fn system_buffer(&self) -> *mut u8 {
+        if self.flags() & sys::IRP_ASSOCIATED_IRP != 0 {
+            // It is a part of another request, and points to that.
+            return core::ptr::null_mut();
+        }
         // SAFETY: by the type's invariant the request is owned.
         let associated = unsafe { (*self.as_raw()).AssociatedIrp };
-        // SAFETY: the union's members are pointers and an integer; a request that no driver has split holds a pointer or null.
+        // SAFETY: the union's members are pointers and an integer; a request that is no part of another and that no driver has split holds a pointer or null.
         unsafe { associated.SystemBuffer }.cast()
     }
 
@@ -360,7 +369,7 @@ impl PendingIrp {
     /// Completes the request.
     ///
     /// # IRQL
-    /// `<= DISPATCH_LEVEL`.
+    /// `<= DISPATCH_LEVEL`. Above it the request stays pending for ever, which is reported.
     ///
     /// Wraps [`IofCompleteRequest`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocompleterequest).
     #[doc(alias = "IoCompleteRequest")]
@@ -381,6 +390,10 @@ impl PendingIrp {
 
     /// Completes the request, and returns the status that it was completed with.
     fn finish(self, status: NtStatus, information: usize) -> NtStatus {
+        if let Some(pending) = self.leak_if_too_high() {
+            core::mem::forget(self);
+            return pending;
+        }
         // A request is not completed as one that is still pending.
         let status = if status.0 == sys::STATUS_PENDING { NtError::UNSUCCESSFUL.status() } else { status };
         let (_, output, buffered) = self.lengths();
@@ -397,9 +410,23 @@ impl PendingIrp {
 
     /// Tells whether the I/O manager copies the system buffer to the user.
     fn copies_output(&self) -> bool {
+        self.flags() & sys::IRP_INPUT_OPERATION != 0
+    }
+
+    fn flags(&self) -> u32 {
         // SAFETY: by the type's invariant the request is owned.
-        let flags = unsafe { (*self.as_raw()).Flags };
-        flags & sys::IRP_INPUT_OPERATION != 0
+        unsafe { (*self.as_raw()).Flags }
+    }
+
+    /// Above `DISPATCH_LEVEL`, where a request can be neither completed nor passed on, says so, and marks it pending. The caller forgets it, and returns the status.
+    fn leak_if_too_high(&self) -> Option<NtStatus> {
+        if irql::current() <= Irql::DISPATCH {
+            return None;
+        }
+        crate::println!("ksync: a request was given up above DISPATCH_LEVEL and is leaked");
+        // SAFETY: by the type's invariant the request is owned.
+        unsafe { sys::IoMarkIrpPending(self.as_raw()) };
+        Some(NtStatus(sys::STATUS_PENDING))
     }
 }
 

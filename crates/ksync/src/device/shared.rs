@@ -132,6 +132,16 @@ impl SharedRef {
         unsafe { sys::ObfReferenceObject(lower.cast()) };
         // SAFETY: the reference was taken above.
         unsafe { sys::ObfDereferenceObject(target.cast()) };
+        // Requests come as the top of the stack asks, and must come as the devices below expect them.
+        const METHODS: u32 = sys::DO_BUFFERED_IO | sys::DO_DIRECT_IO;
+        // SAFETY: the lower device is referenced; its driver sets these flags before it can be attached to.
+        let methods = unsafe { (*lower).Flags } & METHODS;
+        // SAFETY: the device is valid; the field is only pointed to.
+        let flags = unsafe { &raw mut (*device).Flags };
+        // SAFETY: the device is this driver's, which alone changes these flags, here, and once, because it attaches once.
+        let own = unsafe { flags.read() };
+        // SAFETY: as above.
+        unsafe { flags.write(own & !METHODS | methods) };
         head.attached.store(lower, Ordering::Relaxed);
         head.lower.store(lower, Ordering::Release);
         Ok(())

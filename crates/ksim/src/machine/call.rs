@@ -1,0 +1,151 @@
+//! The way from driver code into the machine that runs it.
+
+use super::{CURRENT, MachineCell};
+use crate::engine::{Check, Fault, Kernel};
+use crate::exports::Export;
+use crate::image::MachineImages;
+use crate::schedule::Footprint;
+
+/// A call of an export: the way from driver code into the engine.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) cell: &'static MachineCell,
+    pub(crate) export: Option<&'static Export>,
+}
+
+/// The machine that runs on this OS thread.
+#[inline]
+pub(crate) fn current(routine: &str) -> &'static MachineCell {
+    let cell = CURRENT.get();
+    if cell.is_null() {
+        no_machine(routine);
+    }
+    // SAFETY: the pointer is set while `Machine::run` keeps the cell alive, and only code that runs within it gets here:
+    // the reference is used within the call of an export, and never kept.
+    unsafe { &*cell }
+}
+
+/// The images of the machine that runs on this OS thread.
+pub(crate) fn images_of_this_thread() -> Option<&'static MachineImages> {
+    let cell = CURRENT.get();
+    // SAFETY: as in `current`.
+    unsafe { cell.as_ref() }.map(|cell| &cell.images)
+}
+
+/// The hosted kernel panicked in a call from an image, which cannot be unwound: the machine ends.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) fn panicked_in_image() -> ! {
+    let cell = current("an image");
+    cell.abandon_operation();
+    cell.record_panic();
+    loop {
+        cell.suspend();
+    }
+}
+
+/// True when hosted code runs on a machine on this OS thread.
+pub(crate) fn is_running() -> bool {
+    !CURRENT.get().is_null()
+}
+
+#[cold]
+fn no_machine(routine: &str) -> ! {
+    panic!("{routine} was called outside a simulated machine: run the code within ksim::Machine::run");
+}
+
+impl Call {
+    /// Enters an export: its IRQL range is checked, and if it is a visible operation, others may act first.
+    #[inline]
+    pub(crate) fn enter(export: &'static Export, footprint: Option<Footprint>) -> Self {
+        let cell = current(export.name);
+        let call = Self { cell, export: Some(export) };
+        if cell.dying.get() {
+            cell.count_unwinding_call();
+            return call;
+        }
+        let mut kernel = cell.kernel.borrow_mut();
+        let irql = kernel.irql();
+        if !export.irql.contains(irql) && kernel.config.rules.has_level(export.irql.verifier) {
+            drop(kernel);
+            cell.halt(*export.irql.violation(export.name, irql), Some(export));
+        }
+        if kernel.config.sites {
+            kernel.record_site();
+        }
+        let suspend = match footprint {
+            Some(footprint) if kernel.scheduling_point(footprint) => Some(footprint),
+            _ => None,
+        };
+        drop(kernel);
+        if let Some(footprint) = suspend {
+            cell.wait_for_turn(footprint);
+        }
+        call
+    }
+
+    /// One more visible operation of the same call: another attempt at what was in vain.
+    pub(crate) fn again(self, footprint: Footprint) {
+        if self.is_dying() {
+            return;
+        }
+        let suspend = self.cell.kernel.borrow_mut().scheduling_point(footprint);
+        if suspend {
+            self.cell.wait_for_turn(footprint);
+        }
+    }
+
+    /// A panic unwinds: nothing else runs, so that waits are over and locks are free.
+    #[inline]
+    pub(crate) fn is_dying(self) -> bool {
+        self.cell.dying.get()
+    }
+
+    /// Performs an operation of the engine. A broken rule stops the machine here.
+    #[inline]
+    pub(crate) fn operate<R>(self, operation: impl FnOnce(&mut Kernel) -> Check<R>) -> R {
+        let mut kernel = self.cell.kernel.borrow_mut();
+        let result = operation(&mut kernel);
+        let attention = kernel.attention;
+        drop(kernel);
+        match result {
+            Ok(value) => {
+                if attention {
+                    self.cell.settle();
+                }
+                value
+            }
+            Err(fault) => self.cell.halt(*fault, self.export),
+        }
+    }
+
+    /// Looks at the engine without changing what may go on.
+    #[inline]
+    pub(crate) fn read<R>(self, look: impl FnOnce(&mut Kernel) -> R) -> R {
+        look(&mut self.cell.kernel.borrow_mut())
+    }
+
+    /// Stops the machine.
+    #[expect(clippy::boxed_local, reason = "faults travel boxed")]
+    pub(crate) fn fail(self, fault: Fault) -> ! {
+        self.cell.halt(*fault, self.export)
+    }
+
+    /// The end of the running thread, which is a visible operation on its object.
+    pub(super) fn end(self, status: i32) {
+        let object = self.read(|kernel| {
+            let tid = kernel.this_thread();
+            kernel.threads[tid as usize].address()
+        });
+        self.again(Footprint::access(object as *const u8));
+        self.operate(|kernel| kernel.terminate_thread(status));
+    }
+
+    /// Ends the running thread. Its stack is given back without unwinding.
+    pub(crate) fn end_thread(self, status: i32) -> ! {
+        crate::exports::ke::apc::run_down(self);
+        self.end(status);
+        loop {
+            self.cell.suspend();
+        }
+    }
+}
