@@ -7,7 +7,9 @@
 //! `[skip] name: why`, and a line that begins with `# ` differs from run to run.
 #![no_std]
 
+mod devices;
 mod hand_off;
+mod levels;
 mod locks;
 mod memory;
 mod polling;
@@ -22,13 +24,26 @@ use ksync::driver::{DriverObject, UnicodeStr};
 use ksync::error::Result;
 
 /// One step: its name, the routines that it needs beyond those that every system has, and what it does.
-struct Step {
+struct Step<R = fn() -> Result> {
     name: &'static str,
     needs: &'static [&'static str],
-    run: fn() -> Result,
+    run: R,
+}
+
+impl<R> Step<R> {
+    /// Takes the step by `run`, or says why not.
+    fn take(&self, run: impl FnOnce(&R) -> Result) -> Result {
+        if let Some(missing) = self.needs.iter().find(|routine| !system::exports(routine)) {
+            ksync::println!("[skip] {}: the system does not export {missing}", self.name);
+            return Ok(());
+        }
+        ksync::println!("[step] {}", self.name);
+        run(&self.run).inspect_err(|error| ksync::println!("failed: {error}"))
+    }
 }
 
 const STEPS: &[&[Step]] = &[
+    levels::STEPS,
     locks::STEPS,
     hand_off::STEPS,
     timers::STEPS,
@@ -48,17 +63,12 @@ pub struct Tour;
 ///
 /// # Errors
 /// The error of the first step that fails.
-pub fn entry(_driver: &DriverObject, _registry_path: &UnicodeStr<'_>) -> Result<Tour> {
+pub fn entry(driver: &DriverObject, _registry_path: &UnicodeStr<'_>) -> Result<Tour> {
     for step in STEPS.iter().copied().flatten() {
-        if let Some(missing) = step.needs.iter().find(|routine| !system::exports(routine)) {
-            ksync::println!("[skip] {}: the system does not export {missing}", step.name);
-            continue;
-        }
-        ksync::println!("[step] {}", step.name);
-        if let Err(error) = (step.run)() {
-            ksync::println!("failed: {error}");
-            return Err(error);
-        }
+        step.take(|run| run())?;
+    }
+    for step in devices::STEPS {
+        step.take(|run| run(driver))?;
     }
     ksync::println!("[step] end");
     ksync::println!("the tour is over");
