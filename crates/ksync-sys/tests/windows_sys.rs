@@ -90,7 +90,10 @@ const SOURCES: &[&str] = &[
     include_str!("../src/routines/ex.rs"),
     include_str!("../src/routines/hal.rs"),
     include_str!("../src/routines/io.rs"),
-    include_str!("../src/routines/ke.rs"),
+    include_str!("../src/routines/ke/calls.rs"),
+    include_str!("../src/routines/ke/dispatcher.rs"),
+    include_str!("../src/routines/ke/processor.rs"),
+    include_str!("../src/routines/ke/spin.rs"),
     include_str!("../src/routines/mm.rs"),
     include_str!("../src/routines/ob.rs"),
     include_str!("../src/routines/ps.rs"),
@@ -272,6 +275,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
         (_) {
             KeRemoveDeviceQueue
             KeInitializeDeviceQueue
+            KeSetKernelStackSwapEnable
             MmBuildMdlForNonPagedPool
             IoFreeMdl
             IoReleaseCancelSpinLock

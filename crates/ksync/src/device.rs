@@ -407,6 +407,7 @@ impl<T: Dispatch> Device<T> {
     ///
     /// # Errors
     /// - [`NtError::INVALID_DEVICE_STATE`] if the device is attached already.
+    /// - [`NtError::INVALID_PARAMETER`] if the other one is this device, or in the same stack.
     /// - Whatever the system says, such as `STATUS_NO_SUCH_DEVICE` if the other one is going away.
     /// - [`NtError::IRQL_TOO_HIGH`] above `DISPATCH_LEVEL`.
     ///

@@ -26,6 +26,7 @@ use core::mem::MaybeUninit;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering, fence};
+use core::time::Duration;
 
 use ksync_sys as sys;
 
@@ -33,6 +34,7 @@ use crate::driver::image::{Image, Running};
 use crate::error::{NtError, Result, check};
 use crate::irql::{self, Dispatch, Irql};
 use crate::pool::KBox;
+use crate::thread::this_thread;
 
 pub use once::{NotQueued, run_once, run_once_on};
 
@@ -500,6 +502,10 @@ impl Drop for Owner {
         }
         if used() && may_flush(dpc.image) {
             flush_all();
+            // No page says that a flush waits for threaded DPCs too. If it does, as hosted, there is nothing to wait for here.
+            while dpc.threaded && used() {
+                let _ = this_thread::sleep(Duration::from_millis(1));
+            }
         }
         // SAFETY: by the type's invariant one of the users is the handle, which is going away.
         unsafe { leave(self.dpc) };
@@ -552,6 +558,7 @@ unsafe extern "system-unwind" fn routine(
     argument2: *mut c_void,
 ) {
     /// Ends the insertion's use, also when the closure unwinds.
+    /// Ends the insertion's use, also when the closure unwinds.
     struct Leave(NonNull<PinnedDpc>);
     impl Drop for Leave {
         fn drop(&mut self) {
@@ -559,22 +566,42 @@ unsafe extern "system-unwind" fn routine(
             unsafe { leave(self.0) };
         }
     }
+    /// The routine of a threaded DPC is over when nothing follows that touches the image.
+    struct Out(&'static Image);
+    impl Drop for Out {
+        fn drop(&mut self) {
+            self.0.threaded_out.fetch_sub(1, Ordering::Release);
+        }
+    }
     // SAFETY: the context is not null.
     let dpc = unsafe { NonNull::new_unchecked(context.cast::<PinnedDpc>()) };
     let leave = Leave(dpc);
     // SAFETY: by this function's contract the DPC is alive until `leave` is dropped.
     let this = unsafe { dpc.as_ref() };
-    // SAFETY: by the type's invariant the function is the one for this block, which is alive.
-    let code = || unsafe { (this.call)(dpc, argument1.addr(), argument2.addr()) };
-    if this.threaded {
-        Running::run(this.image, code)
+    let (image, threaded, call) = (this.image, this.threaded, this.call);
+    let code = move || {
+        // This may drop the closure, and what that owns must find that it is in a DPC.
+        let _leave = leave;
+        // SAFETY: by the type's invariant the function is the one for this block, which is alive.
+        unsafe { call(dpc, argument1.addr(), argument2.addr()) };
+    };
+    if threaded {
+        let _out = Out(image);
+        Running::run(image, code);
     } else {
-        code()
+        code();
     }
-    drop(leave);
 }
 
 impl PinnedDpc {
+    /// An insertion is no user any more without its routine having run. Another user is the handle, which is borrowed.
+    fn undo_insertion(&self) {
+        self.users.fetch_sub(1, Ordering::Release);
+        if self.threaded {
+            self.image.threaded_out.fetch_sub(1, Ordering::Release);
+        }
+    }
+
     /// The kernel's object, for routines that this library does not wrap. It must be neither queued nor initialised through this pointer.
     #[must_use]
     pub fn as_raw(&self) -> *mut sys::KDPC {
@@ -640,11 +667,13 @@ impl PinnedDpc {
         // Before the insertion, because the routine may be done before the kernel's routine returns. The count cannot overflow: insertions that count are in a queue
         // (one at most), run (one for each processor at most) or are just being tried.
         self.users.fetch_add(1, Ordering::Relaxed);
+        if self.threaded {
+            self.image.threaded_out.fetch_add(1, Ordering::Relaxed);
+        }
         // SAFETY: by the type's invariant the DPC is initialised and in its place, in which it stays until the insertion's use is ended by the routine.
         let inserted = unsafe { sys::KeInsertQueueDpc(self.as_raw(), first, second) } != 0;
         if !inserted {
-            // The handle is borrowed and is a user, so this is not the last one.
-            self.users.fetch_sub(1, Ordering::Release);
+            self.undo_insertion();
         }
         Ok(inserted)
     }
@@ -674,8 +703,7 @@ impl PinnedDpc {
         // SAFETY: by the type's invariant the DPC is initialised and in its place.
         let removed = unsafe { sys::KeRemoveQueueDpc(self.as_raw()) } != 0;
         if removed {
-            // The insertion that is undone was a user; the handle is borrowed and is another, so this is not the last one.
-            self.users.fetch_sub(1, Ordering::Release);
+            self.undo_insertion();
         }
         removed
     }
@@ -787,6 +815,18 @@ pub(crate) fn may_flush(image: &Image) -> bool {
 pub(crate) fn flush_all() {
     // SAFETY: the callers have checked the level.
     unsafe { sys::KeFlushQueuedDpcs() };
+}
+
+/// Waits until no DPC of an image is queued or runs. No more are queued meanwhile, because the image is closing.
+///
+/// # IRQL
+/// As for [`flush_all`].
+pub(crate) fn drain(image: &Image) {
+    flush_all();
+    // No page says that a flush waits for threaded DPCs too.
+    while image.threaded_out.load(Ordering::Acquire) > 0 {
+        let _ = this_thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Runs a closure once on every processor, at `DISPATCH_LEVEL`, on all of them at the same time, and returns when all are done.

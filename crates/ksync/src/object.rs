@@ -361,6 +361,14 @@ impl<T: ObjectType> wait_sealed::Sealed for KernelObject<T> {
     fn has_owner(&self) -> bool {
         T::HAS_OWNER
     }
+
+    fn check_count(&self) -> Result {
+        if !T::HAS_OWNER {
+            return Ok(());
+        }
+        // SAFETY: by the type's invariant the object is alive, and of the objects here mutants alone have owners.
+        unsafe { dispatcher::check_count(self.object.as_ptr().cast()) }
+    }
 }
 
 // SAFETY: by the type's invariant the object is alive while the reference is, and by `ObjectType`'s contract it begins with a dispatcher header. A wait on a thread

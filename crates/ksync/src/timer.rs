@@ -41,6 +41,7 @@ use core::time::Duration;
 
 use ksync_sys as sys;
 
+use crate::dpc::ThreadedDpc;
 use crate::driver::image::Image;
 use crate::error::{NtError, Result};
 use crate::init::{PinInit, pin_init_from_closure};
@@ -211,7 +212,16 @@ impl Timer {
     where
         F: Fn() + Send + Sync + 'static,
     {
-        Ok(Self(Owner::new(kind, closure, threaded)?))
+        if !threaded {
+            return Ok(Self(Owner::new(kind, closure)?));
+        }
+        // The timer has an ordinary DPC, after which it can be freed by what is known of those; and the threaded one counts its own users.
+        let dpc = ThreadedDpc::new(closure)?;
+        let enqueue = move || {
+            // It is refused when the driver is being unloaded, and when it is queued still it runs once for both, as it would if it were the timer's.
+            let _ = dpc.enqueue();
+        };
+        Ok(Self(Owner::new(kind, enqueue)?))
     }
 
     /// Makes a timer without a closure, to be waited on.

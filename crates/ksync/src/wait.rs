@@ -49,7 +49,6 @@ use ksync_sys as sys;
 
 use crate::error::{NtError, Result};
 use crate::irql::{self, Irql};
-use crate::pool::KBox;
 use crate::time::Timeout;
 
 /// The greatest number of objects that one wait can name.
@@ -72,6 +71,12 @@ pub(crate) mod sealed {
         fn has_owner(&self) -> bool {
             false
         }
+
+        /// Checks that a wait can take the object once more.
+        #[doc(hidden)]
+        fn check_count(&self) -> crate::error::Result {
+            Ok(())
+        }
     }
 }
 
@@ -81,8 +86,8 @@ pub enum WaitMode {
     /// The driver's. The thread's kernel stack stays in memory, and a wait that is not alertable is never broken off.
     #[default]
     Kernel,
-    /// A user's, whose termination breaks the wait off with [`WaitResult::UserApc`]. The thread's kernel stack may be paged out meanwhile, so nothing on it may
-    /// be waited on; objects in their own box and in pool may.
+    /// A user's, whose termination breaks the wait off with [`WaitResult::UserApc`]. NT would page the thread's kernel stack out meanwhile, with what others may be using on
+    /// it, such as an object that was pinned there; the waits of this library keep it in memory.
     User,
 }
 
@@ -134,10 +139,34 @@ impl WaitOptions {
         }
     }
 
+    /// Keeps this thread's kernel stack in memory for a wait in user mode, in which it could be paged out.
+    ///
+    /// What lies on the stack may be in use on other processors at a raised level, by safe code: what is waited for, or what a scope's threads borrow.
+    fn keep_stack(self) -> Option<StackKept> {
+        // A poll does not wait.
+        if self.mode == WaitMode::Kernel || self.timeout.is_poll() {
+            return None;
+        }
+        // SAFETY: the routine may be called at the levels at which one may wait. The stack is let go again, if it was before, when the value is dropped.
+        Some(StackKept(unsafe { sys::KeSetKernelStackSwapEnable(sys::FALSE) }))
+    }
+
     /// Checks that the caller's level admits such a wait, on objects one of which may come to have an owner by it.
     fn check_level(self, owner: impl FnOnce() -> bool) -> Result {
         let highest = if self.timeout.is_poll() && !owner() { Irql::DISPATCH } else { Irql::APC };
         irql::require_at_most(highest)
+    }
+}
+
+/// This thread's kernel stack stays in memory until this is dropped.
+struct StackKept(sys::BOOLEAN);
+
+impl Drop for StackKept {
+    fn drop(&mut self) {
+        if self.0 != sys::FALSE {
+            // SAFETY: as when this was made, in the same thread. What was the case before is restored.
+            unsafe { sys::KeSetKernelStackSwapEnable(sys::TRUE) };
+        }
     }
 }
 
@@ -364,7 +393,7 @@ pub unsafe trait Dispatchable: sealed::Sealed {
     /// Wraps [`KeWaitForSingleObject`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kewaitforsingleobject).
     #[doc(alias = "KeWaitForSingleObject")]
     fn wait_with(&self, options: WaitOptions) -> WaitResult {
-        if let Err(error) = options.check_level(|| self.has_owner()) {
+        if let Err(error) = options.check_level(|| self.has_owner()).and_then(|()| self.check_count()) {
             return WaitResult::Failed(error);
         }
         // SAFETY: by this trait's contract the object is one, and `self` is borrowed throughout the wait. The level was checked above.
@@ -380,6 +409,7 @@ pub unsafe trait Dispatchable: sealed::Sealed {
 /// # Safety
 /// The object is a dispatcher object and stays one throughout the wait, and the level admits the wait.
 unsafe fn wait_raw(object: *mut c_void, options: WaitOptions) -> WaitResult {
+    let _stack = options.keep_stack();
     let timeout = options.timeout.to_raw();
     let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     // SAFETY: by this function's contract; the timeout is null or a local variable.
@@ -416,8 +446,8 @@ pub(crate) unsafe fn wait_uninterrupted(object: *mut c_void) {
 /// # Errors
 /// The result is [`WaitResult::Failed`] with
 /// - [`NtError::INVALID_PARAMETER`] for no object or more than [`MAXIMUM_WAIT_OBJECTS`];
-/// - [`NtError::INSUFFICIENT_RESOURCES`] in user mode with more than three objects, if there is no pool for the wait's bookkeeping;
-/// - [`NtError::IRQL_TOO_HIGH`].
+/// - [`NtError::IRQL_TOO_HIGH`];
+/// - [`NtError::MUTANT_LIMIT_EXCEEDED`] for a mutant that the thread has taken 2³¹ times, which is as often as it can count.
 ///
 /// # Examples
 /// ```
@@ -476,8 +506,7 @@ fn wait_multiple(objects: &[&dyn Dispatchable], wait_type: sys::WAIT_TYPE, optio
     }
     match objects.len() {
         1..=THREAD_WAIT_OBJECTS => wait_blocks::<THREAD_WAIT_OBJECTS>(objects, wait_type, options, None),
-        _ if options.mode == WaitMode::User => wait_in_pool(objects, wait_type, options),
-        // In kernel mode the stack stays in memory during the wait, so the blocks may lie on it. Few objects take little of it.
+        // The stack stays in memory during the wait, so the blocks may lie on it. Few objects take little of it.
         ..=16 => {
             let mut blocks: WaitBlocks<16> = [MaybeUninit::uninit(); 16];
             wait_blocks::<16>(objects, wait_type, options, Some(&mut blocks))
@@ -486,22 +515,6 @@ fn wait_multiple(objects: &[&dyn Dispatchable], wait_type: sys::WAIT_TYPE, optio
             let mut blocks: WaitBlocks<MAXIMUM_WAIT_OBJECTS> = [MaybeUninit::uninit(); MAXIMUM_WAIT_OBJECTS];
             wait_blocks::<MAXIMUM_WAIT_OBJECTS>(objects, wait_type, options, Some(&mut blocks))
         }
-    }
-}
-
-/// A wait in user mode for more than three objects, whose wait blocks cannot lie on the stack.
-#[cold]
-fn wait_in_pool(objects: &[&dyn Dispatchable], wait_type: sys::WAIT_TYPE, options: WaitOptions) -> WaitResult {
-    if objects.len() > MAXIMUM_WAIT_OBJECTS || objects.is_empty() {
-        return WaitResult::Failed(NtError::INVALID_PARAMETER);
-    }
-    match KBox::<WaitBlocks<MAXIMUM_WAIT_OBJECTS>>::new_uninit() {
-        Ok(blocks) => {
-            // SAFETY: an array of uninitialised values needs no initialisation.
-            let mut blocks = unsafe { blocks.assume_init() };
-            wait_blocks::<MAXIMUM_WAIT_OBJECTS>(objects, wait_type, options, Some(&mut blocks))
-        }
-        Err(error) => WaitResult::Failed(error),
     }
 }
 
@@ -517,12 +530,16 @@ fn wait_blocks<const N: usize>(
     }
     let mut pointers = [core::ptr::null_mut::<c_void>(); N];
     for (pointer, object) in pointers.iter_mut().zip(objects) {
+        if let Err(error) = object.check_count() {
+            return WaitResult::Failed(error);
+        }
         *pointer = object.dispatcher_object();
     }
     let pointers = &pointers[..objects.len()];
     if wait_type == sys::WaitAll && has_duplicates(pointers) {
         return WaitResult::Failed(NtError::INVALID_PARAMETER);
     }
+    let _stack = options.keep_stack();
     let timeout = options.timeout.to_raw();
     let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     let blocks = blocks.map_or(core::ptr::null_mut(), |blocks| blocks.as_mut_ptr().cast());
@@ -571,6 +588,7 @@ pub(crate) fn delay_with(options: WaitOptions) -> WaitResult {
     if let Err(error) = irql::require_at_most(Irql::APC) {
         return WaitResult::Failed(error);
     }
+    let _stack = options.keep_stack();
     let interval = options.timeout.to_raw().unwrap_or(-crate::time::FAR);
     // SAFETY: the interval is a local variable, and the level was checked.
     let status = unsafe { sys::KeDelayExecutionThread(options.raw_mode(), options.alertable.into(), &raw const interval) };

@@ -399,15 +399,25 @@ impl Head {
 
     /// Tells whether the current thread runs the item's closure, where it must not wait for it.
     fn runs_here(&self) -> bool {
-        let Some(list) = self.image.working.lock() else { return true };
-        // SAFETY: the routine may be called anywhere.
-        let current = unsafe { sys::KeGetCurrentThread() };
-        list.nodes().any(|node| {
-            // SAFETY: the nodes of this list are the first fields of `Working`s, which are valid while they are in it.
-            let working = unsafe { &*node.cast::<Working>() };
-            working.thread == current && ptr::eq(working.head, self)
-        })
+        works_in_this_thread(self.image, |head| ptr::eq(head, self))
     }
+}
+
+/// Tells whether the current thread runs the closure of an item of the image's.
+pub(crate) fn runs_in_this_thread(image: &Image) -> bool {
+    works_in_this_thread(image, |_| true)
+}
+
+/// Tells whether the current thread runs the closure of one of the chosen items of the image's. True where nothing can be found out.
+fn works_in_this_thread(image: &Image, chosen: impl Fn(*const Head) -> bool) -> bool {
+    let Some(list) = image.working.lock() else { return true };
+    // SAFETY: the routine may be called anywhere.
+    let current = unsafe { sys::KeGetCurrentThread() };
+    list.nodes().any(|node| {
+        // SAFETY: the nodes of this list are the first fields of `Working`s, which are valid while they are in it.
+        let working = unsafe { &*node.cast::<Working>() };
+        working.thread == current && chosen(working.head)
+    })
 }
 
 /// The object's pointer, for the object manager.

@@ -302,13 +302,15 @@ fn every_allocation_may_fail_in_turn() {
             });
             assert!(outcome.is_completed(), "{outcome}");
             let leaked = outcome.debug_output().iter().filter(|line| line.contains("is leaked")).count();
-            assert_eq!(leaked, 2 * outcome.left().pool.len(), "{outcome}");
+            // The library says so, and this test; a threaded timer has two blocks.
+            let blocks = outcome.left().pool.len();
+            assert!((leaked, blocks) == (0, 0) || leaked == 2 && (1..=2).contains(&blocks), "{outcome}");
             assert!(leaked == 0 || level != Irql::PASSIVE, "{outcome}");
             assert!(outcome.left().timers.is_empty());
             failures += outcome.debug_output().iter().filter(|line| *line == "failed").count();
         }
-        // Five handles, the system's timer, two closures that run once.
-        assert_eq!(failures, 8, "at {level:?}");
+        // Five handles, the threaded timer's DPC, the system's timer, two closures that run once.
+        assert_eq!(failures, 9, "at {level:?}");
     }
 }
 

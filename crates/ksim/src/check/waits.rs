@@ -35,9 +35,10 @@ impl Kernel {
         ))
     }
 
-    /// A user-mode wait lets the stack be paged out, so that what it waits for does not lie there.
+    /// A user-mode wait lets the stack be paged out, so that what it waits for does not lie there, nor its wait blocks.
     pub(crate) fn check_user_wait(&self, tid: Tid, object: usize) -> Check<()> {
-        if !self.threads[tid as usize].stack.contains(&object) || !self.config.rules.has(RuleId::UserWaitOnStack) {
+        let thread = &self.threads[tid as usize];
+        if !thread.stack_swap || !thread.stack.contains(&object) || !self.config.rules.has(RuleId::UserWaitOnStack) {
             return Ok(());
         }
         Err(Violation::boxed(

@@ -90,6 +90,8 @@ pub(crate) struct Thread {
     pub(crate) exit_status: NTSTATUS,
     /// It runs threaded DPCs: it belongs to the system, and its machine does not wait for it.
     pub(crate) runs_dpcs: bool,
+    /// Its kernel stack may be paged out while it waits in user mode.
+    pub(crate) stack_swap: bool,
     /// Its name, if someone named it.
     pub(crate) name: Vec<u16>,
     /// It runs a system service of a user's: `Nt...` services act for the user.
@@ -178,6 +180,7 @@ impl Kernel {
             queue: None,
             exit_status: 0,
             runs_dpcs: false,
+            stack_swap: true,
             name: Vec::new(),
             user_mode_before: false,
             worker: false,

@@ -298,6 +298,20 @@ impl PendingIrp {
         unsafe { core::slice::from_raw_parts(self.system_buffer(), input) }
     }
 
+    /// Clears the part of a system buffer that no input was copied to, unless that was done before.
+    ///
+    /// The request has one, and the lengths are those of [`lengths`](Self::lengths).
+    fn clear(&self, input: usize, output: usize) {
+        let cleared = cleared(self.as_raw());
+        // SAFETY: the field is one of those that the driver which owns the request uses as it likes.
+        if output > input && unsafe { cleared.read() }.is_null() {
+            // SAFETY: the system buffer is as long as the output at least, and is lent to nobody now.
+            unsafe { self.system_buffer().wrapping_add(input).write_bytes(0, output - input) };
+        }
+        // SAFETY: as above.
+        unsafe { cleared.write(cleared.cast()) };
+    }
+
     /// Where to write what the sender is to get, if that goes through a system buffer: with a buffered control code, or a read. Empty otherwise.
     ///
     /// It is the memory that the input is in. What lies behind the input is zeroed the first time, so that no memory of the system's reaches the sender.
@@ -310,17 +324,9 @@ impl PendingIrp {
         if !buffered || output == 0 {
             return &mut [];
         }
-        let buffer = self.system_buffer();
-        let cleared = cleared(self.as_raw());
-        // SAFETY: the field is one of those that the driver which owns the request uses as it likes.
-        if output > input && unsafe { cleared.read() }.is_null() {
-            // SAFETY: the system buffer is as long as the output at least.
-            unsafe { buffer.wrapping_add(input).write_bytes(0, output - input) };
-        }
-        // SAFETY: as above.
-        unsafe { cleared.write(cleared.cast()) };
-        // SAFETY: as above; all of it is initialised. Nobody else uses it while the request is owned and this borrows it.
-        unsafe { core::slice::from_raw_parts_mut(buffer, output) }
+        self.clear(input, output);
+        // SAFETY: the system buffer is as long as the output at least, and all of it is initialised. Nobody else uses it while the request is owned and this borrows it.
+        unsafe { core::slice::from_raw_parts_mut(self.system_buffer(), output) }
     }
 
     /// Copies bytes to the beginning of the output, buffered or direct, and returns how many there are.
@@ -396,9 +402,16 @@ impl PendingIrp {
         }
         // A request is not completed as one that is still pending.
         let status = if status.0 == sys::STATUS_PENDING { NtError::UNSUCCESSFUL.status() } else { status };
-        let (_, output, buffered) = self.lengths();
-        // The I/O manager copies so many bytes of the system buffer to the user.
-        let information = if buffered && self.copies_output() { information.min(output) } else { information };
+        let (input, output, buffered) = self.lengths();
+        let information = if buffered && self.copies_output() {
+            // The I/O manager copies so many bytes of the system buffer to the user. What the driver has not written are none of the kernel's secrets.
+            if information > input {
+                self.clear(input, output);
+            }
+            information.min(output)
+        } else {
+            information
+        };
         let irp = self.into_raw().as_ptr();
         let block = sys::IO_STATUS_BLOCK { u: sys::IO_STATUS_BLOCK_0 { Status: status.0 }, Information: information };
         // SAFETY: by the type's invariant the request was owned.

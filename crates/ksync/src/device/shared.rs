@@ -119,9 +119,17 @@ impl SharedRef {
         // SAFETY: the target is open, and so valid.
         unsafe { sys::ObfReferenceObject(target.cast()) };
         let mut lower = ptr::null_mut();
-        // SAFETY: both devices are valid; the result is a local variable.
-        let status = unsafe { sys::IoAttachDeviceToDeviceStackSafe(device, target, &raw mut lower) };
-        if let Err(error) = check(status) {
+        let attach = |lower: *mut *mut sys::DEVICE_OBJECT| {
+            // Under the lock two of the driver's devices are not attached to each other at the same time.
+            let _list = head.image.devices.lock().ok_or(NtError::IRQL_TOO_HIGH)?;
+            // The I/O manager does not look for rings: it would follow one for ever, under its own lock.
+            if top_of(device) == top_of(target) {
+                return Err(NtError::INVALID_PARAMETER);
+            }
+            // SAFETY: both devices are valid, and the result is a local variable of the caller's.
+            check(unsafe { sys::IoAttachDeviceToDeviceStackSafe(device, target, lower) })
+        };
+        if let Err(error) = attach(&raw mut lower) {
             // SAFETY: the reference was taken above.
             unsafe { sys::ObfDereferenceObject(target.cast()) };
             head.attached.store(ptr::null_mut(), Ordering::Relaxed);
@@ -175,6 +183,17 @@ impl Drop for SharedRef {
             unsafe { free(self.0) };
         }
     }
+}
+
+/// The device at the top of the stack that a device is in. It is only compared.
+///
+/// The device is valid, and the level `<= DISPATCH_LEVEL`.
+fn top_of(device: *mut sys::DEVICE_OBJECT) -> *mut sys::DEVICE_OBJECT {
+    // SAFETY: by this function's contract.
+    let top = unsafe { sys::IoGetAttachedDeviceReference(device) };
+    // SAFETY: the routine has referenced it. At this level the deletion of one that was the last to be used is left to a system thread.
+    unsafe { sys::ObDereferenceObjectDeferDelete(top.cast()) };
+    top
 }
 
 /// Frees a state.

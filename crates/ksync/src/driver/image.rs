@@ -3,7 +3,7 @@
 //! An image must not be unloaded while anything can still run in it, forgotten handles included. So every thread and timer is in a list here from its
 //! beginning to its end, and [`drain`] goes through them.
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use ksync_sys as sys;
 
@@ -33,6 +33,8 @@ pub(crate) struct Image {
     pub(crate) working: List,
     /// The routines of threaded DPCs that run, by their thread.
     pub(crate) threaded: List,
+    /// How many insertions of threaded DPCs are out: their routines are not over.
+    pub(crate) threaded_out: AtomicUsize,
     /// No DPC is queued and no timer set any more: the image is about to go.
     closing: AtomicBool,
     /// What the driver's entry returned.
@@ -52,6 +54,7 @@ static IMAGE: sys::ImageLocal<Image> = unsafe {
         work: List::new(),
         working: List::new(),
         threaded: List::new(),
+        threaded_out: AtomicUsize::new(0),
         closing: AtomicBool::new(false),
         state: AtomicPtr::new(core::ptr::null_mut()),
     })
@@ -130,7 +133,7 @@ impl Running {
 /// # Errors
 /// Nothing was done, and the error is
 /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`;
-/// - [`NtError::WOULD_DEADLOCK`] in a threaded DPC of this image, which would wait for itself.
+/// - [`NtError::WOULD_DEADLOCK`] in a threaded DPC or in a work item of this image, which would wait for itself.
 ///
 /// # Examples
 /// ```
@@ -146,18 +149,19 @@ impl Running {
 pub fn drain() -> Result {
     irql::require_at_most(Irql::PASSIVE)?;
     let image = Image::this();
-    if image.in_threaded_dpc() {
+    if image.in_threaded_dpc() || work_item::runs_in_this_thread(image) {
         return Err(NtError::WOULD_DEADLOCK);
     }
     thread::drain(image);
     image.closing.store(true, Ordering::SeqCst);
     // A routine that runs now may have found the image open, and may be about to queue a DPC or to set a timer. After this it has done so.
-    dpc::flush_all();
+    dpc::drain(image);
     timer::drain(image);
     work_item::drain(image);
     // Work items and threaded DPCs that ran until now may have started threads. They set no timers and queue nothing, but may have dropped some.
     thread::drain(image);
     timer::drain(image);
+    dpc::drain(image);
     // What was dropped at a raised level meanwhile, such as a device, is freed by items that were queued before.
     work_item::drain(image);
     crate::handle::late::close_all(image);

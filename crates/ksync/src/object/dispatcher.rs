@@ -181,12 +181,8 @@ impl KernelObject<Mutant> {
     #[doc(alias = "KeReleaseMutex")]
     pub fn release(&self) -> Result {
         irql::require_at_most(Irql::APC)?;
-        // SAFETY: by the type's invariant the object is a live mutant; the field is only pointed to.
-        let owner = unsafe { &raw const (*self.as_raw()).OwnerThread };
-        // SAFETY: as above. Others change the field meanwhile, but only the current thread makes it itself, or stops to be it; a pointer is read whole.
-        let owner = unsafe { owner.read_volatile() };
-        // SAFETY: the routine may be called anywhere.
-        if owner != unsafe { sys::KeGetCurrentThread() } {
+        // SAFETY: by the type's invariant the object is a live mutant.
+        if !unsafe { is_own(self.as_raw()) } {
             return Err(NtError::MUTANT_NOT_OWNED);
         }
         // SAFETY: the current thread owns the mutant, and below `DISPATCH_LEVEL` since its wait, so that no exception is raised. The level was checked. No wait follows.
@@ -226,4 +222,32 @@ impl KernelObject<Timer> {
         // SAFETY: by the type's invariant the object is a live timer, and the level was checked.
         Ok(unsafe { sys::KeReadStateTimer(self.as_raw()) } != 0)
     }
+}
+
+/// Tells whether the current thread owns a mutant.
+///
+/// # Safety
+/// The mutant is alive.
+unsafe fn is_own(mutant: *mut sys::KMUTANT) -> bool {
+    // SAFETY: by this function's contract; the field is only pointed to.
+    let owner = unsafe { &raw const (*mutant).OwnerThread };
+    // SAFETY: as above. Others change the field meanwhile, but only the current thread makes it itself, or stops to be it; a pointer is read whole.
+    let owner = unsafe { owner.read_volatile() };
+    // SAFETY: the routine may be called anywhere.
+    owner == unsafe { sys::KeGetCurrentThread() }
+}
+
+/// Checks that a wait can take a mutant once more: for its owner, who has taken it as often as it can count, the wait would raise an exception.
+///
+/// # Safety
+/// The mutant is alive.
+pub(super) unsafe fn check_count(mutant: *mut sys::KMUTANT) -> Result {
+    // SAFETY: by this function's contract.
+    if !unsafe { is_own(mutant) } {
+        return Ok(());
+    }
+    // SAFETY: as above; the field is only pointed to.
+    let state = unsafe { &raw const (*mutant).Header.SignalState };
+    // SAFETY: as above. While the current thread owns the mutant nobody else changes the field.
+    if unsafe { state.read_volatile() } == i32::MIN { Err(NtError::MUTANT_LIMIT_EXCEEDED) } else { Ok(()) }
 }

@@ -12,7 +12,7 @@ use core::time::Duration;
 use ksync_sys as sys;
 
 use crate::dpc::{self, Processor};
-use crate::driver::image::{Image, Running};
+use crate::driver::image::Image;
 use crate::driver::list::Node;
 use crate::error::{NtError, Result, check};
 use crate::irql::{self, Irql};
@@ -31,7 +31,6 @@ pub(super) struct Header {
     timer: MaybeUninit<PinnedTimer>,
     dpc: UnsafeCell<MaybeUninit<sys::KDPC>>,
     image: &'static Image,
-    threaded: bool,
     /// No handle is left, and the block is freed as soon as its closure runs nowhere. Touched under the list's lock.
     dying: Cell<bool>,
     /// Calls the closure; `None` if there is none.
@@ -64,25 +63,20 @@ impl Unpin for Owner {}
 
 impl Owner {
     /// Allocates a timer with a closure.
-    pub(super) fn new<F>(kind: TimerKind, closure: F, threaded: bool) -> Result<Self>
+    pub(super) fn new<F>(kind: TimerKind, closure: F) -> Result<Self>
     where
         F: Fn() + Send + Sync + 'static,
     {
-        Self::allocate(kind, closure, Some(call::<F>), threaded)
+        Self::allocate(kind, closure, Some(call::<F>))
     }
 
     /// Allocates a timer without a closure.
     pub(super) fn waitable(kind: TimerKind) -> Result<Self> {
-        Self::allocate(kind, (), None, false)
+        Self::allocate(kind, (), None)
     }
 
     /// Allocates and initialises a block.
-    fn allocate<F: 'static>(
-        kind: TimerKind,
-        closure: F,
-        call: Option<unsafe fn(NonNull<Header>)>,
-        threaded: bool,
-    ) -> Result<Self> {
+    fn allocate<F: 'static>(kind: TimerKind, closure: F, call: Option<unsafe fn(NonNull<Header>)>) -> Result<Self> {
         let image = Image::this();
         let block = KBox::new(Block {
             header: Header {
@@ -90,7 +84,6 @@ impl Owner {
                 timer: MaybeUninit::uninit(),
                 dpc: UnsafeCell::new(MaybeUninit::uninit()),
                 image,
-                threaded,
                 dying: Cell::new(false),
                 call,
                 free: free::<F>,
@@ -104,12 +97,9 @@ impl Owner {
         // SAFETY: as above.
         let timer = unsafe { &raw mut (*block).header.timer };
         // The level is `<= DISPATCH_LEVEL`, or there would be no block.
-        match (call, threaded) {
-            (None, _) => {}
+        if call.is_some() {
             // SAFETY: the DPC lies in nonpaged pool, in which it stays.
-            (Some(_), true) => unsafe { sys::KeInitializeThreadedDpc(dpc, Some(routine), block.cast()) },
-            // SAFETY: as above.
-            (Some(_), false) => unsafe { sys::KeInitializeDpc(dpc, Some(routine), block.cast()) },
+            unsafe { sys::KeInitializeDpc(dpc, Some(routine), block.cast()) };
         }
         let used = if call.is_some() { dpc } else { ptr::null_mut() };
         // SAFETY: the slot is the block's, in which the timer stays. The DPC is in the same block, which is freed only after the timer is cancelled and the DPC is through.
@@ -225,17 +215,15 @@ unsafe extern "system-unwind" fn routine(
     // SAFETY: the context is not null.
     let header = unsafe { NonNull::new_unchecked(context.cast::<Header>()) };
     // SAFETY: by this function's contract.
-    let this = unsafe { header.as_ref() };
-    let Some(call) = this.call else { return };
+    let Some(call) = (unsafe { header.as_ref() }).call else { return };
     // SAFETY: by the type's invariant the function is the one for this block, which is alive.
-    let code = || unsafe { call(header) };
-    if this.threaded { Running::run(this.image, code) } else { code() }
+    unsafe { call(header) };
 }
 
 /// A DPC for each processor. When the last of them runs, a block is freed.
 ///
 /// A processor runs its DPCs one after another. So when a processor runs the one sent to it after a timer's DPC was taken off the queues, it no longer
-/// runs that. For a threaded DPC they are threaded too, because those come one after another in the processor's thread for them.
+/// runs that.
 #[repr(C)]
 struct Reaper {
     header: NonNull<Header>,
@@ -277,8 +265,6 @@ unsafe fn release_later(header: NonNull<Header>) {
 /// # Safety
 /// As for [`release_later`].
 unsafe fn reap(header: NonNull<Header>) -> Result {
-    // SAFETY: by this function's contract the block is alive.
-    let threaded = unsafe { header.as_ref() }.threaded;
     let count = crate::thread::available_parallelism().get();
     let (layout, offset) = Layout::array::<sys::KDPC>(count)
         .and_then(|dpcs| Layout::new::<Reaper>().extend(dpcs))
@@ -294,13 +280,8 @@ unsafe fn reap(header: NonNull<Header>) -> Result {
         // SAFETY: there is room for `count` DPCs.
         let dpc = unsafe { dpcs.add(index) }.as_ptr();
         let context = reaper.as_ptr().cast();
-        if threaded {
-            // SAFETY: the DPC lies in nonpaged pool, in which it stays.
-            unsafe { sys::KeInitializeThreadedDpc(dpc, Some(reap_routine), context) };
-        } else {
-            // SAFETY: as above.
-            unsafe { sys::KeInitializeDpc(dpc, Some(reap_routine), context) };
-        }
+        // SAFETY: the DPC lies in nonpaged pool, in which it stays.
+        unsafe { sys::KeInitializeDpc(dpc, Some(reap_routine), context) };
         // CAST: a count that came from a `u32`.
         if let Some(processor) = Processor::from_index(index as u32) {
             let mut number = processor.raw();
@@ -368,7 +349,6 @@ pub(super) fn drain(image: &'static Image) {
         if !dying {
             return;
         }
-        // Threaded DPCs need the processor.
         let _ = this_thread::sleep(Duration::from_millis(1));
     }
 }

@@ -3,7 +3,7 @@
 use crate::engine::thread::{LOW_REALTIME_PRIORITY, ThreadObject};
 use crate::exports::{ANY, DISPATCHER, PASSIVE, exports};
 use crate::report::bug_check::{Violation, codes};
-use ksync_sys::{KPRIORITY, KTHREAD, LONG};
+use ksync_sys::{BOOLEAN, KPRIORITY, KTHREAD, LONG};
 
 exports! {
     [ANY] silent fn KeGetCurrentThread(call) -> *mut KTHREAD {
@@ -26,6 +26,13 @@ exports! {
                 )),
             }
         })
+    }
+
+    [DISPATCHER] silent fn KeSetKernelStackSwapEnable(call; Enable: BOOLEAN) -> BOOLEAN {
+        BOOLEAN::from(call.read(|kernel| {
+            // In a DPC on an idle processor there is no thread whose stack could go.
+            kernel.current_thread().is_none_or(|tid| std::mem::replace(&mut kernel.thread(tid).stack_swap, Enable != 0))
+        }))
     }
 
     [DISPATCHER] silent fn KeQueryPriorityThread(call; Thread: *mut KTHREAD) -> KPRIORITY {

@@ -198,6 +198,13 @@ exports! {
                 return kernel.poll_in_dpc(&objects, request);
             }
             let tid = kernel.this_thread();
+            if request.user_mode {
+                for &id in &objects {
+                    let address = kernel.objects[id].address;
+                    kernel.check_user_wait(tid, address)?;
+                }
+                kernel.check_user_wait(tid, WaitBlockArray as usize)?;
+            }
             kernel.thread(tid).wait.objects = objects;
             kernel.begin_wait(request)
         })
