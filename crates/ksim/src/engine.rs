@@ -5,6 +5,7 @@
 //! the state, and the export that called it gives control to the machine's loop afterwards (`machine.rs`).
 
 pub(crate) mod apc;
+pub(crate) mod callback;
 pub(crate) mod clock;
 pub(crate) mod context;
 pub(crate) mod dispatch;

@@ -277,7 +277,7 @@ pub(crate) fn variable(name: &str) -> Option<usize> {
         "IoDriverObjectType" => Some((&raw const ob::IoDriverObjectType).addr()),
         "IoDeviceObjectType" => Some((&raw const ob::IoDeviceObjectType).addr()),
         "IoFileObjectType" => Some((&raw const ob::IoFileObjectType).addr()),
-        _ => None,
+        _ => ob::other_type(name),
     }
 }
 

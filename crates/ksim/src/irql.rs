@@ -6,6 +6,8 @@ pub(crate) const PASSIVE_LEVEL: u8 = 0;
 pub(crate) const APC_LEVEL: u8 = 1;
 /// Dispatcher and DPCs held back.
 pub(crate) const DISPATCH_LEVEL: u8 = 2;
+/// What the scheduler of a multiprocessor is synchronised at.
+pub(crate) const SYNCH_LEVEL: u8 = 12;
 /// Everything held back.
 pub(crate) const HIGH_LEVEL: u8 = 15;
 

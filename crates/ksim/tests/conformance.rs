@@ -36,5 +36,7 @@ mod g_work;
 mod h_handles;
 #[path = "conformance/pool.rs"]
 mod h_pool;
+#[path = "conformance/callbacks.rs"]
+mod i_callbacks;
 #[path = "conformance/executive.rs"]
 mod i_executive;

@@ -11,8 +11,14 @@ mod corpus;
 mod exceptions;
 #[path = "image/faults.rs"]
 mod faults;
+#[path = "image/jump.rs"]
+mod jump;
 #[path = "image/pe.rs"]
 mod pe;
+#[path = "image/routines.rs"]
+mod routines;
+#[path = "image/script.rs"]
+mod script;
 
 use ksim::image::Image;
 use ksim::{Machine, Outcome};

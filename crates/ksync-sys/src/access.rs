@@ -45,6 +45,8 @@ pub const SEMAPHORE_ALL_ACCESS: ACCESS_MASK = STANDARD_RIGHTS_REQUIRED | SYNCHRO
 pub const MUTANT_QUERY_STATE: ACCESS_MASK = 0x0001;
 /// All rights to a mutant.
 pub const MUTANT_ALL_ACCESS: ACCESS_MASK = STANDARD_RIGHTS_REQUIRED | SYNCHRONIZE | MUTANT_QUERY_STATE;
+/// All rights to a callback object.
+pub const CALLBACK_ALL_ACCESS: ACCESS_MASK = STANDARD_RIGHTS_REQUIRED | SYNCHRONIZE | 0x1;
 /// The right to query a timer's state.
 pub const TIMER_QUERY_STATE: ACCESS_MASK = 0x0001;
 /// The right to set and cancel a timer.

@@ -16,6 +16,8 @@ opaque! {
     struct EPROCESS;
     /// The type of objects of one kind.
     struct OBJECT_TYPE;
+    /// A callback object: routines of drivers that are called when something happens.
+    struct CALLBACK_OBJECT;
     /// The state of an access check.
     struct ACCESS_STATE;
     /// A volume parameter block.
@@ -34,6 +36,8 @@ opaque! {
 
 /// The routine of a system thread.
 pub type KSTART_ROUTINE = unsafe extern "system-unwind" fn(StartContext: PVOID);
+/// A routine that is registered with a callback object. The first parameter is what it was registered with, the others are the caller's.
+pub type CALLBACK_FUNCTION = unsafe extern "system-unwind" fn(CallbackContext: PVOID, Argument1: PVOID, Argument2: PVOID);
 /// A [`KSTART_ROUTINE`], or null.
 pub type PKSTART_ROUTINE = Option<KSTART_ROUTINE>;
 

@@ -273,6 +273,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             PsGetCurrentProcessId PsGetCurrentThreadId
         }
         (_) {
+            ExUnregisterCallback
             KeRemoveDeviceQueue
             KeInitializeDeviceQueue
             KeSetKernelStackSwapEnable
@@ -358,6 +359,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             ZwSetEvent
         }
         (_, _, _) {
+            ExNotifyCallback ExRegisterCallback
             KeInsertByKeyDeviceQueue
             IoCsqInsertIrp
             IoInitializeIrp
@@ -369,6 +371,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             NtWaitForSingleObject RtlRunOnceComplete ZwOpenEvent ZwOpenTimer ZwWaitForSingleObject
         }
         (_, _, _, _) {
+            ExCreateCallback
             IoStartPacket
             IoGetDeviceObjectPointer
             ExDeleteTimer ExSetTimer IoQueueWorkItem IoQueueWorkItemEx KeReleaseMutant

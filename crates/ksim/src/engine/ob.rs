@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 mod handle;
 mod name;
 
-pub(crate) use handle::{Duplication, HandleUse};
+pub(crate) use handle::{Duplication, HandleUse, is_kernel_handle};
 pub(crate) use name::{Attributes, Creation};
 
 /// The types of objects that the object manager keeps.
@@ -26,6 +26,7 @@ pub(crate) enum Type {
     Driver,
     Device,
     File,
+    Callback,
 }
 
 impl Type {
@@ -41,6 +42,7 @@ impl Type {
             Self::Driver => "Driver",
             Self::Device => "Device",
             Self::File => "File",
+            Self::Callback => "Callback",
         }
     }
 
@@ -76,6 +78,7 @@ impl Type {
                 READ | sys::SYNCHRONIZE | sys::FILE_READ_ATTRIBUTES,
                 sys::STANDARD_RIGHTS_REQUIRED | sys::SYNCHRONIZE | 0x1ff,
             ],
+            Self::Callback => [READ, READ | 1, READ | sys::SYNCHRONIZE, sys::CALLBACK_ALL_ACCESS],
             Self::Mutant => [READ | sys::MUTANT_QUERY_STATE, READ, READ | sys::SYNCHRONIZE, sys::MUTANT_ALL_ACCESS],
             Self::Timer => {
                 [READ | sys::TIMER_QUERY_STATE, READ | sys::TIMER_MODIFY_STATE, READ | sys::SYNCHRONIZE, sys::TIMER_ALL_ACCESS]

@@ -4,6 +4,7 @@
 //! Everything that the engine relies on lives here, so that a driver that overwrites, moves or frees an object is
 //! reported rather than obeyed.
 
+use super::callback::{CallbackState, Registration};
 use super::context::STACK_BYTES;
 use super::dpc::DpcState;
 use super::ex_timer::ExTimerState;
@@ -98,6 +99,10 @@ pub(crate) enum Kind {
     RemoveLock(Box<RemoveLockState>),
     /// KDEVICE_QUEUE.
     DeviceQueue(Box<DeviceQueueState>),
+    /// CALLBACK_OBJECT.
+    Callback(Box<CallbackState>),
+    /// What ExRegisterCallback returns.
+    Registration(Box<Registration>),
     /// A slot whose object is gone.
     Free,
 }
@@ -130,6 +135,8 @@ impl Kind {
             Self::IoWorkItem(_) => "I/O work item",
             Self::RemoveLock(_) => "remove lock",
             Self::DeviceQueue(_) => "device queue",
+            Self::Callback(_) => "callback object",
+            Self::Registration(_) => "callback registration",
             Self::Free => "freed object",
         }
     }

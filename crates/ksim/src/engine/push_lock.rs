@@ -55,6 +55,12 @@ impl Kernel {
         )
     }
 
+    /// True when a push lock is held exclusively.
+    pub(crate) fn is_push_lock_exclusive(&mut self, pointer: *mut EX_PUSH_LOCK) -> Check<bool> {
+        let id = self.push_lock_at(pointer)?;
+        Ok(self.push_state(id).exclusive.is_some())
+    }
+
     fn push_state(&mut self, id: ObjId) -> &mut PushState {
         match &mut self.objects[id].kind {
             Kind::PushLock(state) => state,

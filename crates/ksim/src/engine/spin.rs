@@ -159,10 +159,10 @@ impl Kernel {
     }
 
     /// One attempt that does not turn.
-    pub(crate) fn spin_try(&mut self, pointer: *mut KSPIN_LOCK) -> Check<bool> {
+    pub(crate) fn spin_try(&mut self, pointer: *mut KSPIN_LOCK, old_irql: Option<u8>, handle: usize) -> Check<bool> {
         let id = self.spin_lock_at(pointer)?;
-        let me = self.spin_owner(None, 0);
-        self.check_spin_use(id, false, true)?;
+        let me = self.spin_owner(old_irql, handle);
+        self.check_spin_use(id, handle != 0, true)?;
         let state = self.spin_state(id);
         if state.owner.is_some() {
             return Ok(false);

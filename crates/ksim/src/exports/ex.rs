@@ -1,5 +1,6 @@
 //! The executive: `Ex...`.
 
+mod callback;
 pub(crate) mod fast_mutex;
 pub(crate) mod lookaside;
 mod pool;
@@ -17,6 +18,7 @@ use super::Table;
 
 pub(super) fn tables() -> Vec<&'static Table> {
     vec![
+        &callback::TABLE,
         &fast_mutex::TABLE,
         &lookaside::TABLE,
         &pool::TABLE,

@@ -12,7 +12,7 @@ mod irql;
 mod mutex;
 mod processor;
 mod queue;
-mod queued_spin_lock;
+pub(crate) mod queued_spin_lock;
 mod region;
 mod semaphore;
 pub(crate) mod spin_lock;

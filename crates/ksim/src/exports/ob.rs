@@ -3,6 +3,7 @@
 use crate::engine::ob::{HandleUse, Type};
 use crate::exports::{ANY, DISPATCHER, IrqlRange, exports};
 use crate::irql::PASSIVE_LEVEL;
+use crate::machine::Call;
 use ksync_sys::{
     ACCESS_MASK, ACCESS_STATE, BOOLEAN, HANDLE, KPROCESSOR_MODE, LONG_PTR, NTSTATUS, OBJ_KERNEL_HANDLE,
     OBJECT_HANDLE_INFORMATION, OBJECT_TYPE, PVOID, STATUS_INSUFFICIENT_RESOURCES, STATUS_OBJECT_TYPE_MISMATCH, STATUS_SUCCESS,
@@ -28,12 +29,48 @@ static THREAD_TYPE: TypeObject = TypeObject { kind: Type::Thread };
 static PROCESS_TYPE: TypeObject = TypeObject { kind: Type::Process };
 static EVENT_TYPE: TypeObject = TypeObject { kind: Type::Event };
 static SEMAPHORE_TYPE: TypeObject = TypeObject { kind: Type::Semaphore };
-// NT exports no variable for the types of mutants and timers.
+// NT exports no variable for the types of mutants, timers and callback objects.
 static MUTANT_TYPE: TypeObject = TypeObject { kind: Type::Mutant };
 static TIMER_TYPE: TypeObject = TypeObject { kind: Type::Timer };
 static DRIVER_TYPE: TypeObject = TypeObject { kind: Type::Driver };
 static DEVICE_TYPE: TypeObject = TypeObject { kind: Type::Device };
+static CALLBACK_TYPE: TypeObject = TypeObject { kind: Type::Callback };
 static FILE_TYPE: TypeObject = TypeObject { kind: Type::File };
+
+/// The memory behind the type of objects that this kernel has none of: it equals no other.
+#[repr(C)]
+pub(crate) struct OtherType {
+    name: &'static str,
+}
+
+/// Types that drivers import, and whose objects this kernel does not have, for images.
+static OTHER_TYPES: [OtherType; 8] = [
+    OtherType { name: "CmKeyObjectType" },
+    OtherType { name: "ExDesktopObjectType" },
+    OtherType { name: "ExWindowStationObjectType" },
+    OtherType { name: "IoAdapterObjectType" },
+    OtherType { name: "IoDeviceHandlerObjectType" },
+    OtherType { name: "MmSectionObjectType" },
+    OtherType { name: "PsJobType" },
+    OtherType { name: "SeTokenObjectType" },
+];
+
+/// The variables that those are imported by.
+static OTHER_POINTERS: [Exported<OtherType>; 8] = {
+    let mut pointers = [const { Exported(std::ptr::null()) }; 8];
+    let mut index = 0;
+    while index < 8 {
+        pointers[index] = Exported(&OTHER_TYPES[index]);
+        index += 1;
+    }
+    pointers
+};
+
+/// The address of the variable with the name of such a type.
+pub(super) fn other_type(name: &str) -> Option<usize> {
+    let index = OTHER_TYPES.iter().position(|other| other.name == name)?;
+    Some((&raw const OTHER_POINTERS[index]).addr())
+}
 
 #[unsafe(no_mangle)]
 pub(super) static PsThreadType: Exported<TypeObject> = Exported(&THREAD_TYPE);
@@ -71,8 +108,32 @@ fn type_at(pointer: *mut OBJECT_TYPE) -> Option<Result<Type, ()>> {
         &DRIVER_TYPE,
         &DEVICE_TYPE,
         &FILE_TYPE,
+        &CALLBACK_TYPE,
     ];
     Some(known.iter().find(|known| std::ptr::addr_eq(**known, pointer)).map(|known| known.kind).ok_or(()))
+}
+
+/// Drops a reference. A file's last one tells its driver.
+fn dereference(call: Call, object: PVOID) -> LONG_PTR {
+    let (id, left) = call.operate(|kernel| {
+        let id = kernel.referenced_object(object as usize)?;
+        Ok((id, kernel.dereference_object(id, 1)? as LONG_PTR))
+    });
+    if left == 0 {
+        super::io::file::unreferenced(call, id);
+    }
+    left
+}
+
+/// Drops a reference, and leaves what its being the last one means to a system thread.
+fn dereference_deferred(call: Call, object: PVOID) {
+    call.operate(|kernel| {
+        let id = kernel.referenced_object(object as usize)?;
+        if kernel.dereference_object(id, 1)? == 0 && matches!(kernel.objects[id].kind, crate::engine::Kind::File(_)) {
+            kernel.queue_close(id)?;
+        }
+        Ok(())
+    });
 }
 
 exports! {
@@ -133,24 +194,11 @@ exports! {
     }
 
     [DISPATCHER] visible(access Object) fn ObfDereferenceObject(call; Object: PVOID) -> LONG_PTR {
-        let (id, left) = call.operate(|kernel| {
-            let id = kernel.referenced_object(Object as usize)?;
-            Ok((id, kernel.dereference_object(id, 1)? as LONG_PTR))
-        });
-        if left == 0 {
-            super::io::file::unreferenced(call, id);
-        }
-        left
+        dereference(call, Object)
     }
 
     [DISPATCHER] visible(access Object) fn ObDereferenceObjectDeferDelete(call; Object: PVOID) {
-        call.operate(|kernel| {
-            let id = kernel.referenced_object(Object as usize)?;
-            if kernel.dereference_object(id, 1)? == 0 && matches!(kernel.objects[id].kind, crate::engine::Kind::File(_)) {
-                kernel.queue_close(id)?;
-            }
-            Ok(())
-        });
+        dereference_deferred(call, Object);
     }
 
     [DISPATCHER] visible fn ObfReferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
@@ -161,18 +209,11 @@ exports! {
     }
 
     [DISPATCHER] visible fn ObfDereferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
-        call.operate(|kernel| {
-            let id = kernel.referenced_object(Object as usize)?;
-            Ok(kernel.dereference_object(id, 1)? as LONG_PTR)
-        })
+        dereference(call, Object)
     }
 
     [DISPATCHER] visible fn ObDereferenceObjectDeferDeleteWithTag(call; Object: PVOID, _Tag: ULONG) {
-        call.operate(|kernel| {
-            let id = kernel.referenced_object(Object as usize)?;
-            kernel.dereference_object(id, 1)?;
-            Ok(())
-        });
+        dereference_deferred(call, Object);
     }
 
     [DISPATCHER] visible fn ObReferenceObjectSafe(call; Object: PVOID) -> BOOLEAN {
@@ -223,6 +264,7 @@ exports! {
             Some(Type::Driver) => &raw const DRIVER_TYPE,
             Some(Type::Device) => &raw const DEVICE_TYPE,
             Some(Type::File) => &raw const FILE_TYPE,
+            Some(Type::Callback) => &raw const CALLBACK_TYPE,
             None => std::ptr::null(),
         };
         found.cast_mut().cast()

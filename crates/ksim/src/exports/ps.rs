@@ -109,6 +109,22 @@ exports! {
         })
     }
 
+    [ANY] silent fn PsGetThreadProcess(call; Thread: *mut ETHREAD) -> *mut EPROCESS {
+        call.operate(|kernel| {
+            let tid = kernel.thread_at(Thread)?;
+            let process = kernel.threads[tid as usize].process;
+            Ok(kernel.process_address(process) as *mut EPROCESS)
+        })
+    }
+
+    [ANY] silent fn PsGetThreadProcessId(call; Thread: *mut ETHREAD) -> HANDLE {
+        call.operate(|kernel| {
+            let tid = kernel.thread_at(Thread)?;
+            let process = kernel.threads[tid as usize].process;
+            Ok(process_id(kernel, process))
+        })
+    }
+
     [at_most(APC_LEVEL)] visible fn PsLookupThreadByThreadId(call; ThreadId: HANDLE, Thread: *mut *mut ETHREAD) -> NTSTATUS {
         lookup(call, ThreadId, Type::Thread, Thread.cast(), STATUS_INVALID_PARAMETER)
     }

@@ -26,7 +26,7 @@ pub(crate) const ZW_PASSIVE: IrqlRange = IrqlRange { lowest: PASSIVE_LEVEL, high
 
 /// Whom a service acts for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Mode {
+pub(crate) enum Mode {
     Kernel,
     User,
 }
@@ -43,7 +43,7 @@ impl Mode {
 }
 
 /// Reads what a driver says of an object that it makes or opens.
-fn attributes(pointer: *const OBJECT_ATTRIBUTES) -> Result<Attributes, NTSTATUS> {
+pub(crate) fn attributes(pointer: *const OBJECT_ATTRIBUTES) -> Result<Attributes, NTSTATUS> {
     // SAFETY: the caller of the service passes null or valid attributes.
     let Some(value) = (unsafe { pointer.as_ref() }) else { return Ok(Attributes::default()) };
     if value.Length as usize != size_of::<OBJECT_ATTRIBUTES>() || value.Attributes & !OBJ_VALID_ATTRIBUTES != 0 {
@@ -77,7 +77,7 @@ fn give_handle(place: *mut HANDLE, result: Result<(usize, NTSTATUS), NTSTATUS>) 
 }
 
 /// Makes an object of a type, or opens the one that has its name. `init` makes its memory into one.
-fn create<T>(
+pub(crate) fn create<T>(
     call: Call,
     object_type: Type,
     (place, access, object_attributes): (*mut HANDLE, ACCESS_MASK, *const OBJECT_ATTRIBUTES),
@@ -93,7 +93,7 @@ fn create<T>(
 }
 
 /// Opens the object of a type that has a name.
-fn open(
+pub(crate) fn open(
     call: Call,
     object_type: Type,
     (place, access, object_attributes): (*mut HANDLE, ACCESS_MASK, *const OBJECT_ATTRIBUTES),
@@ -108,7 +108,7 @@ fn open(
 
 /// What a service is asked to do to the object of a handle.
 #[derive(Clone, Copy, Debug)]
-struct Use {
+pub(crate) struct Use {
     mode: Mode,
     handle: HANDLE,
     access: ACCESS_MASK,
@@ -116,7 +116,7 @@ struct Use {
 }
 
 impl Use {
-    fn new(mode: Mode, handle: HANDLE, access: ACCESS_MASK, object_type: impl Into<Option<Type>>) -> Self {
+    pub(crate) fn new(mode: Mode, handle: HANDLE, access: ACCESS_MASK, object_type: impl Into<Option<Type>>) -> Self {
         Self { mode, handle, access, object_type: object_type.into() }
     }
 
@@ -130,7 +130,7 @@ impl Use {
     }
 
     /// Does something to the object, in one operation.
-    fn operate<R>(self, call: Call, operation: impl FnOnce(&mut Kernel, ObjId) -> Check<R>) -> Result<R, NTSTATUS> {
+    pub(crate) fn operate<R>(self, call: Call, operation: impl FnOnce(&mut Kernel, ObjId) -> Check<R>) -> Result<R, NTSTATUS> {
         call.operate(|kernel| {
             let id = match self.reference(kernel)? {
                 Ok(id) => id,
@@ -144,7 +144,7 @@ impl Use {
 }
 
 /// Gives the caller of a service something that it may not want.
-fn give<T>(place: *mut T, value: T) {
+pub(crate) fn give<T>(place: *mut T, value: T) {
     if !place.is_null() {
         // SAFETY: the caller of the service passes null or a valid pointer.
         unsafe { place.write(value) };

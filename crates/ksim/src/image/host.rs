@@ -18,6 +18,7 @@ mod variables;
 pub(crate) use entry::{Adapter, CallFrame, boundary, returned};
 pub(crate) use mapping::stub_of;
 pub(crate) use shared_data::FEATURES;
+pub(crate) use variables::{CANCEL_LOCK, QUEUED_LOCKS};
 
 use super::{Image, Module, Place};
 use crate::engine::Kernel;
@@ -59,6 +60,8 @@ pub(crate) struct MachineImages {
     /// An image has pageable code, so that calls from it are looked at.
     pub(crate) checks_paging: Cell<bool>,
     loaded: Cell<bool>,
+    /// The state of `rand`, once `srand` or `rand` was called.
+    pub(crate) random: Cell<Option<u32>>,
     /// The words for the exception whose handler is searched for.
     meaning: RefCell<String>,
     state: RefCell<Option<State>>,
@@ -131,6 +134,11 @@ impl MachineImages {
     /// True when an import of an image is what the running context executes.
     pub(crate) fn in_call(&self) -> bool {
         !self.frame.get().is_null()
+    }
+
+    /// One of the system's queued spin locks, which only images use.
+    pub(crate) fn queued_lock(&self, number: usize) -> *mut ksync_sys::KSPIN_LOCK {
+        self.state_mut().expect("an image calls, so that one is loaded").variables.queued_lock(number)
     }
 
     /// The state, once an image is loaded.

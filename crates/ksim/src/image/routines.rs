@@ -5,8 +5,14 @@ mod counted;
 mod exception;
 mod executive;
 mod format;
+mod jump;
+mod locks;
 mod lookaside;
 mod memory;
+mod objects;
+mod pool;
+mod runtime;
+mod services;
 mod strings;
 mod system;
 
@@ -20,8 +26,16 @@ pub(crate) fn tables() -> Vec<&'static Table> {
         &exception::TABLE,
         &executive::TABLE,
         &format::TABLE,
+        &jump::TABLE,
+        &locks::TABLE,
         &lookaside::TABLE,
         &memory::TABLE,
+        &objects::TABLE,
+        &pool::TABLE,
+        &runtime::TABLE,
+        &runtime::NARROW,
+        &runtime::WIDE,
+        &services::TABLE,
         &strings::NARROW,
         &strings::WIDE,
         &system::TABLE,

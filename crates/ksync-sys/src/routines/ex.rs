@@ -747,6 +747,40 @@ routines! {
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exqueueworkitem)
     fn ExQueueWorkItem(WorkItem: *mut WORK_QUEUE_ITEM, QueueType: WORK_QUEUE_TYPE);
 
+    // Callback objects.
+
+    /// Makes a callback object, or opens the one that has the name, with a reference of the caller's.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-excreatecallback)
+    fn ExCreateCallback(CallbackObject: *mut *mut CALLBACK_OBJECT, ObjectAttributes: *const OBJECT_ATTRIBUTES, Create: BOOLEAN, AllowMultipleCallbacks: BOOLEAN) -> NTSTATUS;
+
+    /// Registers a routine. Null if the object has a routine and takes no other.
+    ///
+    /// # IRQL
+    /// `<= APC_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exregistercallback)
+    fn ExRegisterCallback(CallbackObject: *mut CALLBACK_OBJECT, CallbackFunction: CALLBACK_FUNCTION, CallbackContext: PVOID) -> PVOID;
+
+    /// Takes a registration back, and waits for calls of its routine to return. Not to be called by the routine itself.
+    ///
+    /// # IRQL
+    /// `<= APC_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exunregistercallback)
+    fn ExUnregisterCallback(CallbackRegistration: PVOID);
+
+    /// Calls the registered routines in the order of their registration, at the caller's level.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-exnotifycallback)
+    fn ExNotifyCallback(CallbackObject: *mut CALLBACK_OBJECT, Argument1: PVOID, Argument2: PVOID);
+
     /// Raises an exception.
     ///
     /// # IRQL

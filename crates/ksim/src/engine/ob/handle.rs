@@ -13,6 +13,11 @@ use std::collections::BTreeMap;
 /// The bit that tells kernel handles from those of a process.
 const KERNEL_HANDLE: usize = 0xffff_ffff_8000_0000;
 
+/// True for a value of the kernel's table.
+pub(crate) fn is_kernel_handle(handle: usize) -> bool {
+    handle & KERNEL_HANDLE == KERNEL_HANDLE
+}
+
 /// A handle table's entry.
 #[derive(Clone, Copy, Debug)]
 struct Handle {

@@ -103,6 +103,11 @@ impl Kernel {
         let handle = self.open_handle(id, access, flags & OBJ_KERNEL_HANDLE != 0)?;
         if let Some(body) = self.ob.bodies.get_mut(&id) {
             body.permanent = flags & OBJ_PERMANENT != 0;
+            if body.permanent {
+                // The directory's own, which nobody gives back.
+                body.references += 1;
+                body.own += 1;
+            }
             body.name.clone_from(&attributes.name);
         }
         if let Some(name) = attributes.name {

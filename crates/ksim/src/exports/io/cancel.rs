@@ -6,7 +6,8 @@ use crate::irql::DISPATCH_LEVEL;
 use crate::machine::Call;
 use ksync_sys::{BOOLEAN, FALSE, IRP, KIRQL, KSPIN_LOCK, TRUE};
 
-fn lock(call: Call) -> *mut KSPIN_LOCK {
+/// The lock itself.
+pub(crate) fn lock(call: Call) -> *mut KSPIN_LOCK {
     call.read(|kernel| &raw mut *kernel.io.cancel_lock)
 }
 

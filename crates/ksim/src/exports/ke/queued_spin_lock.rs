@@ -8,7 +8,7 @@ use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{KLOCK_QUEUE_HANDLE, KSPIN_LOCK};
 
 /// Fills in the handle and takes the lock with it.
-fn acquire_queued(call: Call, lock: *mut KSPIN_LOCK, handle: *mut KLOCK_QUEUE_HANDLE, old_irql: Option<u8>) {
+pub(crate) fn acquire_queued(call: Call, lock: *mut KSPIN_LOCK, handle: *mut KLOCK_QUEUE_HANDLE, old_irql: Option<u8>) {
     // SAFETY: the caller passes a handle of its own.
     unsafe { handle.write(lock_queue_handle(lock, old_irql.unwrap_or(0))) };
     acquire(call, lock, old_irql, handle as usize);

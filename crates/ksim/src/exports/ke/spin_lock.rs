@@ -30,9 +30,14 @@ pub(crate) fn acquire(call: Call, lock: *mut KSPIN_LOCK, old_irql: Option<u8>, h
 
 /// Raises to DISPATCH_LEVEL. Returns the old level.
 pub(crate) fn raise_to_dispatch(call: Call) -> u8 {
+    raise_to(call, DISPATCH_LEVEL)
+}
+
+/// Raises to a level that the range of the routine does not exceed. Returns the old one.
+pub(crate) fn raise_to(call: Call, level: u8) -> u8 {
     call.operate(|kernel| {
         let processor = kernel.processor();
-        Ok(std::mem::replace(&mut processor.irql, DISPATCH_LEVEL))
+        Ok(std::mem::replace(&mut processor.irql, level))
     })
 }
 
@@ -66,7 +71,7 @@ exports! {
     }
 
     [AT_DPC_LEVEL] visible(access SpinLock) fn KeTryToAcquireSpinLockAtDpcLevel(call; SpinLock: *mut KSPIN_LOCK) -> BOOLEAN {
-        BOOLEAN::from(call.operate(|kernel| kernel.spin_try(SpinLock)))
+        BOOLEAN::from(call.operate(|kernel| kernel.spin_try(SpinLock, None, 0)))
     }
 
     [ANY] visible(read SpinLock) fn KeTestSpinLock(call; SpinLock: *const KSPIN_LOCK) -> BOOLEAN {

@@ -224,6 +224,57 @@ fn call_handler(step: &Step, record: &mut ExceptionRecord, context: *mut Context
     unsafe { handler(&raw mut *record, step.frame.establisher, context, &raw mut *dispatcher) }
 }
 
+/// Where an unwinding goes to.
+#[derive(Clone, Copy, Debug)]
+enum Target<'a> {
+    /// A frame, and the place in its function where it goes on; a place of 0 is where it called. No frame is left to find for frame 0.
+    Frame { frame: u64, ip: u64, value: u64 },
+    /// The frame that these registers are of, which goes on with them: `longjmp`.
+    Jump(&'a Context),
+}
+
+impl Target<'_> {
+    fn ip(&self) -> u64 {
+        match self {
+            Self::Frame { ip, .. } => *ip,
+            Self::Jump(context) => context.rip,
+        }
+    }
+
+    fn value(&self) -> u64 {
+        match self {
+            Self::Frame { value, .. } => *value,
+            Self::Jump(context) => context.gpr[RAX],
+        }
+    }
+
+    /// Whether a frame is the target. `Err` when that lies further down.
+    fn is(&self, establisher: u64, caller: &Context) -> Result<bool, ()> {
+        match self {
+            Self::Frame { frame: 0, .. } => Ok(false),
+            Self::Frame { frame, .. } if establisher > *frame => Err(()),
+            Self::Frame { frame, .. } => Ok(establisher == *frame),
+            // The stack pointer after the call of `setjmp` is within the frame that called it.
+            Self::Jump(context) => Ok(caller.rsp() > context.rsp()),
+        }
+    }
+
+    /// The registers that the target goes on with.
+    fn registers(&self, unwound: &Context) -> Context {
+        match self {
+            Self::Frame { ip, value, .. } => {
+                let mut context = *unwound;
+                context.gpr[RAX] = *value;
+                if *ip != 0 {
+                    context.rip = *ip;
+                }
+                context
+            }
+            Self::Jump(context) => **context,
+        }
+    }
+}
+
 /// RtlUnwindEx: the second pass. Calls the handlers of all frames below the target, and goes on in the target.
 ///
 /// # Safety
@@ -237,6 +288,28 @@ pub(crate) unsafe fn unwind_to(
     return_value: u64,
     start: Context,
 ) -> ! {
+    let record = record.unwrap_or_else(|| ExceptionRecord::new(0xc000_0027_u32 as i32, start.rip, &[]));
+    let target = Target::Frame { frame: target_frame, ip: target_ip, value: return_value };
+    // SAFETY: by this function's contract.
+    unsafe { unwind_frames(call, &target, record, start) }
+}
+
+/// `longjmp`: as [`unwind_to`], to the frame of a set of registers.
+///
+/// # Safety
+/// As for [`unwind_to`].
+pub(crate) unsafe fn jump_to(call: Call, to: Context, record: ExceptionRecord, start: Context) -> ! {
+    if to.rsp() < start.rsp() {
+        // The frame is gone, or belongs to another stack.
+        restore(call, &to);
+    }
+    // SAFETY: by this function's contract.
+    unsafe { unwind_frames(call, &Target::Jump(&to), record, start) }
+}
+
+/// # Safety
+/// As for [`unwind_to`].
+unsafe fn unwind_frames(call: Call, target: &Target<'_>, mut record: ExceptionRecord, start: Context) -> ! {
     let images = &call.cell.images;
     let search = images.dispatch.get();
     // SAFETY: a search that is under way is on the running stack, above this.
@@ -251,9 +324,8 @@ pub(crate) unsafe fn unwind_to(
             (start, Activity { frame: previous, dispatch: std::ptr::null() })
         }
     };
-    let mut record = record.unwrap_or_else(|| ExceptionRecord::new(0xc000_0027_u32 as i32, context.rip, &[]));
     record.flags |= EXCEPTION_UNWINDING;
-    if target_frame == 0 {
+    if matches!(target, Target::Frame { frame: 0, .. }) {
         record.flags |= EXCEPTION_EXIT_UNWIND;
     }
     let failure = loop {
@@ -266,17 +338,16 @@ pub(crate) unsafe fn unwind_to(
                 Some(Ok(step)) => step,
             }
         };
-        let establisher = step.frame.establisher;
-        if target_frame != 0 && establisher > target_frame || caller.rsp() <= context.rsp() {
-            break STATUS_INVALID_UNWIND_TARGET;
-        }
-        let is_target = establisher == target_frame;
+        let is_target = match target.is(step.frame.establisher, &caller) {
+            Ok(is_target) if caller.rsp() > context.rsp() => is_target,
+            _ => break STATUS_INVALID_UNWIND_TARGET,
+        };
         if step.frame.handler.is_some() {
             if is_target {
                 record.flags |= EXCEPTION_TARGET_UNWIND;
             }
-            context.gpr[RAX] = return_value;
-            let mut dispatcher = dispatcher_context(&step, &raw mut context, target_ip);
+            context.gpr[RAX] = target.value();
+            let mut dispatcher = dispatcher_context(&step, &raw mut context, target.ip());
             let disposition = call_handler(&step, &mut record, &raw mut context, &mut dispatcher);
             record.flags &= !(EXCEPTION_TARGET_UNWIND | EXCEPTION_COLLIDED_UNWIND);
             if disposition != CONTINUE_SEARCH {
@@ -284,13 +355,10 @@ pub(crate) unsafe fn unwind_to(
             }
         }
         if is_target {
-            context.gpr[RAX] = return_value;
-            if target_ip != 0 {
-                context.rip = target_ip;
-            }
+            let registers = target.registers(&context);
             images.set_activity(activity);
             // SAFETY: by this function's contract, and all handlers on the way have run.
-            unsafe { resume(&raw const context) }
+            unsafe { resume(&raw const registers) }
         }
         context = caller;
     };

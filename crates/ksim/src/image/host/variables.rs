@@ -1,6 +1,7 @@
 //! What the kernel exports as data.
 
 use crate::engine::Kernel;
+use ksync_sys::KSPIN_LOCK;
 
 /// KSYSTEM_TIME.
 #[repr(C)]
@@ -18,6 +19,11 @@ impl SystemTime {
     }
 }
 
+/// How many queued spin locks the system has, by their numbers (KSPIN_LOCK_QUEUE_NUMBER).
+pub(crate) const QUEUED_LOCKS: usize = 17;
+/// The number of the cancel lock (LockQueueIoCancelLock).
+pub(crate) const CANCEL_LOCK: usize = 7;
+
 /// The variables of one machine. Drivers read them directly.
 #[repr(C)]
 #[derive(Debug)]
@@ -32,6 +38,8 @@ pub(crate) struct Variables {
     debugger_not_present: u8,
     number_processors: u8,
     safe_boot_mode: u32,
+    global_flag: u32,
+    queued_locks: [KSPIN_LOCK; QUEUED_LOCKS],
 }
 
 impl Variables {
@@ -50,6 +58,8 @@ impl Variables {
             debugger_not_present: 1,
             number_processors: kernel.config.processors,
             safe_boot_mode: 0,
+            global_flag: 0,
+            queued_locks: [0; QUEUED_LOCKS],
         };
         variables.update(kernel);
         variables
@@ -73,13 +83,19 @@ impl Variables {
             "KdDebuggerNotPresent" => (&raw const self.debugger_not_present).addr(),
             "KeNumberProcessors" => (&raw const self.number_processors).addr(),
             "InitSafeBootMode" => (&raw const self.safe_boot_mode).addr(),
+            "NtGlobalFlag" => (&raw const self.global_flag).addr(),
             _ => return crate::exports::variable(name),
         };
         Some(address)
     }
 
+    /// One of the system's queued spin locks.
+    pub(super) fn queued_lock(&mut self, number: usize) -> *mut KSPIN_LOCK {
+        &raw mut self.queued_locks[number]
+    }
+
     /// The names of the variables here.
-    pub(crate) const NAMES: [&str; 10] = [
+    pub(crate) const NAMES: [&str; 11] = [
         "KeTickCount",
         "NtBuildNumber",
         "PsInitialSystemProcess",
@@ -90,5 +106,6 @@ impl Variables {
         "KdDebuggerNotPresent",
         "KeNumberProcessors",
         "InitSafeBootMode",
+        "NtGlobalFlag",
     ];
 }

@@ -13,7 +13,7 @@ const USER_PROBE_ADDRESS: usize = 0x7fff_ffff_0000;
 const PAGE: usize = 4096;
 
 /// The registers of the driver at the call that is under way.
-fn registers(call: Call) -> Context {
+pub(super) fn registers(call: Call) -> Context {
     let frame = call.cell.images.frame.get();
     // SAFETY: an adapter calls here, so that a call is under way.
     unsafe { &*frame }.context()

@@ -3,16 +3,13 @@
 use crate::exports::{ANY, DISPATCHER, at_most, image_exports};
 use crate::image::call as call_driver;
 use crate::image::host::guarded;
-use crate::irql::{APC_LEVEL, DISPATCH_LEVEL};
+use crate::irql::{APC_LEVEL, DISPATCH_LEVEL, SYNCH_LEVEL};
 use crate::machine::Call;
 use ksync_sys::{
     BOOLEAN, ExpInterlockedFlushSList, ExpInterlockedPopEntrySList, ExpInterlockedPushEntrySList, KIRQL, KSPIN_LOCK, KfRaiseIrql,
     LARGE_INTEGER, LIST_ENTRY, NTSTATUS, PVOID, SINGLE_LIST_ENTRY, SIZE_T, SLIST_ENTRY, SLIST_HEADER, STATUS_SUCCESS, ULONG,
 };
 use std::ptr::null_mut;
-
-/// The level that schedulers synchronise at: rule 59's SYNCH_LEVEL.
-const SYNCH_LEVEL: KIRQL = 12;
 
 /// Links an entry between two neighbours.
 ///

@@ -18,7 +18,7 @@ pub(super) unsafe fn units<'a, U: Copy + PartialEq + From<u8>>(string: *const U)
 ///
 /// # Safety
 /// As for [`units`]; a string of so many units needs no zero.
-unsafe fn units_up_to<'a, U: Copy + PartialEq + From<u8>>(string: *const U, most: usize) -> &'a [U] {
+pub(super) unsafe fn units_up_to<'a, U: Copy + PartialEq + From<u8>>(string: *const U, most: usize) -> &'a [U] {
     let mut length = 0;
     // SAFETY: by this function's contract, up to the zero.
     while length < most && unsafe { *string.wrapping_add(length) } != U::from(0) {
@@ -36,8 +36,12 @@ fn lower_narrow(unit: &u8) -> u8 {
     unit.to_ascii_lowercase()
 }
 
-fn lower_wide(unit: &u16) -> u16 {
+pub(super) fn lower_wide(unit: &u16) -> u16 {
     u8::try_from(*unit).map_or(*unit, |unit| u16::from(unit.to_ascii_lowercase()))
+}
+
+pub(super) fn upper_wide(unit: &u16) -> u16 {
+    u8::try_from(*unit).map_or(*unit, |unit| u16::from(unit.to_ascii_uppercase()))
 }
 
 fn compare<U: Ord>(one: &[U], other: &[U]) -> i32 {
@@ -55,7 +59,7 @@ where
 ///
 /// # Safety
 /// There is room for them.
-unsafe fn write<U: Copy + From<u8>>(to: *mut U, units: &[U]) {
+pub(super) unsafe fn write<U: Copy + From<u8>>(to: *mut U, units: &[U]) {
     for (index, unit) in units.iter().enumerate() {
         // SAFETY: by this function's contract.
         unsafe { to.wrapping_add(index).write(*unit) };
@@ -202,7 +206,7 @@ mod wide {
         }
 
         [ANY] silent fn towupper(_call; Character: u16) -> u16 {
-            u8::try_from(Character).map_or(Character, |unit| u16::from(unit.to_ascii_uppercase()))
+            upper_wide(&Character)
         }
     }
 }
