@@ -862,7 +862,8 @@ fn left_behind(kernel: &Kernel) -> Left {
         })
         .collect();
     let (handles, references) = kernel.ob.left();
-    Left { pool, timers: kernel.armed_timers(), handles, references }
+    let tick_requests = kernel.clock.tick_requests();
+    Left { pool, timers: kernel.armed_timers(), handles, references, tick_requests }
 }
 
 /// Panics in hosted code are reported in the outcome; others are the previous hook's.

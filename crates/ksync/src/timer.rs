@@ -608,6 +608,7 @@ pub(crate) fn drain(image: &'static Image) {
     delay::drain(image);
     block::drain(image);
     high_resolution::drain(image);
+    resolution::take_back_late(image);
 }
 
 /// NT's form of a number of milliseconds.

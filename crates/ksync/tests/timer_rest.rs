@@ -220,9 +220,28 @@ fn a_resolution_is_taken_back_once() {
             })
             .expect_clean();
     }
-    let outcome = Machine::new().run(|| {
+}
+
+#[test]
+fn a_resolution_dropped_too_high_is_taken_back_later() {
+    let too_high = || {
         let resolution = set_timer_resolution(MS).unwrap();
         irql::with_raised(Irql::DISPATCH, || drop(resolution)).unwrap();
-    });
-    assert!(outcome.debug_output()[0].contains("stays"));
+    };
+    let later: [fn(); 3] = [
+        || ksync::driver::drain().unwrap(),
+        || drop(set_timer_resolution(5 * MS).unwrap()),
+        || irql::with_raised(Irql::APC, || drop(set_timer_resolution(5 * MS).unwrap())).unwrap(),
+    ];
+    for later in later {
+        let outcome = Machine::new().run(|| {
+            too_high();
+            later();
+        });
+        assert!(outcome.debug_output()[0].contains("is taken back later"));
+        outcome.expect_clean();
+    }
+    // Without any of these the system is left with it, and so by who forgets it.
+    assert_eq!(Machine::new().run(too_high).left().tick_requests, 1);
+    assert_eq!(Machine::new().run(|| core::mem::forget(set_timer_resolution(MS).unwrap())).left().tick_requests, 1);
 }

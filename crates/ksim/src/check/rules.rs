@@ -219,7 +219,7 @@ rules! {
     WaitObjects: codes::MAXIMUM_WAIT_OBJECTS_EXCEEDED, None, Page::BugCheck, ALWAYS,
         "A wait names 1 to 64 objects, and at most 3 without wait blocks of its own.";
     UserWaitOnStack: VERIFIER, Some(verifier::USER_WAIT_ON_STACK), AUTOMATIC_CHECKS, ON,
-        "A user-mode wait does not name an object on the stack.";
+        "A user-mode wait names no object on the stack, and no wait blocks there, unless KeSetKernelStackSwapEnable keeps the stack in memory.";
     WaitStatus: VERIFIER, Some(verifier::WAIT_STATUS_IGNORED), Page::At("ddi/wdm/nf-wdm-kewaitforsingleobject"), OFF,
         "Who waited in vain (STATUS_TIMEOUT, STATUS_ALERTED, STATUS_USER_APC, all of which are NT_SUCCESS) does not release what the wait should have given.";
     Exception: codes::KMODE_EXCEPTION_NOT_HANDLED, None, Page::BugCheck, ALWAYS,

@@ -5,6 +5,7 @@
 
 use super::timer::Due;
 use crate::config::ClockMode;
+use crate::report::sites::SiteId;
 
 /// Interrupt time and system time of a machine, in 100 ns units.
 #[derive(Debug)]
@@ -17,8 +18,16 @@ pub(crate) struct Clock {
     /// The tick at present, and the interrupt time from which on ticks have been so long.
     tick: u32,
     tick_since: u64,
-    /// Requests for a shorter tick that have not been taken back.
-    requests: u32,
+    /// Requests for a shorter tick that have not been taken back, oldest first.
+    requests: Vec<TickRequest>,
+}
+
+/// A request for a shorter tick.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TickRequest {
+    /// The driver that asked.
+    pub(crate) driver: Option<u16>,
+    pub(crate) site: Option<SiteId>,
 }
 
 /// The shortest tick that can be asked for: half a millisecond.
@@ -33,7 +42,7 @@ impl Clock {
             ClockMode::Exact => DEFAULT_TICK,
             ClockMode::Tick(tick) => tick.max(1),
         };
-        Self { mode, now: 0, system_base: system_time, tick, tick_since: 0, requests: 0 }
+        Self { mode, now: 0, system_base: system_time, tick, tick_since: 0, requests: Vec::new() }
     }
 
     /// The interrupt time that software reads.
@@ -84,18 +93,32 @@ impl Clock {
     }
 
     /// Asks for a tick. The shortest that anyone asked for holds until all requests have been taken back.
-    pub(crate) fn request_tick(&mut self, tick: u32) {
-        self.requests += 1;
+    pub(crate) fn request_tick(&mut self, tick: u32, request: TickRequest) {
+        self.requests.push(request);
         let tick = tick.clamp(self.shortest_tick(), self.increment());
         if tick < self.tick {
             self.change_tick(tick);
         }
     }
 
-    /// Takes a request for a tick back.
-    pub(crate) fn release_tick(&mut self) {
-        self.requests = self.requests.saturating_sub(1);
-        if self.requests == 0 {
+    /// The oldest request of a driver, or of none, that was not taken back.
+    pub(crate) fn tick_request(&self, driver: Option<u16>) -> Option<TickRequest> {
+        self.requests.iter().find(|request| request.driver == driver).copied()
+    }
+
+    /// How many requests for a tick were not taken back.
+    pub(crate) fn tick_requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Takes a request for a tick back: one of the driver's, if it has made any.
+    pub(crate) fn release_tick(&mut self, driver: Option<u16>) {
+        // NT has a count and no more: it does not matter whose it was.
+        let own = self.requests.iter().position(|request| request.driver == driver);
+        if !self.requests.is_empty() {
+            self.requests.remove(own.unwrap_or(0));
+        }
+        if self.requests.is_empty() {
             self.change_tick(self.increment());
         }
     }

@@ -9,7 +9,7 @@ use super::thread::State;
 use super::thread::Tid;
 use crate::report::bug_check::{Related, Violation, codes};
 use crate::report::trace::Operation;
-use ksync_sys::{DRIVER_DISPATCH, DRIVER_EXTENSION, DRIVER_OBJECT, IRP_MJ_MAXIMUM_FUNCTION, UNICODE_STRING};
+use ksync_sys::{DRIVER_DISPATCH, DRIVER_EXTENSION, DRIVER_OBJECT, IRP_MJ_MAXIMUM_FUNCTION, KDPC, UNICODE_STRING};
 use std::cell::UnsafeCell;
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -89,6 +89,14 @@ impl Drivers {
     }
 }
 
+/// The routine of a DPC.
+///
+/// The DPC is registered.
+fn routine_of(dpc: usize) -> u64 {
+    // SAFETY: a registered DPC's memory is valid.
+    unsafe { (*(dpc as *const KDPC)).DeferredRoutine }.map_or(0, |routine| routine as usize as u64)
+}
+
 impl Kernel {
     /// Enters a driver, whose object has `routine` for all major functions.
     pub(crate) fn add_driver(&mut self, name: &str, routine: DRIVER_DISPATCH) -> (u16, Arc<DriverMemory>) {
@@ -159,15 +167,21 @@ impl Kernel {
         self.record(Operation::UnloadDriver, u32::from(driver), 0);
         let name = self.drivers.entry(driver).name.clone();
         for (_, object) in self.objects.iter() {
-            let (object_type, problem) = match &object.kind {
-                Kind::Timer(timer) if timer.armed.is_some() && timer.driver == Some(driver) => (0, "armed"),
-                Kind::ExTimer(timer) if timer.is_in_use() && timer.driver == Some(driver) => (0, "armed, or its callback is due"),
-                Kind::Dpc(dpc) if dpc.queued_on.is_some() && dpc.driver == Some(driver) => (1, "queued"),
+            let address = object.address as u64;
+            let (first, second, problem) = match &object.kind {
+                Kind::Timer(timer) if timer.armed.is_some() && timer.driver == Some(driver) => (0, address, "armed"),
+                Kind::ExTimer(timer) if timer.is_in_use() && timer.driver == Some(driver) => {
+                    (0, address, "armed, or its callback is due")
+                }
+                // Here it is not the DPC that goes, but its routine, with the image.
+                Kind::Dpc(dpc) if dpc.queued_on.is_some() && dpc.driver == Some(driver) => {
+                    (2, routine_of(object.address), "queued")
+                }
                 _ => continue,
             };
             return Err(Violation::boxed_owned(
                 codes::TIMER_OR_DPC_INVALID,
-                [object_type, object.address as u64, 0, 0],
+                [first, second, 0, 0],
                 format!("driver {name} was unloaded while its {} #{} is {problem}", object.kind.name(), object.number),
             ));
         }
@@ -192,6 +206,16 @@ impl Kernel {
             ));
         }
         self.check_unloaded_io(driver, &name)?;
+        if let Some(request) = self.clock.tick_request(Some(driver)) {
+            // NT says nothing, and the tick stays short, at the cost of power.
+            let mut fault = Violation::boxed_owned(
+                codes::DRIVER_UNLOADED_WITHOUT_CANCELLING_PENDING_OPERATIONS,
+                [0, 0, 0, 0],
+                format!("driver {name} was unloaded with a request for a shorter clock tick left, which nobody can take back"),
+            );
+            fault.related = vec![Related { what: "ExSetTimerResolution".to_owned(), site: request.site }];
+            return Err(fault);
+        }
         let left: Vec<_> = self.pool.outstanding().into_iter().filter(|block| block.driver == Some(driver)).collect();
         if let Some(first) = left.first() {
             let bytes: usize = left.iter().map(|block| block.size).sum();

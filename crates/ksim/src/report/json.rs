@@ -141,5 +141,5 @@ fn of_left(left: &Left) -> Value {
             json!({ "tag": block.tag, "size": block.size, "order": block.order, "allocated_at": of_sites(&block.allocated_at) })
         })
         .collect();
-    json!({ "pool": pool, "timers": left.timers, "handles": left.handles, "references": left.references })
+    json!({ "pool": pool, "timers": left.timers, "handles": left.handles, "references": left.references, "tick_requests": left.tick_requests })
 }

@@ -94,13 +94,15 @@ pub struct Left {
     pub handles: usize,
     /// References to system objects that were not dropped.
     pub references: usize,
+    /// Requests for a shorter clock tick that were not taken back.
+    pub tick_requests: usize,
 }
 
 impl Left {
     /// True when nothing is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pool.is_empty() && self.timers.is_empty() && self.handles == 0 && self.references == 0
+        self.pool.is_empty() && self.timers.is_empty() && self.handles == 0 && self.references == 0 && self.tick_requests == 0
     }
 
     /// Bytes of pool.
@@ -120,6 +122,9 @@ impl fmt::Display for Left {
             self.handles,
             self.references
         )?;
+        if self.tick_requests > 0 {
+            write!(f, ", {} requests for a shorter clock tick", self.tick_requests)?;
+        }
         for block in &self.pool {
             write!(f, "\n    pool '{}': {} bytes (allocation {})", block.tag, block.size, block.order)?;
             if let Some(site) = block.allocated_at.first() {

@@ -125,6 +125,35 @@ fn rule_14_numbers_of_objects() {
     }
 }
 
+/// In a user-mode wait the stack may be paged out, unless the thread has asked that it is not.
+#[test]
+fn rule_14_user_mode_waits_have_nothing_on_the_stack() {
+    fn wait_on(on_stack: bool, blocks_on_stack: bool) {
+        let mut event_on_stack = std::mem::MaybeUninit::<KEVENT>::uninit();
+        raw!(KeInitializeEvent(event_on_stack.as_mut_ptr(), NotificationEvent, TRUE));
+        let mut blocks = [const { std::mem::MaybeUninit::<KWAIT_BLOCK>::uninit() }; 4];
+        let (event, place) = (Event::notification(), Place::<[KWAIT_BLOCK; 4]>::zeroed());
+        let object = if on_stack { event_on_stack.as_mut_ptr().cast() } else { event.object() };
+        let blocks = if blocks_on_stack { blocks.as_mut_ptr().cast() } else { place.ptr().cast() };
+        event.set();
+        let objects = [event.object(), event.object(), event.object(), object];
+        raw!(KeWaitForMultipleObjects(4, objects.as_ptr(), WaitAny, Executive, UserMode, FALSE, std::ptr::null(), blocks));
+    }
+    run(|| wait_on(false, false));
+    for (object, blocks) in [(true, false), (false, true)] {
+        let outcome = ksim::Machine::new().run(|| wait_on(object, blocks));
+        let stop = outcome.expect_bug_check(0xc4);
+        assert_eq!(stop.parameters[0], 0x123, "{stop}");
+    }
+    run(|| {
+        assert_eq!(raw!(KeSetKernelStackSwapEnable(FALSE)), TRUE);
+        wait_on(true, true);
+        // It is the thread's own.
+        spawn(|| assert_eq!(raw!(KeSetKernelStackSwapEnable(TRUE)), TRUE)).join();
+        assert_eq!(raw!(KeSetKernelStackSwapEnable(TRUE)), FALSE);
+    });
+}
+
 #[test]
 fn rule_15_timeouts() {
     explore(|| {

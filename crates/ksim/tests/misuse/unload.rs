@@ -102,7 +102,31 @@ fn driver_with_a_queued_dpc() {
         });
         Machine::new().run(|| load_driver("sample", entry).expect("the entry succeeds").unload())
     };
-    assert_eq!(outcome.expect_bug_check(0xc7).parameters[0], 1);
+    // The routine goes, with the image.
+    let parameters = outcome.expect_bug_check(0xc7).parameters;
+    assert!(parameters[0] == 2 && parameters[1] != 0, "{parameters:x?}");
+}
+
+#[test]
+fn driver_with_a_short_clock_tick() {
+    let stop = crash_at_unload(0xce, || {
+        raw!(ExSetTimerResolution(10_000, TRUE));
+        raw!(ExSetTimerResolution(20_000, TRUE));
+        raw!(ExSetTimerResolution(0, FALSE));
+    });
+    assert!(stop.meaning.contains("clock tick"), "{stop}");
+    assert_eq!(stop.related.len(), 1, "{stop}");
+    let ask = || {
+        raw!(ExSetTimerResolution(10_000, TRUE));
+    };
+    let take_back = || {
+        raw!(ExSetTimerResolution(0, FALSE));
+    };
+    load_and_unload(ask, take_back).expect_clean();
+    // Code of no driver leaves it to the outcome.
+    let outcome = Machine::new().run(ask);
+    assert_eq!(outcome.left().tick_requests, 1);
+    assert!(outcome.to_string().contains("1 requests for a shorter clock tick"), "{outcome}");
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub(crate) struct Image {
     pub(crate) threaded: List,
     /// How many insertions of threaded DPCs are out: their routines are not over.
     pub(crate) threaded_out: AtomicUsize,
+    /// How many requests for a clock tick could not be taken back where they were dropped.
+    pub(crate) late_resolutions: AtomicUsize,
     /// No DPC is queued and no timer set any more: the image is about to go.
     closing: AtomicBool,
     /// What the driver's entry returned.
@@ -55,6 +57,7 @@ static IMAGE: sys::ImageLocal<Image> = unsafe {
         working: List::new(),
         threaded: List::new(),
         threaded_out: AtomicUsize::new(0),
+        late_resolutions: AtomicUsize::new(0),
         closing: AtomicBool::new(false),
         state: AtomicPtr::new(core::ptr::null_mut()),
     })

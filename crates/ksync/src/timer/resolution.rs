@@ -1,9 +1,11 @@
 //! The length of the system's clock tick.
 
+use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use ksync_sys as sys;
 
+use crate::driver::image::Image;
 use crate::error::Result;
 use crate::irql::{self, Irql};
 use crate::time;
@@ -13,7 +15,8 @@ use crate::time;
 /// The tick is the whole system's: it is as short as the shortest that anyone asked for. Shorter ticks cost power, also while nothing expires.
 ///
 /// # IRQL
-/// Dropped at `<= APC_LEVEL`. At a higher level the request cannot be taken back and stays, which a line to the debugger reports.
+/// Dropped at `<= APC_LEVEL`. At a higher level the request cannot be taken back there: the next [`set_timer_resolution`], the next drop at such a level or
+/// [`drain`](crate::driver::drain) does that, and a line to the debugger reports it.
 ///
 /// # Examples
 /// ```
@@ -72,6 +75,7 @@ impl TimerResolution {
 #[doc(alias = "ExSetTimerResolution")]
 pub fn set_timer_resolution(tick: Duration) -> Result<TimerResolution> {
     irql::require_at_most(Irql::APC)?;
+    take_back_late(Image::this());
     let wanted = u32::try_from(time::ticks(tick)).unwrap_or(u32::MAX);
     // SAFETY: the level was checked.
     let tick = unsafe { sys::ExSetTimerResolution(wanted, sys::TRUE) };
@@ -81,10 +85,23 @@ pub fn set_timer_resolution(tick: Duration) -> Result<TimerResolution> {
 impl Drop for TimerResolution {
     fn drop(&mut self) {
         if irql::current() > Irql::APC {
-            crate::println!("ksync: a timer resolution was dropped above APC_LEVEL and stays");
+            Image::this().late_resolutions.fetch_add(1, Ordering::Relaxed);
+            crate::println!("ksync: a timer resolution was dropped above APC_LEVEL; it is taken back later");
             return;
         }
+        take_back_late(Image::this());
         // SAFETY: the level was checked, and this takes back the one request that this value stands for.
+        unsafe { sys::ExSetTimerResolution(0, sys::FALSE) };
+    }
+}
+
+/// Takes back what was dropped where it could not be.
+///
+/// # IRQL
+/// `<= APC_LEVEL`.
+pub(super) fn take_back_late(image: &Image) {
+    for _ in 0..image.late_resolutions.swap(0, Ordering::Relaxed) {
+        // SAFETY: by this function's contract the level admits it, and this takes back one request whose value is gone.
         unsafe { sys::ExSetTimerResolution(0, sys::FALSE) };
     }
 }

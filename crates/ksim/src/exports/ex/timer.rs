@@ -1,5 +1,6 @@
 //! EX_TIMER (rule 56), and the length of a clock tick.
 
+use crate::engine::clock::TickRequest;
 use crate::engine::ex_timer::{Deletion, ExTimerSetting};
 use crate::exports::{ANY, BLOCKING, DISPATCHER, exports};
 use crate::image::call as call_driver;
@@ -124,10 +125,12 @@ exports! {
 
     [BLOCKING] visible fn ExSetTimerResolution(call; DesiredTime: ULONG, SetResolution: BOOLEAN) -> ULONG {
         call.operate(|kernel| {
+            let driver = kernel.current_driver();
             if SetResolution != 0 {
-                kernel.clock.request_tick(DesiredTime);
+                let site = kernel.site();
+                kernel.clock.request_tick(DesiredTime, TickRequest { driver, site });
             } else {
-                kernel.clock.release_tick();
+                kernel.clock.release_tick(driver);
             }
             Ok(kernel.clock.tick())
         })
