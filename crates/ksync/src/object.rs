@@ -1,4 +1,4 @@
-//! References to kernel objects: threads, processes, and events, semaphores, mutants and timers that others made.
+//! References to kernel objects: threads, processes, open files, and events, semaphores, mutants and timers that others made.
 //!
 //! The kernel counts references to its objects, and an object lives as long as one is left. A [`KernelObject`] is one such reference: cloning it makes
 //! another, dropping it gives it back, and it never hands out a Rust reference to the object's contents, which belong to the kernel.
@@ -7,7 +7,7 @@
 //!
 //! # Handles of users
 //! A user program can pass any number as a handle. [`KernelObject::from_handle`] looks it up as the user's own: with the rights that the user has, and never in the kernel's table.
-//! The object's type is always checked. A file object is no dispatcher object, and is not offered.
+//! The object's type is always checked. A file object is no dispatcher object, and is referenced but not waited for.
 
 use core::ffi::c_void;
 use core::fmt;
@@ -31,7 +31,7 @@ mod process;
 mod thread;
 
 pub use id::{ProcessId, ThreadId};
-pub use kind::{Event, Mutant, ObjectType, Process, Semaphore, Thread, Timer};
+pub use kind::{Event, File, Mutant, ObjectType, Process, Semaphore, Thread, Timer, WaitableType};
 
 /// A counted reference to a thread.
 pub type ThreadObject = KernelObject<Thread>;
@@ -51,9 +51,30 @@ pub type MutantObject = KernelObject<Mutant>;
 /// A counted reference to a timer object. A timer of the driver's own is a [`Timer`](crate::timer::Timer).
 pub type TimerObject = KernelObject<Timer>;
 
+/// A counted reference to a file object: a file, or a device, that is open. It is not waited for: whoever sends a request waits for the request.
+///
+/// The reference keeps the file's device, and with it the driver. It does not keep the file open: that is what handles do, and the driver has seen `IRP_MJ_CLEANUP` when the last
+/// of them is closed. A handle that is opened [from the object](KernelObject::open) later is such a handle too, and its close another cleanup.
+///
+/// # Examples
+/// ```
+/// use ksync::object::FileObject;
+/// use ksync::sys::FILE_READ_DATA;
+/// use ksync::error::Result;
+/// use ksync::sys::HANDLE;
+///
+/// /// Keeps the device that a user has open under a handle.
+/// fn keep(handle: HANDLE) -> Result<FileObject> {
+///     FileObject::from_handle(handle, FILE_READ_DATA)
+/// }
+/// # ksim::Machine::new().run(|| assert_eq!(keep(core::ptr::null_mut()), Err(ksync::NtError::INVALID_HANDLE))).expect_clean();
+/// ```
+#[doc(alias = "FILE_OBJECT")]
+pub type FileObject = KernelObject<File>;
+
 /// A counted reference to a kernel object.
 ///
-/// All of them are [`Dispatchable`]. Waiting for a thread or process is waiting for its end.
+/// All but files are [`Dispatchable`]. Waiting for a thread or process is waiting for its end.
 ///
 /// # Invariants
 /// The pointer is to an object of type `T`, and one of the object's references is this value's.
@@ -281,7 +302,9 @@ impl<T: ObjectType> KernelObject<T> {
         // SAFETY: the routine succeeded, so the handle is open, a kernel handle, and nobody else's.
         Ok(unsafe { ObjectHandle::from_raw(handle) })
     }
+}
 
+impl<T: WaitableType> KernelObject<T> {
     /// Tells whether the object is signaled now, which for a thread or process means that it has ended.
     fn poll(&self) -> Result<bool> {
         match self.wait_with(Timeout::POLL.into()) {
@@ -353,7 +376,7 @@ impl<T: ObjectType> Drop for KernelObject<T> {
     }
 }
 
-impl<T: ObjectType> wait_sealed::Sealed for KernelObject<T> {
+impl<T: WaitableType> wait_sealed::Sealed for KernelObject<T> {
     fn dispatcher_object(&self) -> *mut c_void {
         self.as_object()
     }
@@ -371,6 +394,6 @@ impl<T: ObjectType> wait_sealed::Sealed for KernelObject<T> {
     }
 }
 
-// SAFETY: by the type's invariant the object is alive while the reference is, and by `ObjectType`'s contract it begins with a dispatcher header. A wait on a thread
+// SAFETY: by the type's invariant the object is alive while the reference is, and by `WaitableType`'s contract it begins with a dispatcher header. A wait on a thread
 // or process changes nothing in it; what it takes of the others may be taken in any thread.
-unsafe impl<T: ObjectType> Dispatchable for KernelObject<T> {}
+unsafe impl<T: WaitableType> Dispatchable for KernelObject<T> {}

@@ -7,6 +7,7 @@ use ksync::device::{Device, DeviceBuilder, Dispatch, Disposition, Irp, IrpQueue,
 use ksync::driver::{DriverObject, UnicodeStr};
 use ksync::error::{NtError, NtStatus, Result};
 use ksync::irql::{self, Irql};
+use ksync::object::{File, FileObject, Mutant, ThreadObject};
 use ksync::sys;
 use ksync::thread::{self, this_thread};
 use std::cell::{Cell, RefCell};
@@ -461,6 +462,32 @@ fn a_device_above_another_gets_its_data_as_that_does() {
             lower.unload();
         });
         outcome.expect_clean();
+    }
+}
+
+#[test]
+fn ksync_19_files_are_referenced_and_told_from_other_objects() {
+    for level in [Irql::PASSIVE, Irql::APC, Irql::DISPATCH] {
+        for seed in 0..10 {
+            let outcome = Machine::new().processors(2).seed(seed).run(|| {
+                let driver = load_driver("sample", owner::DriverEntry).unwrap();
+                let device = OpenDevice::open(r"\Device\Sample", sys::FILE_READ_DATA).unwrap();
+                let (file, other) = (device.file().clone(), device.file().clone());
+                let handle = file.open(sys::FILE_READ_DATA).unwrap();
+                assert_eq!(handle.to_object::<File>().as_ref(), Ok(&file));
+                assert_eq!(FileObject::from_handle(handle.as_raw(), sys::FILE_READ_DATA).as_ref(), Ok(device.file()));
+                assert_eq!(handle.to_thread(), Err(NtError::OBJECT_TYPE_MISMATCH));
+                assert_eq!(handle.to_object::<Mutant>(), Err(NtError::OBJECT_TYPE_MISMATCH));
+                let thread = ThreadObject::current().open(sys::GENERIC_ALL).unwrap();
+                assert_eq!(thread.to_object::<File>(), Err(NtError::OBJECT_TYPE_MISMATCH));
+                drop(handle);
+                // The last reference goes at the level.
+                irql::with_raised(level, || drop((device, other))).unwrap();
+                irql::with_raised(level, || drop(file)).unwrap();
+                driver.unload();
+            });
+            outcome.expect_clean();
+        }
     }
 }
 

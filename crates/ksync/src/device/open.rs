@@ -9,6 +9,7 @@ use ksync_sys as sys;
 use super::Name;
 use crate::error::{NtError, Result, check};
 use crate::irql::{self, Irql};
+use crate::object::FileObject;
 
 /// A device of any driver, found by its name, with a reference to the open file that keeps it.
 ///
@@ -28,7 +29,7 @@ use crate::irql::{self, Irql};
 pub struct OpenDevice {
     /// # Invariants
     /// The file is referenced, and the device is the top of its stack when it was opened.
-    file: NonNull<sys::FILE_OBJECT>,
+    file: FileObject,
     device: *mut sys::DEVICE_OBJECT,
 }
 
@@ -59,7 +60,26 @@ impl OpenDevice {
         // SAFETY: the string is valid during the call, and the results are local variables; the level was checked.
         check(unsafe { sys::IoGetDeviceObjectPointer(&raw mut string, access, &raw mut file, &raw mut device) })?;
         // INVARIANT: the routine has referenced the file. The device is not referenced, and must not be dereferenced.
-        Ok(Self { file: NonNull::new(file).ok_or(NtError::UNSUCCESSFUL)?, device })
+        let file = NonNull::new(file).ok_or(NtError::UNSUCCESSFUL)?;
+        // SAFETY: as above: the reference is ours.
+        Ok(Self { file: unsafe { FileObject::from_raw(file) }, device })
+    }
+
+    /// The file object by which the device is open.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn example() -> ksync::error::Result {
+    /// let device = ksync::device::OpenDevice::open(r"\Device\Beep", ksync::sys::FILE_READ_DATA)?;
+    /// let file = device.file().clone();
+    /// drop(device); // the file keeps what is behind it
+    /// # drop(file);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn file(&self) -> &FileObject {
+        &self.file
     }
 
     /// The device.
@@ -114,7 +134,7 @@ impl OpenDevice {
         // SAFETY: the request is fresh.
         let location = unsafe { sys::IoGetNextIrpStackLocation(irp) };
         // SAFETY: as above, and it has a location.
-        unsafe { (*location).FileObject = self.file.as_ptr() };
+        unsafe { (*location).FileObject = self.file.as_raw() };
         // SAFETY: the request is given up to the driver here.
         let mut status = unsafe { sys::IofCallDriver(self.device, irp) };
         if status == sys::STATUS_PENDING {
@@ -131,15 +151,5 @@ impl OpenDevice {
 impl fmt::Debug for OpenDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenDevice").finish_non_exhaustive()
-    }
-}
-
-impl Drop for OpenDevice {
-    fn drop(&mut self) {
-        if irql::current() > Irql::DISPATCH {
-            return;
-        }
-        // SAFETY: by the type's invariant there is a reference, which is dropped once, here.
-        unsafe { sys::ObfDereferenceObject(self.file.as_ptr().cast()) };
     }
 }

@@ -12,10 +12,10 @@ pub(super) mod sealed {
     pub trait Sealed {}
 }
 
-/// A type of kernel object that a [`KernelObject`](super::KernelObject) can refer to. Sealed: [`Thread`], [`Process`], [`Event`], [`Semaphore`], [`Mutant`] and [`Timer`].
+/// A type of kernel object that a [`KernelObject`](super::KernelObject) can refer to. Sealed: [`Thread`], [`Process`], [`Event`], [`Semaphore`], [`Mutant`], [`Timer`] and [`File`].
 ///
 /// # Safety
-/// `type_object` is the object type of what `Raw` stands for, or null; `NAME` is that type's name. Such objects begin with a dispatcher header.
+/// `type_object` is the object type of what `Raw` stands for, or null; `NAME` is that type's name.
 pub unsafe trait ObjectType: sealed::Sealed + 'static {
     /// The raw ABI's name for such an object.
     type Raw;
@@ -32,6 +32,12 @@ pub unsafe trait ObjectType: sealed::Sealed + 'static {
     fn type_object() -> *mut sys::OBJECT_TYPE;
 }
 
+/// A type of kernel object that can be waited for: all but [`File`].
+///
+/// # Safety
+/// Such objects begin with a dispatcher header.
+pub unsafe trait WaitableType: ObjectType {}
+
 macro_rules! object_types {
     ($($(#[$meta:meta])* $name:ident = $raw:ty, $text:literal, $exported:expr $(, $owner:literal)?;)*) => {$(
         $(#[$meta])*
@@ -40,7 +46,7 @@ macro_rules! object_types {
 
         impl sealed::Sealed for $name {}
 
-        // SAFETY: the type object is the one for these, or null, and the name is that of the type. All of them begin with a dispatcher header.
+        // SAFETY: the type object is the one for these, or null, and the name is that of the type.
         unsafe impl ObjectType for $name {
             type Raw = $raw;
 
@@ -69,7 +75,18 @@ object_types! {
     Mutant = sys::KMUTANT, "Mutant", ptr::null_mut(), true;
     /// The type of timer objects, in [`TimerObject`](super::TimerObject).
     Timer = sys::KTIMER, "Timer", ptr::null_mut();
+    /// The type of file objects, in [`FileObject`](super::FileObject): files and devices that someone has open.
+    File = sys::FILE_OBJECT, "File", sys::IoFileObjectType;
 }
+
+macro_rules! waitable_types {
+    ($($name:ident)*) => {$(
+        // SAFETY: these are dispatcher objects.
+        unsafe impl WaitableType for $name {}
+    )*};
+}
+
+waitable_types! { Thread Process Event Semaphore Mutant Timer }
 
 /// Checks that an object is of the type with a name, for types whose object the kernel does not export.
 ///
