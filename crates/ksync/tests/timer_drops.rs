@@ -161,8 +161,9 @@ fn on_another_processor<K: Kind>(waits_up_to: Irql) {
     for threaded in [true, false] {
         for level in LEVELS {
             let mut overlapped = false;
-            for seed in 0..40 {
-                let outcome = Machine::new().processors(3).threaded_dpcs(threaded).seed(seed).run(|| {
+            let seeds = (0..40).map(|seed| (3, seed)).chain((0..2).map(|seed| (64, seed)));
+            for (processors, seed) in seeds {
+                let outcome = Machine::new().processors(processors).threaded_dpcs(threaded).seed(seed).run(|| {
                     if dropped_while_it_runs::<K>(level).unwrap() {
                         ksync::println!("overlapped");
                     }
