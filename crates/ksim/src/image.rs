@@ -27,6 +27,7 @@ pub(crate) mod host;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 #[path = "image/no_host.rs"]
 pub(crate) mod host;
+mod lines;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod routines;
 
@@ -137,6 +138,12 @@ impl Image {
         })
     }
 
+    /// The source file and line of a byte of code, relative to the image, if the file has DWARF that says so.
+    #[must_use]
+    pub fn source_line(&self, at: u32) -> Option<(&str, u32)> {
+        self.file.line_at(at)
+    }
+
     /// Its size in memory in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -205,7 +212,9 @@ pub(crate) struct Place {
 impl Place {
     /// As reports have it.
     pub(crate) fn call_site(&self) -> CallSite {
-        CallSite { function: self.module.describe(self.rva), file: None, line: None }
+        let line = self.module.file.line_at(self.rva);
+        let file = line.map(|(file, _)| crate::report::sites::in_workspace(Path::new(file)).display().to_string());
+        CallSite { function: self.module.describe(self.rva), file, line: line.map(|(_, line)| line) }
     }
 }
 

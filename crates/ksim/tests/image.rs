@@ -13,6 +13,8 @@ mod exceptions;
 mod faults;
 #[path = "image/jump.rs"]
 mod jump;
+#[path = "image/lines.rs"]
+mod lines;
 #[path = "image/pe.rs"]
 mod pe;
 #[path = "image/routines.rs"]

@@ -348,3 +348,21 @@ fn trace_events_of_failures_and_of_nothing() {
     let outcome = Machine::new().record_trace(false).run(|| {});
     assert_eq!(trace_events(&outcome).last().unwrap()["name"], "end");
 }
+
+#[test]
+fn a_step_that_prints_has_its_text() {
+    let outcome = Machine::new().run(|| {
+        raw!(DbgPrint(c"one %d\n".as_ptr(), 1_i32));
+        Event::notification().set();
+        raw!(DbgPrint(c"two".as_ptr()));
+    });
+    let data = data(&outcome);
+    let printed = data["events"]["printed"].as_object().unwrap();
+    assert_eq!(printed.values().map(|text| text.as_str().unwrap()).collect::<Vec<_>>(), ["one 1", "two"]);
+    for step in printed.keys() {
+        assert_eq!(operation(&data, step.parse().unwrap()), "debug print");
+    }
+    let events = trace_events(&outcome);
+    let texts = events.iter().filter_map(|event| event["args"]["text"].as_str());
+    assert_eq!(texts.collect::<Vec<_>>(), ["one 1", "two"]);
+}

@@ -66,6 +66,7 @@ unsafe extern "C-unwind" fn ksim_debug_print(routine: u32, format: *const c_char
 /// Adds to the captured output, which is kept by lines.
 pub(crate) fn print_text(kernel: &mut Kernel, text: &str) {
     kernel.record(Operation::DebugPrint, 0, text.len() as u64);
+    kernel.trace.set_printed(text);
     if kernel.config.echo {
         print!("{text}");
     }

@@ -3,11 +3,13 @@
 //! A file comes from anywhere. Every offset, size and address in it is checked here, once, so that what maps and runs the image
 //! can rely on them: a damaged file is an error and nothing else.
 
+use super::lines::{DebugData, Lines};
 use object::LittleEndian as LE;
 use object::pe;
 use object::read::coff::CoffHeader;
 use object::read::pe::{ExportTarget, ImageOptionalHeader, PeFile64};
 use std::fmt;
+use std::sync::OnceLock;
 
 /// A page.
 pub(crate) const PAGE: u32 = 4096;
@@ -114,6 +116,9 @@ pub(crate) struct File {
     pub(crate) functions: Vec<RuntimeFunction>,
     /// Symbols of functions, in order of address.
     pub(crate) symbols: Vec<(u32, String)>,
+    /// What there is to find source lines by, and the lines once somebody has asked for one.
+    debug_data: DebugData,
+    lines: OnceLock<Lines>,
     /// The word that the compiler's stack checks compare with, if it has its linker's value.
     pub(crate) cookie: Option<u32>,
 }
@@ -173,6 +178,8 @@ impl File {
             functions: Vec::new(),
             symbols: Vec::new(),
             cookie: None,
+            debug_data: DebugData::of(&pe, base),
+            lines: OnceLock::new(),
         };
         file.relocations = file.read_relocations(&pe, headers.file_header.characteristics.get(LE).0)?;
         file.imports = file.read_imports(&pe)?;
@@ -366,6 +373,11 @@ impl File {
         let after = self.functions.partition_point(|function| function.start <= rva);
         let function = self.functions[..after].last()?;
         (rva < function.end).then_some(*function)
+    }
+
+    /// The source file and line of a byte of code, if the file has that.
+    pub(crate) fn line_at(&self, rva: u32) -> Option<(&str, u32)> {
+        self.lines.get_or_init(|| self.debug_data.read()).find(rva)
     }
 
     /// The last symbol at or before a byte of code, and how far behind it the byte is.

@@ -224,6 +224,12 @@ impl Outcome {
         self.trace.events()
     }
 
+    /// What the driver printed in the event with this place among the [`events`](Self::events), if that is what it did there.
+    #[must_use]
+    pub fn printed(&self, event: usize) -> Option<&str> {
+        self.trace.printed(event)
+    }
+
     /// The driver code at a site of this run, innermost first.
     #[must_use]
     pub fn call_sites(&self, site: SiteId) -> Vec<CallSite> {

@@ -140,7 +140,10 @@ fn write_events(outcome: &Outcome, out: &mut impl Write) -> std::io::Result<()> 
             // Names are looked up once: that costs more than everything else here.
             places.entry(site).or_insert_with(|| outcome.call_sites(site).first().map(ToString::to_string)).clone()
         });
-        write_one(out, &instant(&event, clock.of(step), &object(event.object), place.as_deref()))?;
+        write_one(
+            out,
+            &instant(&event, clock.of(step), &object(event.object), place.as_deref(), outcome.printed(step as usize)),
+        )?;
     }
     let last = failure(outcome, &spans, clock.of(outcome.trace_len() as u32));
     writeln!(out, "{last}")?;
@@ -165,7 +168,7 @@ fn event(phase: &str, name: &str, category: &str, time: f64, process: u32, threa
 }
 
 /// An operation, as an instant on the track of who made it.
-fn instant(event: &Event, time: f64, object: &str, place: Option<&str>) -> Value {
+fn instant(event: &Event, time: f64, object: &str, place: Option<&str>, printed: Option<&str>) -> Value {
     let owner = match event.actor {
         Actor::Thread(thread) => Owner::Thread(thread),
         Actor::Dpc => Owner::Processor(event.processor),
@@ -180,6 +183,9 @@ fn instant(event: &Event, time: f64, object: &str, place: Option<&str>) -> Value
     }
     if let Some(place) = place {
         arguments["site"] = json!(place);
+    }
+    if let Some(text) = printed {
+        arguments["text"] = json!(text);
     }
     let mut event = self::event("i", name, "operation", time, process, thread);
     event.insert("s".to_owned(), json!("t"));

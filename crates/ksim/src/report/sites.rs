@@ -76,7 +76,7 @@ impl Frames {
 }
 
 /// A path as it is in its workspace, where every machine has the same one.
-fn in_workspace(path: &Path) -> &Path {
+pub(crate) fn in_workspace(path: &Path) -> &Path {
     static ROOT: OnceLock<Option<PathBuf>> = OnceLock::new();
     let root = ROOT.get_or_init(|| {
         let current = std::env::current_dir().ok()?;

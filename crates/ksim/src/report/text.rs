@@ -147,14 +147,15 @@ impl<'a> Report<'a> {
     }
 
     fn last_steps(&self, f: &mut fmt::Formatter<'_>, actor: Actor) -> fmt::Result {
-        let mut steps: Vec<Event> = self.outcome.events().rev().filter(|event| event.actor == actor).take(LAST_STEPS).collect();
+        let mut steps: Vec<(usize, Event)> =
+            self.outcome.events().enumerate().rev().filter(|(_, event)| event.actor == actor).take(LAST_STEPS).collect();
         if steps.is_empty() {
             return Ok(());
         }
         steps.reverse();
         writeln!(f, "    last steps")?;
         let dim = self.style(AnsiColor::BrightBlack);
-        for event in steps {
+        for (step, event) in steps {
             let (seconds, rest) = (event.time / 10_000_000, event.time % 10_000_000);
             write!(f, "      {dim}{seconds}.{rest:07}{dim:#} p{} {}", event.processor, event.operation.name())?;
             if event.object != 0 && !event.operation.name().contains(event.object_kind) {
@@ -162,6 +163,9 @@ impl<'a> Report<'a> {
             }
             if event.object != 0 {
                 write!(f, " #{}", event.object)?;
+            }
+            if let Some(text) = self.outcome.printed(step) {
+                write!(f, " \"{text}\"")?;
             }
             let sites = event.site.map(|site| self.outcome.call_sites(site)).unwrap_or_default();
             let places: Vec<_> =

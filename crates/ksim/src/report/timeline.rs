@@ -164,12 +164,16 @@ fn lane_data(lane: &Lane, names: &Names) -> Value {
 fn event_data(outcome: &Outcome) -> Value {
     let mut operations: Vec<&'static str> = Vec::new();
     let mut statuses = BTreeMap::new();
+    let mut printed = BTreeMap::new();
     let length = outcome.trace_len();
     let mut columns: [Vec<i64>; 7] = std::array::from_fn(|_| Vec::with_capacity(length));
     let mut arguments = Vec::with_capacity(length);
     let mut sites = Vec::with_capacity(length);
     let mut last = 0;
-    for event in outcome.events() {
+    for (step, event) in outcome.events().enumerate() {
+        if let Some(text) = outcome.printed(step) {
+            printed.insert(step.to_string(), text);
+        }
         let name = event.operation.name();
         let operation = operations.iter().position(|known| *known == name).unwrap_or_else(|| {
             operations.push(name);
@@ -206,6 +210,7 @@ fn event_data(outcome: &Outcome) -> Value {
     json!({
         "operations": operations,
         "statuses": statuses,
+        "printed": printed,
         "time": time,
         "processor": processor,
         "irql": irql,

@@ -124,7 +124,7 @@ pub enum Operation {
     AcquireRemoveLock,
     /// A remove lock was released.
     ReleaseRemoveLock,
-    /// A driver printed a line.
+    /// A driver printed something. The argument is how many bytes it was; [`Outcome::printed`](crate::Outcome::printed) has the text.
     DebugPrint,
 }
 
@@ -295,6 +295,8 @@ pub(crate) struct Trace {
     pushed: u64,
     /// What each object is, by its number.
     kinds: Vec<&'static str>,
+    /// What was printed, by the place of the event, in order.
+    printed: Vec<(usize, Box<str>)>,
 }
 
 impl Trace {
@@ -321,6 +323,20 @@ impl Trace {
             let Place { time, cpu, irql, thread, site } = place;
             self.entries.push(Entry { time, argument, thread, object, site, cpu, irql, irql_after: irql, operation });
         }
+    }
+
+    /// The last event is a line that the driver printed: this one.
+    pub(crate) fn set_printed(&mut self, text: &str) {
+        if self.enabled {
+            let text = text.trim_end_matches(['\n', '\r']);
+            self.printed.push((self.entries.len().saturating_sub(1), text.into()));
+        }
+    }
+
+    /// What the driver printed in an event, by its place.
+    pub(crate) fn printed(&self, event: usize) -> Option<&str> {
+        let at = self.printed.binary_search_by_key(&event, |(at, _)| *at).ok()?;
+        Some(&self.printed[at].1)
     }
 
     /// Whether events are recorded.

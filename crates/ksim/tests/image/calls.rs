@@ -65,6 +65,11 @@ code! { lacking:
     "lacking_Nothing: .quad 0, 0"
 }
 
+/// An image that calls one routine, and expects nothing of it.
+pub(super) fn lacking(names: &[&'static str]) -> Pe {
+    Pe::new(lacking::text(), lacking::data(), names)
+}
+
 #[test]
 fn a_routine_that_the_kernel_lacks_is_named_when_it_is_called() {
     let image = Image::load(&Pe::new(lacking::text(), lacking::data(), &["KeDoNothingAtAll"]).bytes()).expect("sound");
@@ -181,6 +186,28 @@ fn thread() -> Pe {
         "ObfDereferenceObject",
     ];
     Pe::new(thread::text(), thread::data(), &names)
+}
+
+#[test]
+fn an_import_by_ordinal_is_a_trap_that_says_so() {
+    let mut bytes = lacking(&["KeDoNothingAtAll"]).bytes();
+    // The lookup table's one entry points to the name.
+    let name = bytes.windows(16).position(|window| window == b"KeDoNothingAtAll").expect("the name is there");
+    let image_base = 0x2000 + lacking::data().len() as u64;
+    let entry = bytes.windows(8).rposition(|window| {
+        let value = u64::from_le_bytes(window.try_into().expect("8 bytes"));
+        (image_base..image_base + 0x1000).contains(&value)
+    });
+    let entry = entry.expect("it points to the name");
+    assert!(entry > name);
+    bytes[entry..entry + 8].copy_from_slice(&(1_u64 << 63 | 77).to_le_bytes());
+    let image = Image::load(&bytes).expect("sound");
+    let import = image.imports().next().expect("one import");
+    assert_eq!((import.name, import.available), ("#77", false));
+    let outcome = run_image(&Machine::new(), &image);
+    let bug_check = outcome.bug_check().expect("a bug check");
+    assert_eq!(bug_check.code, ksim::bug_check::DRIVER_ENTRYPOINT_NOT_FOUND);
+    assert!(bug_check.meaning.contains("ordinal 77 of ntoskrnl.exe"), "{bug_check}");
 }
 
 #[test]

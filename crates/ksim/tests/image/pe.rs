@@ -176,11 +176,18 @@ impl Pe {
                 put(&mut file, directories + index * 8 + 4, &size.to_le_bytes());
             }
         }
+        // Names of more than 8 bytes stand in a table, behind no symbols.
+        let mut names = vec![0; 4];
         let mut header = directories + 16 * 8;
         let mut at = PAGE;
         for section in &sections {
             let raw = file.len() as u32;
-            put(&mut file, header, section.name.as_bytes());
+            if section.name.len() > 8 {
+                put(&mut file, header, format!("/{}", names.len()).as_bytes());
+                names.extend(section.name.bytes().chain([0]));
+            } else {
+                put(&mut file, header, section.name.as_bytes());
+            }
             put(&mut file, header + 8, &(section.bytes.len() as u32).to_le_bytes());
             put(&mut file, header + 12, &at.to_le_bytes());
             put(&mut file, header + 16, &(section.bytes.len().next_multiple_of(0x200) as u32).to_le_bytes());
@@ -190,6 +197,12 @@ impl Pe {
             file.resize(file.len().next_multiple_of(0x200), 0);
             at += (section.bytes.len() as u32).next_multiple_of(PAGE);
             header += 40;
+        }
+        if names.len() > 4 {
+            let (at, bytes) = (file.len() as u32, names.len() as u32);
+            put(&mut file, 0x8c, &at.to_le_bytes());
+            names[..4].copy_from_slice(&bytes.to_le_bytes());
+            file.extend(names);
         }
         file
     }

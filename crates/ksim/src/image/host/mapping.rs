@@ -68,11 +68,14 @@ unsafe extern "C" fn missing(frame: *mut CallFrame, _arguments: *const u64) -> u
     // SAFETY: the stub has made the frame for this call.
     let frame = unsafe { &*frame };
     let name = &frame.entry().name;
-    call.fail(Violation::boxed_owned(
-        codes::DRIVER_ENTRYPOINT_NOT_FOUND,
-        [frame.return_address(), 0, 0, 0],
-        format!("the driver called {name}, which this kernel does not have"),
-    ))
+    let meaning = match name.split_once("!#") {
+        // NT's ordinals differ from build to build, so that there are none to be true to.
+        Some((library, ordinal)) => {
+            format!("the driver called ordinal {ordinal} of {library}: this kernel has routines by name only")
+        }
+        None => format!("the driver called {name}, which this kernel does not have"),
+    };
+    call.fail(Violation::boxed_owned(codes::DRIVER_ENTRYPOINT_NOT_FOUND, [frame.return_address(), 0, 0, 0], meaning))
 }
 
 /// Why part of an image is not there any more.

@@ -191,7 +191,7 @@ function argumentText(step) {
     case "timer expired":
       return argument === 1 ? "and is set again" : "";
     case "debug print":
-      return `${argument} characters`;
+      return `"${data.events.printed[step] ?? ""}"`;
     default:
       return "";
   }
