@@ -1,7 +1,7 @@
 //! `cargo xtask wine`: the driver's binary on a kernel that nobody here wrote.
 //!
 //! The `.sys` file is loaded and unloaded under the ntoskrnl of Wine, in a prefix of its own that is made anew for each
-//! run, and what it prints is [compared](crate::transcript) with the hosted run of the same source. Steps that need a
+//! run and removed when all went well (it takes 700 MB), and what it prints is [compared](crate::transcript) with the hosted run of the same source. Steps that need a
 //! routine which Wine lacks say so themselves; they are listed with their reason.
 //!
 //! A driver that has a `client.c` beside its source is also used by that program, between loading and unloading, which says by its exit code whether all was well.
@@ -82,6 +82,7 @@ pub(crate) fn transcript(workspace: &Workspace, name: &str, driver: &Driver, tim
     for line in &printed {
         println!("  | {line}");
     }
+    prefix.clear()?;
     Transcript::parse(printed.iter().map(String::as_str)).context("in what the driver printed under Wine")
 }
 
@@ -279,6 +280,14 @@ impl Prefix {
         self.wine("driver", debug, limit, &["net", "stop", name]).context("the driver does not unload")
     }
 
+    /// Removes the installation, which is large, and keeps the logs. Nothing runs in it any more.
+    fn clear(&self) -> Result<()> {
+        for folder in [self.root(), self.home()] {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
+        Ok(())
+    }
+
     /// Ends everything that runs in this prefix.
     fn kill(&self) -> Result<()> {
         // `-k` fails where no server runs, which is as good.
@@ -297,7 +306,9 @@ impl Prefix {
 
 impl Drop for Prefix {
     fn drop(&mut self) {
-        drop(self.kill());
+        if self.root().exists() {
+            drop(self.kill());
+        }
     }
 }
 

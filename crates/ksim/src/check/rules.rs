@@ -214,6 +214,9 @@ rules! {
     RegionsAtExit: codes::KERNEL_APC_PENDING_DURING_EXIT, None, Page::BugCheck, ALWAYS,
         "A thread ends at PASSIVE_LEVEL, out of all regions that it entered.";
 
+    Arguments: VERIFIER, Some(verifier::BAD_ARGUMENT), Page::At("devtest/ddi-compliance-checking"), ALWAYS,
+        "Arguments are what a routine's page allows: a priority of 1 to 31, attributes that there are, parameters that were initialised.";
+
     WaitInDpc: codes::ATTEMPTED_SWITCH_FROM_DPC, None, Page::BugCheck, ALWAYS,
         "A DPC routine does not wait.";
     WaitObjects: codes::MAXIMUM_WAIT_OBJECTS_EXCEEDED, None, Page::BugCheck, ALWAYS,

@@ -118,7 +118,7 @@ impl Kernel {
         if attributes & !known != 0 || attributes & both == both {
             return Err(Violation::boxed_owned(
                 codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                [0, u64::from(attributes), 0, 0],
+                [codes::verifier::BAD_ARGUMENT, u64::from(attributes), 0, 0],
                 format!("ExAllocateTimer has no attributes {attributes:#x}"),
             ));
         }

@@ -23,6 +23,7 @@ pub mod codes {
         };
     }
 
+    // `tests/bug_check_codes.rs` compares the numbers with those of windows-sys, which has them from Microsoft's headers.
     codes! {
         /// The APC disable counters are wrong at the return from a system call or worker.
         APC_INDEX_MISMATCH = 0x1;
@@ -103,6 +104,9 @@ pub mod codes {
     }
 
     /// First parameters of DRIVER_VERIFIER_DETECTED_VIOLATION, and of DRIVER_VERIFIER_IOMANAGER_VIOLATION (`IO_...`).
+    ///
+    /// No header has them. They are those of the pages on bug checks 0xC4 and 0xC9, and of the pages on rules in `devtest/ddi-compliance-checking`, of Microsoft's documentation;
+    /// [`rules`](crate::rules) links each to its page. Those that begin with `0x6b73` are none of NT's.
     pub mod verifier {
         /// IoFreeIrp for a request that belongs to a thread.
         pub const IO_FREE_THREADED: u64 = 0x2;
@@ -212,6 +216,8 @@ pub mod codes {
         pub const RESOURCE_HELD_AT_RETURN: u64 = 0x6b73_0003;
         /// Not NT's: a thread ended while an object on its stack was in use.
         pub const STACK_OBJECT_IN_USE: u64 = 0x6b73_0004;
+        /// Not NT's: an argument that the routine's page does not allow. NT ignores it or goes wrong later, and the verifier has no number for it.
+        pub const BAD_ARGUMENT: u64 = 0x6b73_0005;
         /// DDI compliance rule IrqlKeReleaseSpinLock.
         pub const RULE_IRQL_KE_RELEASE_SPIN_LOCK: u64 = 0x2_0015;
         /// DDI compliance rule SpinlockRelease.

@@ -133,7 +133,7 @@ fn ex_timer_with_attributes_that_exclude_each_other() {
         let expected = expected!(
             ex_timer_with_attributes_that_exclude_each_other,
             0xc4,
-            [Some(0), Some(attributes.into())],
+            [Some(0x6b73_0005), Some(attributes.into())],
             "ExAllocateTimer",
             0
         );
@@ -145,7 +145,8 @@ fn ex_timer_with_attributes_that_exclude_each_other() {
 
 #[test]
 fn ex_timer_with_parameters_that_are_not_initialised() {
-    let expected = expected!(ex_timer_with_parameters_that_are_not_initialised, 0xc4, [Some(0), Some(5)], "ExSetTimer", 0);
+    let expected =
+        expected!(ex_timer_with_parameters_that_are_not_initialised, 0xc4, [Some(0x6b73_0005), Some(5)], "ExSetTimer", 0);
     misuse(&expected, || {
         let timer = allocate_timer!(0);
         let mut parameters = EXT_SET_PARAMETERS { Version: 5, Reserved: 0, NoWakeTolerance: 0 };
@@ -155,7 +156,7 @@ fn ex_timer_with_parameters_that_are_not_initialised() {
 
 #[test]
 fn ex_timer_with_a_negative_period() {
-    let expected = expected!(ex_timer_with_a_negative_period, 0xc4, [Some(0), Some(-1_i64 as u64)], "ExSetTimer", 0);
+    let expected = expected!(ex_timer_with_a_negative_period, 0xc4, [Some(0x6b73_0005), Some(-1_i64 as u64)], "ExSetTimer", 0);
     misuse(&expected, || {
         set!(allocate_timer!(0), -MS, -1);
     });

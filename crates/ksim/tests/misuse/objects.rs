@@ -171,7 +171,7 @@ fn referenced_from_zero() {
 
 #[test]
 fn priority_out_of_range() {
-    let expected = expected!(priority_out_of_range, 0xc4, [Some(0), Some(32)], "KeSetPriorityThread", 0);
+    let expected = expected!(priority_out_of_range, 0xc4, [Some(0x6b73_0005), Some(32)], "KeSetPriorityThread", 0);
     misuse(&expected, || {
         raw!(KeSetPriorityThread(current_thread().cast(), 32));
     });

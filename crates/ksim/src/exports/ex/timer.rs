@@ -41,7 +41,7 @@ fn notify(then: Deletion) {
 
 /// A parameter that the page of a routine rules out.
 fn bad_parameter(value: u64, meaning: &'static str) -> Box<Violation> {
-    Violation::boxed(codes::DRIVER_VERIFIER_DETECTED_VIOLATION, [0, value, 0, 0], meaning)
+    Violation::boxed(codes::DRIVER_VERIFIER_DETECTED_VIOLATION, [codes::verifier::BAD_ARGUMENT, value, 0, 0], meaning)
 }
 
 exports! {

@@ -21,7 +21,7 @@ exports! {
                 Ok(priority) if (1..=31).contains(&priority) => Ok(KPRIORITY::from(kernel.set_priority(tid, priority))),
                 _ => Err(Violation::boxed_owned(
                     codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                    [0, Priority as u64, 0, 0],
+                    [codes::verifier::BAD_ARGUMENT, Priority as u64, 0, 0],
                     format!("a thread's priority is 1 to 31, not {Priority}"),
                 )),
             }
