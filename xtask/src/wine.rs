@@ -157,7 +157,9 @@ impl Prefix {
         for folder in [prefix.root(), prefix.home()] {
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
-        prefix.wine("boot", "", WINE_LIMIT, &["wineboot", "-i"]).context("Wine cannot make a prefix")?;
+        // Now and then a process of Wine's finds the one address taken that it shares a page at, and the boot fails.
+        let boot = || prefix.wine("boot", "", WINE_LIMIT, &["wineboot", "-i"]);
+        boot().or_else(|_| boot()).context("Wine cannot make a prefix")?;
         // Wine hands its first program's error output on to the drivers. So the boot's server must not
         // be the one that loads the driver.
         prefix.kill()?;

@@ -7,7 +7,9 @@ use ksync::device::{Device, DeviceBuilder, Dispatch, Disposition, Irp, IrpQueue,
 use ksync::driver::{DriverObject, UnicodeStr};
 use ksync::error::{NtError, NtStatus, Result};
 use ksync::irql::{self, Irql};
+use ksync::mutex::FastLocked;
 use ksync::object::{File, FileObject, Mutant, ThreadObject};
+use ksync::region::CriticalRegion;
 use ksync::sys;
 use ksync::thread::{self, this_thread};
 use std::cell::{Cell, RefCell};
@@ -544,6 +546,34 @@ fn ksync_32_a_device_found_by_its_name_is_given_back_once() {
         .unwrap();
         irql::with_raised(Irql::DISPATCH, || drop(device)).unwrap();
         assert!(OpenDevice::open(r"\Device\Nothing", 1).is_err());
+        driver.unload();
+    });
+    outcome.expect_clean();
+}
+
+#[test]
+fn nothing_is_asked_of_a_device_where_its_answer_could_not_come() {
+    CONTROL.set(|_, irp| irp.complete(NtStatus::SUCCESS, 0));
+    let outcome = Machine::new().run(|| {
+        let driver = load_driver("sample", owner::DriverEntry).unwrap();
+        let open = || OpenDevice::open(r"\Device\Sample", sys::FILE_READ_DATA);
+        let device = open().unwrap();
+        let lock = FastLocked::new(()).unwrap();
+        {
+            let _guard = lock.lock().unwrap();
+            assert_eq!(open().map(drop), Err(NtError::WOULD_DEADLOCK));
+            assert_eq!(device.device_control(CODE, b"", &mut []), Err(NtError::WOULD_DEADLOCK));
+        }
+        irql::with_raised(Irql::APC, || {
+            assert_eq!(open().map(drop), Err(NtError::IRQL_TOO_HIGH));
+            assert_eq!(device.device_control(CODE, b"", &mut []), Err(NtError::IRQL_TOO_HIGH));
+        })
+        .unwrap();
+        // A critical region holds back those that do not matter.
+        let region = CriticalRegion::enter().unwrap();
+        assert!(open().is_ok());
+        assert_eq!(device.device_control(CODE, b"", &mut []), Ok(0));
+        drop((region, device));
         driver.unload();
     });
     outcome.expect_clean();

@@ -14,8 +14,10 @@ use ksync::error::{NtStatus, Result};
 use ksync::event::{Event, EventProperty, PinnedEvent};
 use ksync::init::stack_try_pin_init;
 use ksync::irql::{self, Irql};
+use ksync::mutex::{FastLocked, KMutex, PushLocked, Rundown, SpinLocked};
 use ksync::object::{KernelObject, MutantObject};
 use ksync::pool::{KArc, KBox};
+use ksync::region::{CriticalRegion, GuardedRegion};
 use ksync::sys;
 use ksync::thread::{self, this_thread};
 use ksync::time::Timeout;
@@ -500,4 +502,136 @@ fn forgotten_handles_leak_and_are_stopped_by_a_drain() {
         assert!(outcome.left().timers.is_empty(), "{outcome}");
         assert!(outcome.left().pool.len() >= 6, "{outcome}");
     }
+}
+
+/// What a forgotten guard leaves behind in a thread, a worker, or a DPC.
+const FORGOTTEN: [(&str, fn()); 9] = [
+    ("level", || core::mem::forget(irql::raise(Irql::APC))),
+    ("dispatch level", || core::mem::forget(irql::raise(Irql::DISPATCH))),
+    ("critical region", || core::mem::forget(CriticalRegion::enter())),
+    ("guarded region", || core::mem::forget(GuardedRegion::enter())),
+    ("spin lock", || {
+        let lock = KBox::leak(KBox::new(SpinLocked::const_new(1)).unwrap());
+        core::mem::forget(lock.lock());
+    }),
+    ("fast mutex", || {
+        if let Ok(lock) = FastLocked::new(1) {
+            core::mem::forget(KBox::leak(KBox::new(lock).unwrap()).lock());
+        }
+    }),
+    ("push lock", || {
+        let lock = KBox::leak(KBox::new(PushLocked::const_new(1)).unwrap());
+        core::mem::forget(lock.lock());
+    }),
+    ("mutex", || {
+        if let Ok(lock) = KMutex::new(1) {
+            core::mem::forget(KBox::leak(KBox::new(lock).unwrap()).lock());
+        }
+    }),
+    ("rundown", || {
+        let rundown = KBox::leak(KBox::new(Rundown::new()).unwrap());
+        core::mem::forget(rundown.acquire());
+    }),
+];
+
+/// Runs code somewhere.
+type Place = fn(&DriverObject, fn()) -> Result;
+
+/// A guard that was forgotten leaks its lock, or stops the system where its thread or routine ends, by the bug check that is for that.
+#[test]
+fn forgotten_guards_stop_the_system_at_worst() {
+    let places: [(&str, Place); 5] = [
+        ("thread", |_, forget| thread::spawn(forget)?.join()),
+        ("dpc", |_, forget| {
+            let dpc = Dpc::new(forget)?;
+            dpc.enqueue()?;
+            dpc.flush()
+        }),
+        ("threaded dpc", |_, forget| {
+            let dpc = ThreadedDpc::new(forget)?;
+            dpc.enqueue()?;
+            dpc.flush()
+        }),
+        ("timer", |_, forget| {
+            let timer = Timer::new(forget, false)?;
+            timer.start(US, Duration::ZERO)?;
+            this_thread::sleep(MS)
+        }),
+        ("work item", |driver, forget| {
+            let item = WorkItem::new(driver, forget)?;
+            item.enqueue()?;
+            item.flush()
+        }),
+    ];
+    thread_local! {
+        static WHAT: Cell<Option<fn()>> = const { Cell::new(None) };
+        static WHERE: Cell<Option<Place>> = const { Cell::new(None) };
+    }
+    let mut stopped = 0;
+    for (what, forget) in FORGOTTEN {
+        for (place, run) in places {
+            WHAT.set(Some(forget));
+            WHERE.set(Some(run));
+            CODE.set(Some(|driver| WHERE.get().unwrap()(driver, WHAT.get().unwrap())));
+            let outcome = Machine::new().processors(2).run(|| {
+                let _ = load_driver("forgets", code::DriverEntry).map(|driver| driver.unload());
+            });
+            let Some(stop) = outcome.bug_check() else {
+                assert!(outcome.is_completed(), "{what} in a {place}: {outcome}");
+                continue;
+            };
+            stopped += 1;
+            // Those of a level, a region or a lock at the end of a routine or a thread, of pool at an unload, and of waits in a threaded DPC.
+            let expected = [0x1, 0x20, 0xb8, 0xc4, 0xc7, 0xc8, 0xe1, 0x133, 0x153, 0x4000_008a];
+            assert!(expected.contains(&stop.code), "{what} in a {place}: {outcome}");
+        }
+    }
+    assert!(stopped >= 20, "{stopped}");
+}
+
+/// A device goes while requests to it are on their way on other processors: each is answered, and the state goes once.
+#[test]
+fn a_device_goes_under_its_requests() {
+    struct Busy(Arc<AtomicU32>, Arc<AtomicU32>);
+    impl Dispatch for Busy {
+        fn device_control<'i>(&self, irp: Irp<'i>) -> Disposition<'i> {
+            assert_eq!(self.1.load(Ordering::SeqCst), 0);
+            this_thread::stall(US);
+            self.0.fetch_add(1, Ordering::SeqCst);
+            irp.complete(NtStatus::SUCCESS, 0)
+        }
+    }
+    impl Drop for Busy {
+        fn drop(&mut self) {
+            assert_eq!(self.1.fetch_add(1, Ordering::SeqCst), 0);
+        }
+    }
+    with_driver(|driver| {
+        for level in [Irql::PASSIVE, Irql::APC, Irql::DISPATCH] {
+            let (served, dropped) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+            let device = DeviceBuilder::new().name(r"\Device\Busy").create(driver, Busy(served.clone(), dropped.clone()))?;
+            let answered = thread::scope(|scope| -> Result<u32> {
+                let users: [_; 3] = core::array::from_fn(|_| {
+                    scope.spawn(|| -> Result<u32> {
+                        let opened = OpenDevice::open(r"\Device\Busy", sys::FILE_READ_DATA)?;
+                        let mut answers = 0;
+                        for _ in 0..4 {
+                            match opened.device_control(0x22_2000, b"", &mut []) {
+                                Ok(_) => answers += 1,
+                                Err(error) => assert_eq!(error, NtError::DELETE_PENDING),
+                            }
+                        }
+                        Ok(answers)
+                    })
+                });
+                this_thread::stall(US);
+                irql::with_raised(level, || drop(device))?;
+                // Who came too late has found no device.
+                Ok(users.into_iter().map(|user| user.unwrap().join().unwrap().unwrap_or(0)).sum())
+            })?;
+            driver::drain()?;
+            assert_eq!((answered, dropped.load(Ordering::SeqCst)), (served.load(Ordering::SeqCst), 1));
+        }
+        Ok(())
+    });
 }

@@ -46,6 +46,7 @@ impl OpenDevice {
     ///
     /// # Errors
     /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`.
+    /// - [`NtError::WOULD_DEADLOCK`] where special kernel APCs are held back, without which a file cannot be opened: in a guarded region.
     /// - [`NtError::INVALID_PARAMETER`] for a name that is too long.
     /// - [`NtError::INSUFFICIENT_RESOURCES`] if there is no memory.
     /// - Whatever the system or the device's driver says.
@@ -53,7 +54,7 @@ impl OpenDevice {
     /// Wraps [`IoGetDeviceObjectPointer`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iogetdeviceobjectpointer).
     #[doc(alias = "IoGetDeviceObjectPointer")]
     pub fn open(name: &str, access: u32) -> Result<Self> {
-        irql::require_at_most(Irql::PASSIVE)?;
+        check_apcs()?;
         let name = Name::new(name)?;
         let mut string = name.string();
         let (mut file, mut device) = (ptr::null_mut(), ptr::null_mut());
@@ -102,11 +103,7 @@ impl OpenDevice {
     /// Wraps [`IoBuildDeviceIoControlRequest`](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iobuilddeviceiocontrolrequest).
     #[doc(alias = "IoBuildDeviceIoControlRequest")]
     pub fn device_control(&self, code: u32, input: &[u8], output: &mut [u8]) -> Result<usize> {
-        irql::require_at_most(Irql::PASSIVE)?;
-        // SAFETY: the routine may be called at this level.
-        if unsafe { sys::KeAreAllApcsDisabled() } != 0 {
-            return Err(NtError::WOULD_DEADLOCK);
-        }
+        check_apcs()?;
         let length = |bytes: usize| u32::try_from(bytes).map_err(|_| NtError::INVALID_PARAMETER);
         let (input_length, output_length) = (length(input.len())?, length(output.len())?);
         let mut event = core::mem::MaybeUninit::<sys::KEVENT>::uninit();
@@ -152,4 +149,10 @@ impl fmt::Debug for OpenDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenDevice").finish_non_exhaustive()
     }
+}
+
+/// Checks that special kernel APCs, which end requests, reach this thread, and that it is at `PASSIVE_LEVEL`.
+fn check_apcs() -> Result {
+    irql::require_at_most(Irql::PASSIVE)?;
+    if crate::region::all_apcs_disabled() { Err(NtError::WOULD_DEADLOCK) } else { Ok(()) }
 }

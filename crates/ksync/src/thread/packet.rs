@@ -279,7 +279,9 @@ where
 {
     // SAFETY: by this function's contract.
     unsafe { run::<F, T>(context.cast()) };
-    // All that the closure owned has been dropped. SAFETY: a system thread ends itself, at `PASSIVE_LEVEL`, where the closure must have left it.
+    // All that the closure owned has been dropped. A closure that has forgotten a guard may have left the level raised, or APCs held back; then the system stops here, with
+    // the bug check for that, before anything else goes wrong.
+    // SAFETY: a system thread ends itself. The routine looks at the level and at the regions itself.
     unsafe { sys::PsTerminateSystemThread(sys::STATUS_SUCCESS) };
 }
 
