@@ -7,6 +7,7 @@ mod bench;
 mod browser;
 mod ci;
 mod driver;
+mod fuzz;
 mod image;
 mod process;
 mod timeline;
@@ -70,6 +71,12 @@ enum Command {
         #[command(subcommand)]
         bench: bench::Bench,
     },
+    /// Fuzz the reader of images with libFuzzer, which needs a C++ compiler.
+    Fuzz {
+        /// For so long.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        seconds: u64,
+    },
     /// Everything that CI runs, in order. Stops at the first failure.
     Ci {
         /// Run these phases alone.
@@ -105,6 +112,7 @@ fn run() -> Result<()> {
             transcripts::run(&workspace, &names, lanes)
         }
         Command::Bench { bench } => bench::run(&workspace, bench),
+        Command::Fuzz { seconds } => fuzz::run(&workspace, seconds),
         Command::Ci { phases } => ci::run(&workspace, &phases),
     }
 }

@@ -267,18 +267,28 @@ pub(crate) fn all_adapters() -> impl Iterator<Item = (&'static str, Adapter)> {
     tables().chain(crate::image::tables()).flat_map(adapter)
 }
 
+/// The variables that hosted drivers have too.
+fn variables() -> [(&'static str, usize); 7] {
+    [
+        ("PsThreadType", (&raw const ob::PsThreadType).addr()),
+        ("PsProcessType", (&raw const ob::PsProcessType).addr()),
+        ("ExEventObjectType", (&raw const ob::ExEventObjectType).addr()),
+        ("ExSemaphoreObjectType", (&raw const ob::ExSemaphoreObjectType).addr()),
+        ("IoDriverObjectType", (&raw const ob::IoDriverObjectType).addr()),
+        ("IoDeviceObjectType", (&raw const ob::IoDeviceObjectType).addr()),
+        ("IoFileObjectType", (&raw const ob::IoFileObjectType).addr()),
+    ]
+}
+
 /// The address of a variable that the kernel exports, for images.
 pub(crate) fn variable(name: &str) -> Option<usize> {
-    match name {
-        "PsThreadType" => Some((&raw const ob::PsThreadType).addr()),
-        "PsProcessType" => Some((&raw const ob::PsProcessType).addr()),
-        "ExEventObjectType" => Some((&raw const ob::ExEventObjectType).addr()),
-        "ExSemaphoreObjectType" => Some((&raw const ob::ExSemaphoreObjectType).addr()),
-        "IoDriverObjectType" => Some((&raw const ob::IoDriverObjectType).addr()),
-        "IoDeviceObjectType" => Some((&raw const ob::IoDeviceObjectType).addr()),
-        "IoFileObjectType" => Some((&raw const ob::IoFileObjectType).addr()),
-        _ => ob::other_type(name),
-    }
+    variables().iter().find(|(known, _)| *known == name).map(|(_, address)| *address).or_else(|| ob::other_type(name))
+}
+
+/// The names of those.
+#[cfg(test)]
+pub(crate) fn variable_names() -> impl Iterator<Item = &'static str> {
+    variables().into_iter().map(|(name, _)| name).chain(ob::other_types())
 }
 
 /// True for the name of an export, as a symbol.

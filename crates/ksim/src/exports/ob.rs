@@ -66,6 +66,12 @@ static OTHER_POINTERS: [Exported<OtherType>; 8] = {
     pointers
 };
 
+/// The names of such types.
+#[cfg(test)]
+pub(super) fn other_types() -> impl Iterator<Item = &'static str> {
+    OTHER_TYPES.iter().map(|other| other.name)
+}
+
 /// The address of the variable with the name of such a type.
 pub(super) fn other_type(name: &str) -> Option<usize> {
     let index = OTHER_TYPES.iter().position(|other| other.name == name)?;

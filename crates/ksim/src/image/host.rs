@@ -72,6 +72,12 @@ pub(crate) fn is_variable(name: &str) -> bool {
     Variables::NAMES.contains(&name) || crate::exports::variable(name).is_some()
 }
 
+/// The names of the variables that are a machine's own.
+#[cfg(test)]
+pub(crate) fn variable_names() -> impl Iterator<Item = &'static str> {
+    Variables::NAMES.into_iter()
+}
+
 /// What there is once an image is loaded.
 pub(crate) struct State {
     /// By load order. An unloaded image stays, inaccessible, so that late calls are known for what they are.

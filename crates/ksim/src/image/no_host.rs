@@ -68,9 +68,12 @@ impl MachineImages {
     }
 }
 
-/// True for a variable that the kernel exports.
-pub(crate) fn is_variable(_name: &str) -> bool {
-    false
+/// The routines and variables that only images have, one a line, as a host that runs images lists them.
+const NAMES: &str = include_str!("names.txt");
+
+/// True for a routine or variable that images have where they run.
+pub(crate) fn is_variable(name: &str) -> bool {
+    NAMES.lines().any(|known| known == name)
 }
 
 /// The address that images know a routine by: there is none.

@@ -59,6 +59,18 @@ mod tests {
         }
     }
 
+    /// Hosts that cannot run images tell from a list what an image may import.
+    #[test]
+    fn the_list_of_names_is_whole() {
+        let routines = tables().into_iter().flat_map(|table| table.exports).map(|export| export.name);
+        let variables = crate::image::host::variable_names().chain(crate::exports::variable_names());
+        let names: BTreeSet<_> = routines.chain(variables).collect();
+        let listed: BTreeSet<_> = include_str!("names.txt").lines().collect();
+        let missing: Vec<_> = names.difference(&listed).collect();
+        let gone: Vec<_> = listed.difference(&names).collect();
+        assert!(missing.is_empty() && gone.is_empty(), "image/names.txt lacks {missing:#?}, and has in vain {gone:#?}");
+    }
+
     #[test]
     fn every_routine_has_an_adapter() {
         let names: BTreeSet<_> = crate::exports::all_adapters().map(|(name, _)| name).collect();
