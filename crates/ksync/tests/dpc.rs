@@ -1,58 +1,19 @@
 //! DPCs, on the hosted kernel.
 
+mod owned_support;
+
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 use ksim::Machine;
 use ksync::NtError;
 use ksync::dpc::{self, Dpc, Importance, Processor, ThreadedDpc};
-use ksync::error::Result;
 use ksync::event::{Event, EventProperty};
 use ksync::irql::{self, Irql};
 use ksync::thread::{self, this_thread};
 use ksync::wait::Dispatchable;
 use std::sync::{Arc, Mutex};
 
-/// Many seeds on 1, 2, 4 and 64 processors.
-fn on_machines(code: impl Fn() -> Result) {
-    for (processors, seeds) in [(1, 10), (2, 40), (4, 20), (64, 3)] {
-        for seed in 0..seeds {
-            Machine::new().processors(processors).seed(seed).run(|| code().unwrap()).expect_clean();
-        }
-    }
-}
-
-/// Many seeds on 3 processors, for what names them.
-fn on_seeds(code: impl Fn() -> Result) {
-    for seed in 0..50 {
-        Machine::new().processors(3).seed(seed).run(|| code().unwrap()).expect_clean();
-    }
-}
-
-/// A value that a closure owns and that counts its uses and drops.
-struct Owned {
-    text: String,
-    runs: Arc<AtomicU32>,
-    drops: Arc<AtomicU32>,
-}
-
-impl Owned {
-    fn new() -> (Self, Arc<AtomicU32>, Arc<AtomicU32>) {
-        let (runs, drops) = (Arc::default(), Arc::default());
-        let owned = Self { text: "captured".to_owned(), runs: Arc::clone(&runs), drops: Arc::clone(&drops) };
-        (owned, runs, drops)
-    }
-
-    fn run(&self) {
-        assert_eq!(self.text, "captured");
-        self.runs.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        self.drops.fetch_add(1, Ordering::Relaxed);
-    }
-}
+use owned_support::{Owned, on_machines, on_seeds};
 
 #[test]
 fn ksync_1_a_dpc_runs_again_and_its_closure_is_dropped_once() {

@@ -1,5 +1,7 @@
 //! High-resolution timers, on the hosted kernel.
 
+mod owned_support;
+
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use ksim::{ClockMode, Machine, OsProfile};
@@ -13,44 +15,16 @@ use ksync::timer::{HrTimer, Resolution, TimerKind};
 use ksync::wait::{Dispatchable, WaitOptions, WaitResult, wait_any};
 use std::sync::{Arc, Mutex};
 
+use owned_support::{counting, on_machines};
+
 const US: Duration = Duration::from_micros(1);
 const MS: Duration = Duration::from_millis(1);
 const LEVELS: [Irql; 3] = [Irql::PASSIVE, Irql::APC, Irql::DISPATCH];
 
-/// Many seeds on 1, 2, 4 and 64 processors.
-fn on_machines(code: impl Fn() -> Result) {
-    for (processors, seeds) in [(1, 12), (2, 40), (4, 20), (64, 3)] {
-        for seed in 0..seeds {
-            Machine::new().processors(processors).seed(seed).run(|| code().unwrap()).expect_clean();
-        }
-    }
-}
-
-/// A closure that counts its runs, and its drops.
-fn counting() -> (impl Fn() + Send + Sync + 'static, Arc<AtomicU32>, Arc<AtomicU32>) {
-    struct Owned(String, Arc<AtomicU32>);
-    impl Drop for Owned {
-        fn drop(&mut self) {
-            self.1.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-    let (runs, drops) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let owned = Owned("captured".to_owned(), drops.clone());
-    let counter = runs.clone();
-    let closure = move || {
-        assert_eq!(irql::current(), Irql::DISPATCH);
-        counter.fetch_add(1, Ordering::Relaxed);
-        // Others act meanwhile.
-        this_thread::stall(US);
-        assert_eq!(owned.0, "captured");
-    };
-    (closure, runs, drops)
-}
-
 #[test]
 fn ksync_2_a_periodic_timer_runs_its_closure_each_time() {
     on_machines(|| {
-        let (closure, runs, drops) = counting();
+        let (closure, runs, drops) = counting(US, Some(Irql::DISPATCH));
         let timer = HrTimer::new(closure)?;
         timer.start(100 * US, 250 * US)?;
         this_thread::sleep(MS)?;
@@ -103,7 +77,7 @@ fn ksync_39_intervals_and_periods_are_as_fine_as_they_say() {
 #[test]
 fn rule_56_starting_tells_whether_it_was_armed() {
     on_machines(|| {
-        let (closure, runs, _) = counting();
+        let (closure, runs, _) = counting(US, Some(Irql::DISPATCH));
         let timer = HrTimer::new(closure)?;
         assert!(!timer.start(5 * MS, Duration::ZERO)?);
         assert!(timer.start(6 * MS, Duration::ZERO)?);
@@ -184,7 +158,7 @@ fn no_wake_timers_are_late_within_their_tolerance() {
 fn ksync_14_and_48_an_armed_timer_is_dropped_at_any_level() {
     for level in LEVELS {
         on_machines(|| {
-            let (closure, runs, drops) = counting();
+            let (closure, runs, drops) = counting(US, Some(Irql::DISPATCH));
             let timer = HrTimer::new(closure)?;
             timer.start(100 * US, 50 * US)?;
             // An expiry is due on another processor just now.
@@ -201,7 +175,7 @@ fn ksync_14_and_48_an_armed_timer_is_dropped_at_any_level() {
             // One that waits for nobody, and one that was never started.
             let waitable = HrTimer::waitable(TimerKind::Notification)?;
             waitable.start(US, US)?;
-            let (closure, _, drops) = counting();
+            let (closure, _, drops) = counting(US, Some(Irql::DISPATCH));
             let idle = HrTimer::new(closure)?;
             irql::with_raised(level, || drop((waitable, idle)))?;
             assert_eq!(drops.load(Ordering::Relaxed), 1);
@@ -217,7 +191,7 @@ fn ksync_48_a_timer_is_dropped_while_its_closure_runs_on_another_processor() {
         for seed in 0..60 {
             let outcome = Machine::new().processors(3).seed(seed).run(|| {
                 let test = || -> Result {
-                    let (closure, _, drops) = counting();
+                    let (closure, _, drops) = counting(US, Some(Irql::DISPATCH));
                     let (all, running) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
                     let now = running.clone();
                     let slow = move || {
@@ -264,7 +238,7 @@ fn ksync_48_a_timer_is_dropped_while_its_closure_runs_on_another_processor() {
 fn ksync_48_a_timer_may_drop_its_own_handle() {
     on_machines(|| {
         let slot: Arc<Mutex<Option<HrTimer>>> = Arc::default();
-        let (closure, runs, drops) = counting();
+        let (closure, runs, drops) = counting(US, Some(Irql::DISPATCH));
         let own = Arc::downgrade(&slot);
         let timer = HrTimer::new(move || {
             let handle = own.upgrade().unwrap().lock().unwrap().take();
@@ -286,7 +260,7 @@ fn ksync_48_a_timer_may_drop_its_own_handle() {
 #[test]
 fn a_timer_dropped_in_a_threaded_dpc_is_not_waited_for() {
     on_machines(|| {
-        let (closure, _, drops) = counting();
+        let (closure, _, drops) = counting(US, Some(Irql::DISPATCH));
         let timer = HrTimer::new(closure)?;
         timer.start(10 * US, 10 * US)?;
         let slot = Mutex::new(Some(timer));
@@ -306,7 +280,7 @@ fn ksync_47_every_allocation_may_fail() {
         Machine::new()
             .fail_allocation(failing)
             .run(|| {
-                let (closure, _, drops) = counting();
+                let (closure, _, drops) = counting(US, Some(Irql::DISPATCH));
                 assert_eq!(HrTimer::new(closure).unwrap_err(), NtError::INSUFFICIENT_RESOURCES);
                 assert_eq!(drops.load(Ordering::Relaxed), 1);
                 let timer = HrTimer::waitable(TimerKind::Notification).unwrap();
@@ -333,7 +307,7 @@ fn a_system_without_them_says_so() {
         Machine::new()
             .profile(profile)
             .run(|| {
-                let (closure, _, drops) = counting();
+                let (closure, _, drops) = counting(US, Some(Irql::DISPATCH));
                 assert_eq!(HrTimer::new(closure).unwrap_err(), NtError::NOT_SUPPORTED);
                 assert_eq!(drops.load(Ordering::Relaxed), 1);
                 assert_eq!(HrTimer::waitable(TimerKind::Notification).unwrap_err(), NtError::NOT_SUPPORTED);
@@ -378,7 +352,7 @@ fn levels_are_checked() {
 fn forgotten_timers_are_disarmed_by_a_drain() {
     for seed in 0..30 {
         let outcome = Machine::new().processors(2).seed(seed).run(|| {
-            let (closure, runs, _) = counting();
+            let (closure, runs, _) = counting(US, Some(Irql::DISPATCH));
             let timer = HrTimer::new(closure).unwrap();
             timer.start(10 * US, 10 * US).unwrap();
             std::mem::forget(timer);

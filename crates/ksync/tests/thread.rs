@@ -12,6 +12,7 @@ use ksync::object::{ProcessObject, ThreadObject};
 use ksync::semaphore::Semaphore;
 use ksync::sys;
 use ksync::thread::{self, Builder, JoinHandle, this_thread};
+use ksync::time::InterruptTime;
 use ksync::wait::{Dispatchable, WaitOptions, WaitResult};
 use std::sync::{Arc, Mutex};
 
@@ -488,4 +489,66 @@ fn objects_and_handles_turn_into_each_other() {
         assert_eq!(object.exit_status()?, Some(ksync::NtStatus::SUCCESS));
         handle.close()
     });
+}
+
+#[test]
+fn a_thread_asks_and_tells_about_itself() {
+    for processors in [1, 2, 4, 64] {
+        for seed in 0..10 {
+            let outcome = Machine::new().processors(processors).seed(seed).run(|| {
+                let too_high = Err(NtError::IRQL_TOO_HIGH);
+                let object = this_thread::current();
+                assert_eq!((object.id(), object.priority()), (this_thread::id(), this_thread::priority()));
+                assert_eq!(this_thread::set_priority(12), Ok(8));
+                for level in [Irql::PASSIVE, Irql::APC, Irql::DISPATCH] {
+                    irql::with_raised(level, || {
+                        assert_eq!(this_thread::priority(), Ok(12));
+                        assert_eq!(this_thread::is_terminating(), Ok(false));
+                        let set = this_thread::set_priority(12);
+                        assert_eq!(set, if level == Irql::PASSIVE { Ok(12) } else { too_high });
+                        // A stall is for each level, and takes its time.
+                        let start = InterruptTime::now();
+                        this_thread::stall(Duration::from_micros(50));
+                        assert!(start.elapsed() >= Duration::from_micros(50));
+                        let paused = [this_thread::pause(), this_thread::yield_now()];
+                        assert_eq!(paused, [if level == Irql::DISPATCH { too_high.map(drop) } else { Ok(()) }; 2]);
+                    })
+                    .unwrap();
+                }
+                // SAFETY: the level is above the present one, and taken back below.
+                let old = unsafe { sys::KfRaiseIrql(3) };
+                let results = [this_thread::priority(), this_thread::is_terminating().map(i32::from)];
+                // SAFETY: as above.
+                unsafe { sys::KeLowerIrql(old) };
+                assert_eq!(results, [too_high; 2]);
+                assert_eq!(this_thread::set_priority(8), Ok(12));
+                ksim::request_termination(this_thread::id().get());
+                assert_eq!(this_thread::is_terminating(), Ok(true));
+            });
+            outcome.expect_clean();
+        }
+    }
+}
+
+/// On one processor a thread of the same priority runs while this one gives way, and not otherwise.
+#[test]
+fn who_pauses_lets_others_run() {
+    for give_way in [this_thread::pause, this_thread::yield_now] {
+        for seed in 0..20 {
+            let outcome = Machine::new().processors(1).seed(seed).run(|| {
+                let turns = Arc::new(AtomicU32::new(0));
+                let others = turns.clone();
+                let other = thread::spawn(move || others.fetch_add(1, Ordering::Relaxed)).unwrap();
+                for _ in 0..1000 {
+                    if turns.load(Ordering::Relaxed) > 0 {
+                        break;
+                    }
+                    give_way().unwrap();
+                }
+                assert_eq!(turns.load(Ordering::Relaxed), 1);
+                assert_eq!(other.join(), Ok(0));
+            });
+            outcome.expect_clean();
+        }
+    }
 }

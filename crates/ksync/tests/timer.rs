@@ -1,10 +1,11 @@
 //! Timers, on the hosted kernel.
 
+mod owned_support;
+
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use ksim::Machine;
 use ksync::NtError;
-use ksync::error::Result;
 use ksync::init::stack_try_pin_init;
 use ksync::irql::{self, Irql};
 use ksync::thread::{self, Builder, this_thread};
@@ -13,49 +14,15 @@ use ksync::timer::{PinnedTimer, Timer, TimerKind};
 use ksync::wait::{Dispatchable, WaitOptions, WaitResult};
 use std::sync::{Arc, Mutex};
 
+use owned_support::{counting, on_machines, on_seeds};
+
 const MS: Duration = Duration::from_millis(1);
-
-/// Many seeds on 1, 2, 4 and 64 processors.
-fn on_machines(code: impl Fn() -> Result) {
-    for (processors, seeds) in [(1, 10), (2, 40), (4, 20), (64, 3)] {
-        for seed in 0..seeds {
-            Machine::new().processors(processors).seed(seed).run(|| code().unwrap()).expect_clean();
-        }
-    }
-}
-
-/// Many seeds on 3 processors, for what names them.
-fn on_seeds(code: impl Fn() -> Result) {
-    for seed in 0..50 {
-        Machine::new().processors(3).seed(seed).run(|| code().unwrap()).expect_clean();
-    }
-}
-
-/// A closure that counts its runs, and its drops.
-fn counting() -> (impl Fn() + Send + Sync + 'static, Arc<AtomicU32>, Arc<AtomicU32>) {
-    struct Owned(String, Arc<AtomicU32>);
-    impl Drop for Owned {
-        fn drop(&mut self) {
-            self.1.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-    let (runs, drops) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let owned = Owned("captured".to_owned(), drops.clone());
-    let counter = runs.clone();
-    let closure = move || {
-        counter.fetch_add(1, Ordering::Relaxed);
-        // Others act meanwhile.
-        this_thread::stall(Duration::from_micros(5));
-        assert_eq!(owned.0, "captured");
-    };
-    (closure, runs, drops)
-}
 
 #[test]
 fn ksync_2_a_periodic_timer_runs_its_closure_each_time() {
     for threaded in [false, true] {
         on_machines(|| {
-            let (closure, runs, drops) = counting();
+            let (closure, runs, drops) = counting(Duration::from_micros(5), None);
             let timer = Arc::new(Timer::new(closure, threaded)?);
             timer.start(Duration::ZERO, Duration::from_secs(5))?;
             this_thread::sleep(Duration::from_secs(21))?;
@@ -75,7 +42,7 @@ fn ksync_13_an_armed_timer_is_cancelled_when_it_is_dropped_at_any_level() {
     for level in [Irql::PASSIVE, Irql::APC, Irql::DISPATCH] {
         for threaded in [false, true] {
             on_machines(|| {
-                let (closure, runs, drops) = counting();
+                let (closure, runs, drops) = counting(Duration::from_micros(5), None);
                 let timer = Timer::new(closure, threaded)?;
                 timer.start(10 * MS, MS)?;
                 // An expiry is due on another processor just now.
@@ -98,7 +65,7 @@ fn ksync_13_an_armed_timer_is_cancelled_when_it_is_dropped_at_any_level() {
 fn a_timer_is_dropped_while_its_closure_runs_on_another_processor() {
     for level in [Irql::PASSIVE, Irql::APC, Irql::DISPATCH] {
         on_seeds(|| {
-            let (closure, _, drops) = counting();
+            let (closure, _, drops) = counting(Duration::from_micros(5), None);
             let (runs, running) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
             let (all, now) = (runs.clone(), running.clone());
             let slow = move || {
@@ -136,7 +103,7 @@ fn a_timer_is_dropped_while_its_closure_runs_on_another_processor() {
 #[test]
 fn a_timer_dropped_at_dispatch_level_is_freed_without_a_drain() {
     on_machines(|| {
-        let (closure, _, drops) = counting();
+        let (closure, _, drops) = counting(Duration::from_micros(5), None);
         let timer = Timer::new(closure, false)?;
         timer.start(Duration::ZERO, MS)?;
         irql::with_raised(Irql::DISPATCH, || drop(timer))?;
@@ -166,7 +133,7 @@ fn a_timer_may_drop_its_own_handle() {
     for threaded in [false, true] {
         on_machines(|| {
             let slot: Arc<Mutex<Option<Timer>>> = Arc::default();
-            let (closure, runs, drops) = counting();
+            let (closure, runs, drops) = counting(Duration::from_micros(5), None);
             let own = Arc::downgrade(&slot);
             let timer = Timer::new(
                 move || {
@@ -191,7 +158,7 @@ fn ksync_47_no_memory_is_an_error_and_leaks_nothing() {
     Machine::new()
         .fail_allocation(1)
         .run(|| {
-            let (closure, _, drops) = counting();
+            let (closure, _, drops) = counting(Duration::from_micros(5), None);
             assert_eq!(Timer::new(closure, false).unwrap_err(), NtError::INSUFFICIENT_RESOURCES);
             assert_eq!(drops.load(Ordering::Relaxed), 1);
             assert!(Timer::waitable(TimerKind::Notification).is_ok());
@@ -257,7 +224,7 @@ fn rule_53_kinds() {
 #[test]
 fn rule_50_starting_cancels_and_clears() {
     on_machines(|| {
-        let (closure, runs, _) = counting();
+        let (closure, runs, _) = counting(Duration::from_micros(5), None);
         let timer = Timer::with_kind(TimerKind::Notification, closure, false)?;
         assert!(!timer.start(MS, Duration::ZERO)?);
         assert!(timer.start(2 * MS, Duration::ZERO)?);

@@ -1,10 +1,11 @@
 //! Delayed closures, coalescable timers and the clock's resolution, on the hosted kernel.
 
+mod owned_support;
+
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use ksim::{ClockMode, Machine};
 use ksync::NtError;
-use ksync::error::Result;
 use ksync::irql::{self, Irql};
 use ksync::thread::this_thread;
 use ksync::time::InterruptTime;
@@ -12,38 +13,10 @@ use ksync::timer::{Timer, TimerKind, delay_run, set_timer_resolution};
 use ksync::wait::Dispatchable;
 use std::sync::{Arc, Mutex};
 
+use owned_support::{counting, on_machines};
+
 const MS: Duration = Duration::from_millis(1);
 const LEVELS: [Irql; 3] = [Irql::PASSIVE, Irql::APC, Irql::DISPATCH];
-
-/// Many seeds on 1, 2, 4 and 64 processors.
-fn on_machines(code: impl Fn() -> Result) {
-    for (processors, seeds) in [(1, 12), (2, 40), (4, 20), (64, 3)] {
-        for seed in 0..seeds {
-            Machine::new().processors(processors).seed(seed).run(|| code().unwrap()).expect_clean();
-        }
-    }
-}
-
-/// A closure that runs once, and counts that and its drop.
-fn counting() -> (impl FnOnce() + Send + 'static, Arc<AtomicU32>, Arc<AtomicU32>) {
-    struct Owned(String, Arc<AtomicU32>);
-    impl Drop for Owned {
-        fn drop(&mut self) {
-            self.1.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-    let (runs, drops) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let owned = Owned("captured".to_owned(), drops.clone());
-    let counter = runs.clone();
-    let closure = move || {
-        assert_eq!(irql::current(), Irql::DISPATCH);
-        counter.fetch_add(1, Ordering::Relaxed);
-        this_thread::stall(Duration::from_micros(5));
-        assert_eq!(owned.0, "captured");
-        drop(owned);
-    };
-    (closure, runs, drops)
-}
 
 fn counts(counters: [&AtomicU32; 2]) -> [u32; 2] {
     counters.map(|counter| counter.load(Ordering::Relaxed))
@@ -54,7 +27,7 @@ fn ksync_49_a_delayed_closure_runs_once_and_is_freed_once() {
     for level in LEVELS {
         for delay in [Duration::ZERO, Duration::from_nanos(1), 5 * MS] {
             on_machines(|| {
-                let (closure, runs, drops) = counting();
+                let (closure, runs, drops) = counting(Duration::from_micros(5), Some(Irql::DISPATCH));
                 irql::with_raised(level, || delay_run(delay, closure))?.map_err(NtError::from)?;
                 if delay == 5 * MS {
                     this_thread::sleep(4 * MS)?;
@@ -74,7 +47,7 @@ fn ksync_49_an_unload_drops_what_is_still_delayed_and_waits_for_what_runs() {
     on_machines(|| {
         let all: Vec<_> = (0..6_u32)
             .map(|index| {
-                let (closure, runs, drops) = counting();
+                let (closure, runs, drops) = counting(Duration::from_micros(5), Some(Irql::DISPATCH));
                 delay_run(index * MS, closure).unwrap();
                 (runs, drops)
             })
@@ -113,7 +86,7 @@ fn what_cannot_be_delayed_comes_back() {
     Machine::new()
         .fail_allocation(1)
         .run(|| {
-            let (closure, runs, drops) = counting();
+            let (closure, runs, drops) = counting(Duration::from_micros(5), Some(Irql::DISPATCH));
             let failure = delay_run(MS, closure).unwrap_err();
             assert_eq!(failure.error, NtError::INSUFFICIENT_RESOURCES);
             // SAFETY: the level is restored below, and in between only an operation runs that checks it.
@@ -134,7 +107,7 @@ fn what_cannot_be_delayed_comes_back() {
 #[test]
 fn ksync_39_a_delay_for_ever_is_not_at_once() {
     on_machines(|| {
-        let (closure, runs, drops) = counting();
+        let (closure, runs, drops) = counting(Duration::from_micros(5), Some(Irql::DISPATCH));
         delay_run(Duration::MAX, closure).map_err(NtError::from)?;
         this_thread::sleep(Duration::from_secs(1_000_000))?;
         assert_eq!(counts([&runs, &drops]), [0, 0]);

@@ -1,10 +1,10 @@
 //! Values that are made once, and values that are found by name.
 
 use crate::Step;
-use core::sync::atomic::{AtomicU32, Ordering};
 use ksync::error::Result;
 use ksync::grt::Grt;
 use ksync::lazy::{LazyLock, OnceLock};
+use ksync::sync::atomic::{AtomicU32, Ordering};
 use ksync::thread;
 
 pub(crate) const STEPS: &[Step] =
@@ -12,7 +12,7 @@ pub(crate) const STEPS: &[Step] =
 
 const THREADS: usize = 4;
 
-/// Several threads ask for a value; one of them makes it, and the others wait for it.
+/// Several threads ask for a value; one of them makes it, and the others wait for it. They are counted by an atomic that searches of schedules see.
 fn made_once() -> Result {
     let made = AtomicU32::new(0);
     let make = || {

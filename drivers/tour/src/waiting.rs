@@ -7,7 +7,8 @@ use ksync::NtError;
 use ksync::alloc::NonPaged;
 use ksync::alloc::vec::Vec;
 use ksync::error::Result;
-use ksync::event::{Event, EventProperty};
+use ksync::event::{EventProperty, PinnedEvent};
+use ksync::init::stack_try_pin_init;
 use ksync::mutex::{Barrier, Condvar, FastLocked, Rundown};
 use ksync::semaphore::Semaphore;
 use ksync::thread::{self, this_thread};
@@ -73,14 +74,16 @@ fn rundown() -> Result {
     Ok(())
 }
 
+/// One of the objects has a block of pool of its own, the other lies on the stack.
 fn all() -> Result {
-    let event = Event::new(EventProperty::Synchronization, true)?;
+    stack_try_pin_init!(let event = PinnedEvent::pin_init(EventProperty::Synchronization, true));
+    let event = event?.into_ref().get_ref();
     let semaphore = Semaphore::new(0, 2)?;
     let poll = WaitOptions::from(Timeout::POLL);
-    ksync::println!("one of them is not enough: {}", wait_all(&[&event, &semaphore], poll).timed_out());
+    ksync::println!("one of them is not enough: {}", wait_all(&[event, &semaphore], poll).timed_out());
     semaphore.release(2)?;
-    ksync::println!("both are: {}", wait_all(&[&event, &semaphore], poll).success());
-    ksync::println!("both were taken: {}", wait_all(&[&event, &semaphore], poll) == WaitResult::TimedOut);
+    ksync::println!("both are: {}", wait_all(&[event, &semaphore], poll).success());
+    ksync::println!("both were taken: {}", wait_all(&[event, &semaphore], poll) == WaitResult::TimedOut);
     Ok(())
 }
 
