@@ -330,7 +330,7 @@ impl<'a> Builder<'a> {
 /// # }).expect_clean();
 /// ```
 #[must_use = "the thread is waited for as soon as the handle is dropped; `detach` lets it run"]
-pub struct JoinHandle<T> {
+pub struct JoinHandle<T = ()> {
     packet: NonNull<Packet<T>>,
     _result: PhantomData<T>,
 }

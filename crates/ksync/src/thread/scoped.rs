@@ -158,7 +158,7 @@ impl Builder<'_> {
 ///
 /// # Invariants
 /// The packet is alive, and before the scope's end nobody else frees it.
-pub struct ScopedJoinHandle<'scope, T> {
+pub struct ScopedJoinHandle<'scope, T = ()> {
     packet: NonNull<Packet<T>>,
     _scope: PhantomData<(&'scope mut &'scope (), T)>,
 }

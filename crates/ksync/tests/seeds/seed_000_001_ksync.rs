@@ -273,7 +273,7 @@ mod using_locks {
                     let shared_counter = $Locked::new(0u32).unwrap();
 
                     thread::scope(|scope| {
-                        let mut handles: Vec<ScopedJoinHandle<'_, ()>> = Vec::new();
+                        let mut handles: Vec<ScopedJoinHandle<'_>> = Vec::new();
 
                         for _ in 0..4 {
                             handles.push(
@@ -338,7 +338,7 @@ fn using_queued_spin_locks() {
 
     for outcome in on_machines(|| {
         // A handle has the type of what its thread returns.
-        let mut handles: Vec<JoinHandle<()>> = Vec::new();
+        let mut handles: Vec<JoinHandle> = Vec::new();
 
         let shared_counter = Arc::new(InStackQueueLocked::new(0u32).unwrap());
 
