@@ -70,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) sites: bool,
     pub(crate) echo: bool,
     pub(crate) threaded_dpcs: bool,
+    pub(crate) flushes_threaded_dpcs: bool,
     pub(crate) lock_order: Strictness,
     pub(crate) rules: RuleSet,
     /// In 100 ns units.
@@ -94,6 +95,7 @@ impl Default for Config {
             sites: false,
             echo: false,
             threaded_dpcs: true,
+            flushes_threaded_dpcs: true,
             lock_order: Strictness::Certain,
             rules: RuleSet::default(),
             dispatch_limit: 200_000_000,
@@ -105,9 +107,10 @@ impl Config {
     /// All settings that the choices of a run depend on, as text.
     pub(crate) fn choices_depend_on(&self) -> String {
         let Self { groups, system_time, clock, profile, pool_limit, failing_allocation, failing_wait, threaded_dpcs, .. } = self;
-        format!(
+        let all = format!(
             "{groups} {system_time} {clock:?} {profile:?} {pool_limit} {failing_allocation:?} {failing_wait:?} {threaded_dpcs}"
-        )
+        );
+        if self.flushes_threaded_dpcs { all } else { all + " unflushed" }
     }
 
     pub(crate) fn policy(&self) -> Box<dyn Policy> {

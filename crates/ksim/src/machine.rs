@@ -203,6 +203,12 @@ impl Machine {
         self
     }
 
+    /// Whether KeFlushQueuedDpcs waits for threaded DPCs too, as it does by default. No page says so: a driver should be right under both.
+    pub fn flushes_threaded_dpcs(mut self, flushes: bool) -> Self {
+        self.config.flushes_threaded_dpcs = flushes;
+        self
+    }
+
     /// How the order of locks is checked. Two orders that form a cycle are bug check 0xC4 (0x1001), whether the run came to a deadlock or not.
     ///
     /// By default, what is reported is what can come to a deadlock: the orders are different threads', and nothing keeps these apart. `true` asks for more, as Driver Verifier does: the orders of

@@ -276,7 +276,11 @@ fn each_object_lives_at_each_level_on_all_machines() {
         for level in [Irql::PASSIVE, Irql::APC, Irql::DISPATCH] {
             for (processors, seeds) in [(1, 25), (2, 25), (4, 20), (64, 5)] {
                 for seed in 0..seeds {
-                    let machine = Machine::new().processors(processors).threaded_dpcs(seed % 2 == 0).seed(seed);
+                    let machine = Machine::new()
+                        .processors(processors)
+                        .threaded_dpcs(seed % 2 == 0)
+                        .flushes_threaded_dpcs(seed % 3 != 0)
+                        .seed(seed);
                     let (outcome, lived) = in_a_driver(machine, life, level);
                     assert!(lived, "{name} at {level:?} on {processors} processors: {outcome}");
                     outcome.expect_clean();

@@ -373,17 +373,19 @@ impl Kernel {
 
     /// The oldest insertion that is still queued or running.
     fn oldest_unfinished_dpc(&self) -> u64 {
-        let queued =
-            self.processors.iter().flat_map(|processor| processor.dpcs.iter().chain(&processor.threaded_dpcs)).map(|&id| {
-                match &self.objects[id].kind {
-                    Kind::Dpc(state) => state.order,
-                    _ => u64::MAX,
-                }
+        let threaded = self.config.flushes_threaded_dpcs;
+        let queued = self
+            .processors
+            .iter()
+            .flat_map(|processor| processor.dpcs.iter().chain(processor.threaded_dpcs.iter().filter(move |_| threaded)))
+            .map(|&id| match &self.objects[id].kind {
+                Kind::Dpc(state) => state.order,
+                _ => u64::MAX,
             });
         let running = self
             .processors
             .iter()
-            .flat_map(|processor| [processor.running_dpc, processor.running_threaded])
+            .flat_map(|processor| [processor.running_dpc, processor.running_threaded.filter(|_| threaded)])
             .flatten()
             .map(|(_, order)| order);
         queued.chain(running).min().unwrap_or(u64::MAX)
