@@ -710,6 +710,8 @@ impl PinnedDpc {
 
     /// Waits until all DPCs that are queued now, on all processors and of all drivers, have run. This takes long, and is meant for shutting down.
     ///
+    /// No page says whether the system's routine waits for threaded DPCs too. A drop of a [`ThreadedDpc`] at `PASSIVE_LEVEL` does in any case.
+    ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
     ///

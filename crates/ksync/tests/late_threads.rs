@@ -137,3 +137,32 @@ fn draining_in_a_threaded_dpc_is_an_error() {
     });
     outcome.expect_clean();
 }
+
+#[test]
+fn draining_waits_for_threaded_dpcs_that_a_flush_leaves_alone() {
+    let mut late = 0;
+    for seed in 0..40 {
+        let outcome = Machine::new().processors(2).seed(seed).flushes_threaded_dpcs(false).run(|| {
+            let ended = Arc::new(AtomicU32::new(0));
+            let counter = ended.clone();
+            let dpc = ThreadedDpc::new(move || {
+                for _ in 0..20 {
+                    this_thread::stall(Duration::from_micros(1));
+                }
+                counter.fetch_add(1, Ordering::Relaxed);
+            })
+            .unwrap();
+            dpc.set_target(Processor::from_index(1).unwrap()).unwrap();
+            assert_eq!(dpc.enqueue(), Ok(true));
+            dpc.flush().unwrap();
+            if ended.load(Ordering::Relaxed) == 0 {
+                ksync::println!("the flush did not wait");
+            }
+            driver::drain().unwrap();
+            assert_eq!(ended.load(Ordering::Relaxed), 1);
+        });
+        late += outcome.debug_output().len();
+        outcome.expect_clean();
+    }
+    assert!(late > 0);
+}
