@@ -47,12 +47,21 @@ struct PanicSeen {
 /// How many calls the drops of one panic may make.
 const UNWINDING_CALLS: u32 = 100_000;
 
+/// What a run tells beside its outcome.
+pub(crate) enum Keep {
+    Nothing,
+    /// Its class.
+    Class,
+    /// Its class, and its choices, in this list.
+    Choices(Vec<Choice>),
+}
+
 /// A run of a search.
 pub(crate) struct Recorded {
     pub(crate) outcome: Outcome,
-    /// The choices that were made.
+    /// The choices that were made, if they were to be kept.
     pub(crate) choices: Vec<Choice>,
-    /// Stands for what was done, up to the order of independent operations.
+    /// Stands for what was done, up to the order of independent operations, if that was to be told.
     pub(crate) class: u64,
     /// What the run says about others.
     pub(crate) estimate: Estimate,
@@ -272,7 +281,7 @@ impl Machine {
     /// If called from code that runs on a machine already.
     #[must_use = "a bug check, a panic, a deadlock and a leak are all reported in the outcome and nowhere else"]
     pub fn run_with_policy(&self, policy: Box<dyn Policy>, main: impl FnOnce()) -> Outcome {
-        self.run_recorded(policy, None, main).outcome
+        self.run_recorded(policy, Keep::Nothing, main).outcome
     }
 
     /// The settings.
@@ -280,11 +289,14 @@ impl Machine {
         &self.config
     }
 
-    /// [`run_with_policy`](Self::run_with_policy) that adds the choices that are made to `choices`, if that is given.
-    pub(crate) fn run_recorded(&self, policy: Box<dyn Policy>, choices: Option<Vec<Choice>>, main: impl FnOnce()) -> Recorded {
+    /// [`run_with_policy`](Self::run_with_policy) that tells more than the outcome.
+    pub(crate) fn run_recorded(&self, policy: Box<dyn Policy>, keep: Keep, main: impl FnOnce()) -> Recorded {
         install_panic_hook();
         let mut kernel = Kernel::boot(self.config.clone(), policy);
-        kernel.choices = choices;
+        kernel.classifies = !matches!(keep, Keep::Nothing);
+        if let Keep::Choices(choices) = keep {
+            kernel.choices = Some(choices);
+        }
         let cell = MachineCell {
             kernel: RefCell::new(kernel),
             handle: Cell::new(ContextHandle::NONE),
@@ -500,8 +512,12 @@ impl MachineCell {
     fn wait_for_turn(&self, footprint: Footprint) {
         loop {
             self.suspend();
-            self.settle();
             let mut kernel = self.kernel.borrow_mut();
+            if !kernel.is_settled() {
+                drop(kernel);
+                self.settle();
+                kernel = self.kernel.borrow_mut();
+            }
             if kernel.resume_point(footprint) || !kernel.scheduling_point(footprint) {
                 return;
             }
@@ -626,6 +642,9 @@ impl MachineCell {
         loop {
             let mut kernel = self.kernel.borrow_mut();
             kernel.attention = false;
+            if kernel.is_settled() {
+                return;
+            }
             if matches!(kernel.executing, Executing::Thread(_)) {
                 let cpu = kernel.cpu;
                 kernel.switch_if_outranked(cpu);

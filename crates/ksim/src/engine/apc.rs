@@ -77,9 +77,8 @@ impl Kernel {
             ));
         }
         *counter = value;
-        if value == 0 {
-            self.attention = true;
-        }
+        let pending = value == 0 && !thread.apc.kernel.is_empty();
+        self.attention |= pending;
         Ok(())
     }
 

@@ -27,6 +27,12 @@ impl ReadyQueues {
         self.occupied |= 1 << priority;
     }
 
+    /// True when no thread waits for a processor.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.occupied == 0
+    }
+
     /// The highest priority with a ready thread.
     #[inline]
     pub(crate) fn highest(&self) -> Option<u8> {
@@ -184,7 +190,7 @@ impl Kernel {
         }
         std::mem::swap(&mut processor.raises, &mut thread.raises);
         self.update_runnable(cpu);
-        self.attention = true;
+        self.attention |= cpu == self.cpu;
         self.note_dispatch(Operation::DispatchThread, cpu, tid, u64::from(tid));
     }
 
@@ -196,7 +202,7 @@ impl Kernel {
         thread.irql = processor.thread_irql();
         processor.set_thread_irql(0);
         std::mem::swap(&mut processor.raises, &mut thread.raises);
-        self.attention = true;
+        self.attention |= cpu == self.cpu;
         let why = match thread.state {
             State::Running | State::Ready => 0,
             State::Waiting => 1,

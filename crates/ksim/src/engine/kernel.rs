@@ -12,6 +12,7 @@ use super::pool::Pool;
 use super::processor::{Cpu, Processor};
 use super::races::Races;
 use super::run_once::RunOnceWaits;
+use super::spinning::CLOCK;
 use super::thread::{Thread, Tid};
 use super::timer::TimerQueue;
 use super::timer_object::TimerApcs;
@@ -65,7 +66,9 @@ pub(crate) struct Kernel {
     pub(crate) observed: bool,
     /// The choices that were made, where they are recorded.
     pub(crate) choices: Option<Vec<Choice>>,
-    /// Stands for what was done up to the order of independent operations, where choices are recorded.
+    /// Whether the class of the run is told.
+    pub(crate) classifies: bool,
+    /// Stands for what was done up to the order of independent operations.
     pub(crate) class: u64,
     /// The operation before that depends on everything, for the class.
     last_unknown: u64,
@@ -136,6 +139,7 @@ impl Kernel {
             observed: policy.observes(),
             policy,
             choices: None,
+            classifies: false,
             class: 0,
             last_unknown: 0,
             first_operations: FxHashMap::default(),
@@ -234,7 +238,14 @@ impl Kernel {
     /// Records an operation on an object in the trace.
     #[inline]
     pub(crate) fn record(&mut self, operation: Operation, object: u32, argument: u64) {
-        let place = self.place();
+        if self.trace.is_enabled() || self.config.sites {
+            self.record_at(self.place(), operation, object, argument);
+        } else {
+            self.trace.count();
+        }
+    }
+
+    fn record_at(&mut self, place: Place, operation: Operation, object: u32, argument: u64) {
         self.enter(place, operation, object, argument);
     }
 
@@ -260,13 +271,17 @@ impl Kernel {
     /// Records an operation of a thread that need not be the one that acts: what it waited for is handed to it.
     #[inline]
     pub(crate) fn record_for(&mut self, tid: Tid, operation: Operation, object: u32, argument: u64) {
+        if !self.trace.is_enabled() && !self.config.sites {
+            self.trace.count();
+            return;
+        }
         let mut place = self.place();
         if self.executing != Executing::Thread(tid) {
             let thread = &self.threads[tid as usize];
             let site = if self.config.sites { thread.site } else { None };
             place = Place { thread: tid, cpu: thread.last_cpu, irql: thread.irql, site, ..place };
         }
-        self.enter(place, operation, object, argument);
+        self.record_at(place, operation, object, argument);
     }
 
     /// Where what acts is.
@@ -328,7 +343,10 @@ impl Kernel {
         }
         let decision = Decision { options: options as u32, contexts: None };
         let choice = self.policy.choose(&decision);
-        record_choice(&mut self.choices, choice, &decision);
+        check_choice(choice, decision.options);
+        if let Some(choices) = &mut self.choices {
+            record_choice(choices, choice, &decision);
+        }
         choice as usize
     }
 
@@ -381,7 +399,7 @@ impl Kernel {
         }
         let bit = 1 << self.cpu;
         let others = self.runnable & !bit;
-        let rotatable = self.quantum_can_end();
+        let rotatable = !self.ready.is_empty() && self.quantum_can_end();
         if others == 0 && !rotatable {
             self.perform(footprint);
             return false;
@@ -428,17 +446,26 @@ impl Kernel {
     /// The context that runs performs an operation.
     #[inline]
     pub(crate) fn perform(&mut self, footprint: Footprint) {
-        let progress = self.progress();
+        let (progress, watch) = match self.executing {
+            Executing::Thread(tid) => {
+                let thread = &mut *self.threads[tid as usize];
+                (&mut thread.progress, &mut thread.watch)
+            }
+            _ => {
+                let processor = &mut self.processors[self.cpu as usize];
+                (&mut processor.dpc_progress, &mut processor.dpc_watch)
+            }
+        };
         progress.pending = None;
         progress.performed += 1;
         let performed = progress.performed;
+        if footprint.effect != Effect::Read && footprint.object != CLOCK {
+            watch.changes(footprint.object);
+        }
         self.announced &= !(1 << self.cpu);
         self.acting = self.cpu;
-        if self.choices.is_some() {
+        if self.classifies {
             self.classify(footprint, performed);
-        }
-        if footprint.effect != Effect::Read {
-            self.changes(footprint.object);
         }
         if self.observed {
             self.observe_operation(footprint);
@@ -555,26 +582,31 @@ impl Kernel {
     /// ended here.
     fn decide(&mut self, rotation: Option<(Cpu, Tid)>) -> Next {
         let runnable = self.runnable;
-        let count = runnable.count_ones() + u32::from(rotation.is_some());
         if runnable == 0 {
             return Next::Nobody;
         }
         let continues = runnable & (1 << self.acting) != 0 && !self.gives_way();
         let first = if continues { self.acting } else { self.next_after_acting(runnable) };
-        if count == 1 {
+        let others = runnable & !(1 << first);
+        if others == 0 && rotation.is_none() {
             return Next::Acts(first);
         }
-        let others = runnable & !(1 << first);
+        // Most often there is one other.
+        let others_count = if others & others.wrapping_sub(1) == 0 { u32::from(others != 0) } else { others.count_ones() };
+        let count = 1 + others_count + u32::from(rotation.is_some());
         let Self { processors, threads, objects, timers, policy, choices, .. } = self;
         let clock_can_move = !timers.is_empty();
         let contexts = Contexts { processors, threads, objects, clock_can_move, first, continues, others, rotation };
         let decision = Decision { options: count, contexts: Some(contexts) };
         let choice = policy.choose(&decision);
-        record_choice(choices, choice, &decision);
+        check_choice(choice, count);
+        if let Some(choices) = choices {
+            record_choice(choices, choice, &decision);
+        }
         if choice == 0 {
             return Next::Acts(first);
         }
-        if choice <= others.count_ones() {
+        if choice <= others_count {
             return Next::Acts(nth_set_bit(others, choice - 1));
         }
         self.end_quantum();
@@ -598,6 +630,17 @@ impl Kernel {
             Next::Acts(cpu) => Some(cpu),
             Next::Rotated | Next::Nobody => None,
         }
+    }
+
+    /// True when nothing has come up that the thread which runs has to let happen before it goes on. In doubt it is false.
+    #[inline]
+    pub(crate) fn is_settled(&self) -> bool {
+        let Executing::Thread(tid) = self.executing else { return false };
+        let (processor, thread) = (&self.processors[self.cpu as usize], &self.threads[tid as usize]);
+        let takes_turns = processor.current == Some(tid) && !processor.spinning && !thread.watch.waiting && self.ready.is_empty();
+        let interrupted = !processor.dpcs.is_empty() || !thread.apc.kernel.is_empty();
+        let machine_waits = self.stop.is_some() || !self.wanted_dpc_threads.is_empty() || self.io.work.wanted > 0;
+        takes_turns && !interrupted && !machine_waits
     }
 
     /// True when the context that just performed an operation may simply go on.
@@ -630,16 +673,17 @@ enum Next {
     Nobody,
 }
 
-/// Checks a choice, and records it.
+/// Checks a choice.
 #[inline]
-fn record_choice(choices: &mut Option<Vec<Choice>>, choice: u32, decision: &Decision<'_>) {
-    let options = decision.len();
+fn check_choice(choice: u32, options: u32) {
     assert!(choice < options, "ksim: a policy chose {choice} of {options} options");
-    if let Some(choices) = choices {
-        let actor = decision.candidate(choice).map(|candidate| candidate.actor.index());
-        choices.push(match choice {
-            0 => Choice { actor, ..Choice::UNEVENTFUL },
-            _ => Choice { value: choice, point: decision.point(), preempts: decision.preempts(choice), actor },
-        });
-    }
+}
+
+/// Records a choice.
+fn record_choice(choices: &mut Vec<Choice>, choice: u32, decision: &Decision<'_>) {
+    let actor = decision.candidate(choice).map(|candidate| candidate.actor.index());
+    choices.push(match choice {
+        0 => Choice { actor, ..Choice::UNEVENTFUL },
+        _ => Choice { value: choice, point: decision.point(), preempts: decision.preempts(choice), actor },
+    });
 }

@@ -134,7 +134,7 @@ impl Kernel {
         thread.mutants.retain(|&owned| owned != id);
         if kernel {
             thread.apc.kernel_disable += 1;
-            self.attention = true;
+            self.attention |= !thread.apc.kernel.is_empty();
         }
         self.write_owner(id, std::ptr::null_mut());
         self.objects[id].set_signal_state(1);

@@ -42,14 +42,6 @@ impl Kernel {
         }
     }
 
-    /// The context that runs changes something that others see.
-    #[inline]
-    pub(crate) fn changes(&mut self, object: usize) {
-        if object != CLOCK {
-            self.watch().changes(object);
-        }
-    }
-
     /// The context that runs has read an atomic at `address`, or failed to change it, at one place of its code.
     pub(crate) fn has_read(&mut self, address: usize, site: usize) {
         let watch = self.watch();

@@ -101,6 +101,22 @@ impl Kernel {
         self.block(tid, request)
     }
 
+    /// The same for a wait on one object alone, which is what nearly all waits are.
+    pub(crate) fn begin_single_wait(&mut self, id: ObjId, request: WaitRequest) -> Check<Begun> {
+        let tid = self.this_thread();
+        if request.timeout == Timeout::Never && matches!(self.objects[id].kind, Kind::Mutant(_)) {
+            self.check_lock_order(id, true)?;
+        }
+        let objects = &mut self.threads[tid as usize].wait.objects;
+        objects.clear();
+        objects.push(id);
+        if self.is_signaled_for(id, tid) {
+            let abandoned = self.consume(id, tid)?;
+            return Ok(Begun::Done(wait_status(0, abandoned)));
+        }
+        self.block(tid, request)
+    }
+
     /// The mutexes among what a thread is about to wait for, checked against the order of locks. One of several that will do gives no order.
     fn check_order_of_waited(&mut self, tid: Tid, all: bool) -> Check<()> {
         if !all && self.threads[tid as usize].wait.objects.len() > 1 {

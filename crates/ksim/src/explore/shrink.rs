@@ -6,6 +6,7 @@
 use super::Explore;
 use super::token::Choice;
 use super::workers::fails;
+use crate::machine::Keep;
 use crate::report::{End, Outcome};
 use crate::schedule::{Guided, Policy, Replay};
 
@@ -75,7 +76,7 @@ impl Shrinking<'_> {
 
     fn try_policy(&mut self, policy: Box<dyn Policy>) -> bool {
         let machine = self.explore.faulty_machine().record_trace(false);
-        let run = machine.run_recorded(policy, Some(Vec::new()), self.program);
+        let run = machine.run_recorded(policy, Keep::Choices(Vec::new()), self.program);
         self.runs += 1;
         self.points += run.outcome.statistics().scheduling_points;
         if !is_same(self.failure, &run.outcome) || size(&run.choices) >= size(&self.best) {

@@ -3,6 +3,7 @@
 use super::progress::{Progress, REPORT_EVERY};
 use super::workers::{fails, report};
 use super::{Exploration, Explore};
+use crate::machine::Keep;
 use crate::schedule::{Bounded, BoundedSearch, Exhaustive, ExhaustiveSearch, Policy, Strategy};
 use rustc_hash::FxHashSet;
 use std::cell::RefCell;
@@ -61,7 +62,7 @@ pub(super) fn search(explore: &Explore, program: &dyn Fn()) -> (Exploration, boo
     let mut choices = Vec::new();
     while executions < limit && !exhausted && deadline.is_none_or(|deadline| Instant::now() < deadline) {
         choices.clear();
-        let run = machine.run_recorded(plan.policy(), Some(choices), program);
+        let run = machine.run_recorded(plan.policy(), Keep::Choices(choices), program);
         exhausted = !plan.finish();
         if let Some(reason) = plan.unsupported() {
             panic!("ksim: the schedules cannot be searched to the end: {reason}");

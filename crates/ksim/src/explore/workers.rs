@@ -7,7 +7,7 @@ use super::progress::{Progress, REPORT_EVERY};
 use super::shrink::{preemptions, shrink};
 use super::token::{self, Choice, TokenError};
 use super::{Exploration, Explore, Failure, faults};
-use crate::machine::Recorded;
+use crate::machine::{Keep, Recorded};
 use crate::schedule::{Planned, Policy, Replay};
 use crate::{End, Outcome};
 use rustc_hash::FxHashSet;
@@ -60,7 +60,7 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
         u64::MAX => u64::MAX,
         total => total.saturating_sub(explore.shard.index).div_ceil(explore.shard.count),
     };
-    let first = explore.faulty_machine().record_trace(false).run_recorded(uneventful(), Some(Vec::new()), program);
+    let first = explore.faulty_machine().record_trace(false).run_recorded(uneventful(), Keep::Choices(Vec::new()), program);
     let estimate = Arc::new(first.estimate);
     let planned = Planned { strategy: explore.strategy, seed: explore.seed, estimate };
     let shared = Shared {
@@ -129,7 +129,6 @@ pub(super) fn report(explore: &Explore, schedule: u64, choices: &[Choice], progr
 impl Shared<'_> {
     fn work(&self) {
         let machine = self.explore.faulty_machine().record_trace(false);
-        let mut choices = Vec::new();
         let (mut executions, mut reported, mut last_batch) = (0, 0, false);
         let mut classes = FxHashSet::default();
         while !last_batch {
@@ -146,17 +145,17 @@ impl Shared<'_> {
                     break;
                 }
                 let schedule = number * self.explore.shard.count + self.explore.shard.index;
-                choices.clear();
-                let run = machine.run_recorded(self.planned.policy(schedule), Some(choices), self.program);
+                let run = machine.run_recorded(self.planned.policy(schedule), Keep::Class, self.program);
                 executions += 1;
                 if run.outcome.has_fault() {
                     self.has_fault.store(true, Ordering::Relaxed);
                 }
                 classes.insert(run.class);
                 if fails(&run.outcome) {
+                    // The number alone decides the schedule: once more, for its choices, which cost more than all else.
+                    let run = machine.run_recorded(self.planned.policy(schedule), Keep::Choices(Vec::new()), self.program);
                     self.record_failure(number, &run.choices);
                 }
-                choices = run.choices;
             }
             if executions - reported >= REPORT_EVERY {
                 let mut all = self.distinct.lock().expect("no worker panics while it holds the lock");
@@ -207,7 +206,7 @@ fn run_recording(explore: &Explore, choices: &[Choice], program: &dyn Fn()) -> (
     let replay = Rc::new(RefCell::new(Replay::new(choices)));
     let policy: Box<dyn Policy> = Box::new(Replay::shared(&replay));
     let machine = explore.faulty_machine().record_trace(true).record_sites(true);
-    let recorded = machine.run_recorded(policy, Some(Vec::new()), program);
+    let recorded = machine.run_recorded(policy, Keep::Choices(Vec::new()), program);
     let differs = replay.borrow().difference();
     (recorded, differs)
 }

@@ -312,8 +312,14 @@ impl Trace {
     /// Records an operation that driver code made.
     #[inline]
     pub(crate) fn push(&mut self, place: Place, operation: Operation, object: u32, argument: u64) {
-        self.pushed += 1;
+        self.count();
         self.note(place, operation, object, argument);
+    }
+
+    /// Counts an operation.
+    #[inline]
+    pub(crate) fn count(&mut self) {
+        self.pushed += 1;
     }
 
     /// Records what follows from operations, and does not count as one.

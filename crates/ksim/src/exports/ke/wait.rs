@@ -147,14 +147,10 @@ exports! {
             if kernel.in_dpc() {
                 return kernel.poll_in_dpc(&[id], request);
             }
-            let tid = kernel.this_thread();
-            let objects = &mut kernel.thread(tid).wait.objects;
-            objects.clear();
-            objects.push(id);
             if request.user_mode {
-                kernel.check_user_wait(tid, Object as usize)?;
+                kernel.check_user_wait(kernel.this_thread(), Object as usize)?;
             }
-            kernel.begin_wait(request)
+            kernel.begin_single_wait(id, request)
         });
         if timeout != Timeout::Never || request.alertable || request.user_mode {
             call.read(|kernel| {
