@@ -31,6 +31,7 @@ pub(crate) mod resource;
 pub(crate) mod run_once;
 pub(crate) mod rundown;
 pub(crate) mod semaphore;
+pub(crate) mod spare;
 pub(crate) mod spin;
 pub(crate) mod spin_rw;
 pub(crate) mod spinning;

@@ -63,13 +63,13 @@ pub(crate) struct Recorded {
     pub(crate) choices: Vec<Choice>,
     /// Stands for what was done, up to the order of independent operations, if that was to be told.
     pub(crate) class: u64,
-    /// What the run says about others.
+    /// What the run says about others, if its choices were to be kept.
     pub(crate) estimate: Estimate,
 }
 
 /// One running machine.
 pub(crate) struct MachineCell {
-    kernel: RefCell<Kernel>,
+    kernel: RefCell<Box<Kernel>>,
     /// The way back to the machine's loop for the context that runs.
     handle: Cell<ContextHandle>,
     /// A panic unwinds hosted code. The machine is dead: nothing else will run, waits return and locks are granted.
@@ -333,7 +333,9 @@ impl Machine {
         drop(leave);
         let mut kernel = cell.kernel.borrow_mut();
         kernel.note_end();
-        let (choices, class, estimate) = (kernel.choices.take().unwrap_or_default(), kernel.class, kernel.estimate());
+        let (choices, class) = (kernel.choices.take(), kernel.class);
+        let estimate = choices.as_ref().map(|_| kernel.estimate()).unwrap_or_default();
+        let choices = choices.unwrap_or_default();
         drop(kernel);
         Recorded { outcome: cell.into_outcome(self.config.seed), choices, class, estimate }
     }
@@ -864,7 +866,9 @@ impl MachineCell {
         let state = self.snapshot.into_inner();
         let fault = kernel.has_fault();
         let debug_output = std::mem::take(&mut kernel.debug_output);
-        Outcome { end, left, statistics, debug_output, trace, sites, state, fault, seed, processors: kernel.config.processors }
+        let processors = kernel.config.processors;
+        kernel.recycle();
+        Outcome { end, left, statistics, debug_output, trace, sites, state, fault, seed, processors }
     }
 }
 

@@ -83,6 +83,20 @@ fn disturb(seed: u64) {
         join_all(threads);
         blocks.into_iter().rev().for_each(free);
         if seed.is_multiple_of(3) {
+            // All that a machine can have under way when it stops.
+            let (timer, never, lock) = (Timer::synchronization(), Event::notification(), SpinLock::new());
+            let dpc = Dpc::new(|| {});
+            timer.set_with(-MS, 3, dpc.ptr());
+            let _waiting: Vec<_> = (0..3).map(|_| spawn(|| _ = wait_until(never.object(), -1000 * MS))).collect();
+            let _owning = spawn(|| {
+                wait(Mutex::new().object());
+                raw!(KeEnterGuardedRegion());
+                sleep(1000 * MS);
+            });
+            sleep(2 * MS);
+            raw!(KeSetSystemAffinityThreadEx(1));
+            lock.acquire();
+            dpc.queue();
             raw!(KeBugCheck(0xe2));
         }
         assert!(seed % 3 != 1, "a panic");

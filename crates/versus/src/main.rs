@@ -1,6 +1,8 @@
 //! The search of `ksim` beside those of shuttle and loom, on like programs, in one process: `cargo xtask bench versus`.
 //!
 //! It prints tables for people, and lines `RESULT name value` for machines. Rates are of one OS thread, medians of trials that take turns; ksim's checks are all on.
+//!
+//! Arguments name the parts to be measured, such as `counter2 pingpong`; without any, all are.
 
 mod measure;
 mod nt;
@@ -252,18 +254,13 @@ fn two_cores() {
     println!("RESULT versus.two_cores.efficiency {:.2}", searches / loops);
 }
 
-fn main() {
-    // The failures that are looked for are no news. What ends the bench is.
-    let verbose = std::panic::take_hook();
-    let looking = std::env::args().any(|argument| argument == "--verbose");
-    if !looking {
-        std::panic::set_hook(Box::new(|_| ()));
-    }
-    let ended = std::panic::catch_unwind(|| {
-        counter_rates(2);
-        counter_rates(3);
-        ping_pong_rates();
-        exhausting();
+/// What is measured, by name.
+const PARTS: [(&str, fn()); 9] = [
+    ("counter2", || counter_rates(2)),
+    ("counter3", || counter_rates(3)),
+    ("pingpong", ping_pong_rates),
+    ("exhaust", exhausting),
+    ("philosophers4", || {
         bugs(
             "(c) 4 philosophers",
             Some("philosophers4"),
@@ -271,8 +268,10 @@ fn main() {
             || shuttle::philosophers(4),
             Some(|| loom::philosophers(4)),
         );
-        // loom has 5 threads at most.
-        bugs("(c) 6 philosophers", None, || programs::philosophers(6), || shuttle::philosophers(6), None);
+    }),
+    // loom has 5 threads at most.
+    ("philosophers6", || bugs("(c) 6 philosophers", None, || programs::philosophers(6), || shuttle::philosophers(6), None)),
+    ("abba100", || {
         bugs(
             "(d) AB-BA behind 100",
             Some("abba100"),
@@ -280,6 +279,8 @@ fn main() {
             || shuttle::opposite_orders(100),
             Some(|| loom::opposite_orders(100)),
         );
+    }),
+    ("order100", || {
         bugs(
             "(e) an order behind 100",
             Some("order100"),
@@ -287,7 +288,26 @@ fn main() {
             || shuttle::order_violation(100),
             Some(|| loom::order_violation(100)),
         );
-        two_cores();
+    }),
+    ("two_cores", two_cores),
+];
+
+fn main() {
+    // The failures that are looked for are no news. What ends the bench is.
+    let verbose = std::panic::take_hook();
+    let looking = std::env::args().any(|argument| argument == "--verbose");
+    if !looking {
+        std::panic::set_hook(Box::new(|_| ()));
+    }
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if let Some(unknown) = named.iter().find(|name| !PARTS.iter().any(|(part, _)| part == name)) {
+        let parts: Vec<_> = PARTS.iter().map(|(part, _)| *part).collect();
+        eprintln!("there is no part `{unknown}`; there are: {}", parts.join(" "));
+        std::process::exit(2);
+    }
+    let ended = std::panic::catch_unwind(|| {
+        let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
+        PARTS.iter().filter(|(part, _)| wanted(part)).for_each(|(_, measure)| measure());
     });
     std::panic::set_hook(verbose);
     if let Err(payload) = ended {

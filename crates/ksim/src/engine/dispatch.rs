@@ -27,6 +27,15 @@ impl ReadyQueues {
         self.occupied |= 1 << priority;
     }
 
+    /// Takes all threads out.
+    pub(crate) fn clear(&mut self) {
+        let mut occupied = std::mem::take(&mut self.occupied);
+        while occupied != 0 {
+            self.queues[occupied.trailing_zeros() as usize].clear();
+            occupied &= occupied - 1;
+        }
+    }
+
     /// True when no thread waits for a processor.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {

@@ -37,6 +37,16 @@ pub(crate) struct GenericCall {
     turning: Vec<Cpu>,
 }
 
+impl GenericCall {
+    /// Forgets all calls.
+    pub(crate) fn clear(&mut self) {
+        if self.caller.is_some() || !self.dpcs.is_empty() || !self.turns.is_empty() || !self.turning.is_empty() {
+            *self = Self::default();
+        }
+        *self.words = Words::default();
+    }
+}
+
 impl Kernel {
     /// Queues the routine on all processors. False when another call is under way; try again when the thread goes on.
     pub(crate) fn begin_generic_call(&mut self, routine: PKDEFERRED_ROUTINE, context: *mut c_void) -> Check<bool> {

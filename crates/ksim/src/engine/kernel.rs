@@ -71,9 +71,9 @@ pub(crate) struct Kernel {
     /// Stands for what was done up to the order of independent operations.
     pub(crate) class: u64,
     /// The operation before that depends on everything, for the class.
-    last_unknown: u64,
+    pub(super) last_unknown: u64,
     /// The last operations on what is not in the table of objects (yet), by address, for the class.
-    first_operations: FxHashMap<usize, u64>,
+    pub(super) first_operations: FxHashMap<usize, u64>,
     pub(crate) processors: Vec<Processor>,
     /// The processor that performs the current operation.
     pub(crate) cpu: Cpu,
@@ -87,11 +87,14 @@ pub(crate) struct Kernel {
     /// The processor that performed the last visible operation.
     pub(crate) acting: Cpu,
     /// A processor, and how many choices in a row found it the one that acted last.
-    in_a_row: (Cpu, u32),
+    pub(super) in_a_row: (Cpu, u32),
     /// Set by whatever may keep the current context from simply going on; looked at after every operation.
     pub(crate) attention: bool,
     #[expect(clippy::vec_box, reason = "the true wait blocks inside must not move")]
     pub(crate) threads: Vec<Box<Thread>>,
+    /// Threads of machines before this, whose memory is used again.
+    #[expect(clippy::vec_box, reason = "as above")]
+    pub(super) spare_threads: Vec<Box<Thread>>,
     pub(crate) live_threads: usize,
     pub(crate) ready: ReadyQueues,
     pub(crate) objects: ObjectTable,
@@ -112,7 +115,7 @@ pub(crate) struct Kernel {
     pub(crate) trace: Trace,
     pub(crate) sites: Sites,
     /// Where each lock that is held was acquired, by who has it (a thread, or [`Trace::DPC`]) and its number; if sites are recorded.
-    acquired: FxHashMap<(u32, u32), SiteId>,
+    pub(super) acquired: FxHashMap<(u32, u32), SiteId>,
     pub(crate) debug_output: Vec<String>,
     /// What `DbgPrint` printed behind the last line's end.
     pub(crate) debug_partial: String,
@@ -128,64 +131,6 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// A machine before its first thread.
-    pub(crate) fn boot(config: Config, policy: Box<dyn Policy>) -> Self {
-        let processors = (0..config.processors).map(|_| Processor::default()).collect();
-        let clock = Clock::new(config.system_time, config.clock);
-        let trace = Trace::new(config.trace);
-        let pool = Pool::new(config.pool_limit, config.failing_allocation);
-        let mut kernel = Self {
-            config,
-            observed: policy.observes(),
-            policy,
-            choices: None,
-            classifies: false,
-            class: 0,
-            last_unknown: 0,
-            first_operations: FxHashMap::default(),
-            processors,
-            cpu: 0,
-            executing: Executing::Machine,
-            runnable: 0,
-            announced: 0,
-            chosen: None,
-            acting: 0,
-            in_a_row: (0, 0),
-            attention: false,
-            threads: Vec::new(),
-            live_threads: 0,
-            ready: ReadyQueues::default(),
-            objects: ObjectTable::default(),
-            timers: TimerQueue::default(),
-            timer_apcs: TimerApcs::default(),
-            dpcs: DpcCounters::default(),
-            wanted_dpc_threads: Vec::new(),
-            generic: GenericCall::default(),
-            run_once: RunOnceWaits::default(),
-            clock,
-            pool,
-            ob: ObjectManager::default(),
-            drivers: Drivers::default(),
-            io: IoManager::default(),
-            lock_order: LockOrder::default(),
-            image_locals: ImageLocals::default(),
-            trace,
-            sites: Sites::default(),
-            acquired: FxHashMap::default(),
-            debug_output: Vec::new(),
-            debug_partial: String::new(),
-            races: Races::default(),
-            vain_rounds: 0,
-            stop: None,
-            failing_waits: 0,
-            steps: 0,
-            switches: 0,
-            dpcs_run: 0,
-        };
-        kernel.boot_object_manager();
-        kernel
-    }
-
     /// The processor that acts.
     #[inline]
     pub(crate) fn processor(&mut self) -> &mut Processor {
@@ -592,7 +537,7 @@ impl Kernel {
             return Next::Acts(first);
         }
         // Most often there is one other.
-        let others_count = if others & others.wrapping_sub(1) == 0 { u32::from(others != 0) } else { others.count_ones() };
+        let others_count = if others & others.wrapping_sub(1) == 0 { u32::from(others != 0) } else { several(others) };
         let count = 1 + others_count + u32::from(rotation.is_some());
         let Self { processors, threads, objects, timers, policy, choices, .. } = self;
         let clock_can_move = !timers.is_empty();
@@ -671,6 +616,12 @@ enum Next {
     Rotated,
     /// No processor can act.
     Nobody,
+}
+
+/// How many bits are set. Out of the way of the usual case, as it takes a host without an instruction for it some time.
+#[inline(never)]
+fn several(mask: u64) -> u32 {
+    mask.count_ones()
 }
 
 /// Checks a choice.

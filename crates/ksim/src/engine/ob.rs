@@ -147,6 +147,17 @@ pub(crate) struct ObjectManager {
 }
 
 impl ObjectManager {
+    /// Forgets all objects.
+    pub(crate) fn clear(&mut self) {
+        let Self { bodies, client_ids, last_client_id, handles, names, processes } = self;
+        bodies.clear();
+        client_ids.clear();
+        *last_client_id = 0;
+        *handles = handle::Handles::default();
+        names.clear();
+        processes.clear();
+    }
+
     /// Enters an object with the one reference that its life itself is.
     pub(crate) fn add_object(&mut self, object: ObjId, object_type: Type) {
         let body =

@@ -365,6 +365,24 @@ impl ObjectTable {
         self.free.push(id);
     }
 
+    /// How many entries the table has, free ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Removes everything, and forgets that it was there.
+    pub(crate) fn clear(&mut self) {
+        let Self { slots, free, by_address, cache, last_number, on_stack, kinds } = self;
+        slots.clear();
+        free.clear();
+        by_address.clear();
+        cache.fill((0, 0));
+        *last_number = 0;
+        on_stack.clear();
+        kinds.clear();
+        kinds.push("");
+    }
+
     /// The objects that lie in a range of memory, lowest address first.
     pub(crate) fn in_range(&self, start: usize, bytes: usize) -> Vec<ObjId> {
         let mut found = Vec::new();

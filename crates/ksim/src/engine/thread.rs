@@ -192,7 +192,13 @@ impl Kernel {
             waited_in_vain: None,
             site: None,
         };
-        self.threads.push(Box::new(thread));
+        self.threads.push(match self.spare_threads.pop() {
+            Some(mut spare) => {
+                *spare = thread;
+                spare
+            }
+            None => Box::new(thread),
+        });
         self.live_threads += 1;
         self.record(Operation::CreateThread, self.objects[object].number, u64::from(tid));
         self.order_published(object);

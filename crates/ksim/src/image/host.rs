@@ -116,7 +116,7 @@ impl MachineImages {
 
     /// A context of the machine is about to run: the processor block is that of its processor.
     #[inline]
-    pub(crate) fn enter(&self, kernel: &RefCell<Kernel>) {
+    pub(crate) fn enter(&self, kernel: &RefCell<Box<Kernel>>) {
         if self.loaded.get()
             && let Some(state) = self.state.borrow_mut().as_mut()
         {

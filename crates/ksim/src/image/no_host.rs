@@ -35,7 +35,7 @@ impl MachineImages {
         Err(io::Error::from(io::ErrorKind::Unsupported))
     }
 
-    pub(crate) fn enter(&self, _kernel: &RefCell<Kernel>) {}
+    pub(crate) fn enter(&self, _kernel: &RefCell<Box<Kernel>>) {}
 
     pub(crate) fn in_call(&self) -> bool {
         false

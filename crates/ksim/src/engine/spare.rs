@@ -1,0 +1,196 @@
+//! The memory of machines: one that is over leaves its own to the next on the same OS thread.
+//!
+//! A search runs very many short machines. What each of them allocates and frees would take longer than what it does.
+
+use super::clock::Clock;
+use super::kernel::{Executing, Kernel};
+use super::object::ObjectTable;
+use super::ob::ObjectManager;
+use super::pool::Pool;
+use super::processor::Processor;
+use crate::config::Config;
+use crate::report::trace::Trace;
+use crate::schedule::{Decision, Policy};
+use rustc_hash::FxHashMap;
+use std::cell::Cell;
+
+/// How many threads' memory is kept.
+const SPARE_THREADS: usize = 64;
+
+/// Above so many objects a machine's table is not kept.
+const SPARE_OBJECTS: usize = 4096;
+
+thread_local! {
+    static SPARE: Cell<Option<Box<Kernel>>> = const { Cell::new(None) };
+}
+
+/// The policy of no machine.
+#[derive(Debug)]
+struct NoPolicy;
+
+impl Policy for NoPolicy {
+    fn choose(&mut self, _decision: &Decision<'_>) -> u32 {
+        0
+    }
+}
+
+impl Kernel {
+    /// A machine before its first thread.
+    pub(crate) fn boot(config: Config, policy: Box<dyn Policy>) -> Box<Self> {
+        let mut kernel = SPARE.take().unwrap_or_else(|| Box::new(Self::empty()));
+        kernel.processors.extend((0..config.processors).map(|_| Processor::default()));
+        kernel.clock = Clock::new(config.system_time, config.clock);
+        kernel.trace = Trace::new(config.trace);
+        kernel.pool = Pool::new(config.pool_limit, config.failing_allocation);
+        kernel.observed = policy.observes();
+        kernel.policy = policy;
+        kernel.config = config;
+        kernel.boot_object_manager();
+        kernel
+    }
+
+    /// A machine without anything in it.
+    fn empty() -> Self {
+        let config = Config::default();
+        Self {
+            policy: Box::new(NoPolicy),
+            observed: false,
+            choices: None,
+            classifies: false,
+            class: 0,
+            last_unknown: 0,
+            first_operations: FxHashMap::default(),
+            processors: Vec::new(),
+            cpu: 0,
+            executing: Executing::Machine,
+            runnable: 0,
+            announced: 0,
+            chosen: None,
+            acting: 0,
+            in_a_row: (0, 0),
+            attention: false,
+            threads: Vec::new(),
+            spare_threads: Vec::new(),
+            live_threads: 0,
+            ready: Default::default(),
+            objects: ObjectTable::default(),
+            timers: Default::default(),
+            timer_apcs: Default::default(),
+            dpcs: Default::default(),
+            wanted_dpc_threads: Vec::new(),
+            generic: Default::default(),
+            run_once: Default::default(),
+            clock: Clock::new(config.system_time, config.clock),
+            pool: Pool::new(0, None),
+            ob: ObjectManager::default(),
+            drivers: Default::default(),
+            io: Default::default(),
+            image_locals: Default::default(),
+            lock_order: Default::default(),
+            trace: Trace::new(false),
+            sites: Default::default(),
+            acquired: FxHashMap::default(),
+            debug_output: Vec::new(),
+            debug_partial: String::new(),
+            races: Default::default(),
+            vain_rounds: 0,
+            stop: None,
+            failing_waits: 0,
+            steps: 0,
+            switches: 0,
+            dpcs_run: 0,
+            config,
+        }
+    }
+
+    /// The machine is over: it becomes empty, and its memory is kept for the next.
+    pub(crate) fn recycle(mut self: Box<Self>) {
+        // Each field is named, so that none is forgotten. What comes with a new machine's settings is left to `boot`.
+        let Self {
+            config: _,
+            policy,
+            observed: _,
+            choices,
+            classifies,
+            class,
+            last_unknown,
+            first_operations,
+            processors,
+            cpu,
+            executing,
+            runnable,
+            announced,
+            chosen,
+            acting,
+            in_a_row,
+            attention,
+            threads,
+            spare_threads,
+            live_threads,
+            ready,
+            objects,
+            timers,
+            timer_apcs,
+            dpcs,
+            wanted_dpc_threads,
+            generic,
+            run_once,
+            clock: _,
+            pool,
+            ob,
+            drivers,
+            io,
+            image_locals,
+            lock_order,
+            trace,
+            sites,
+            acquired,
+            debug_output,
+            debug_partial,
+            races,
+            vain_rounds,
+            stop,
+            failing_waits,
+            steps,
+            switches,
+            dpcs_run,
+        } = &mut *self;
+        *policy = Box::new(NoPolicy);
+        *choices = None;
+        (*classifies, *class, *last_unknown) = (false, 0, 0);
+        first_operations.clear();
+        processors.clear();
+        (*cpu, *executing, *runnable, *announced, *chosen) = (0, Executing::Machine, 0, 0, None);
+        (*acting, *in_a_row, *attention) = (0, (0, 0), false);
+        spare_threads.append(threads);
+        spare_threads.truncate(SPARE_THREADS);
+        *live_threads = 0;
+        ready.clear();
+        if objects.len() > SPARE_OBJECTS {
+            *objects = ObjectTable::default();
+        } else {
+            objects.clear();
+        }
+        *timers = Default::default();
+        *timer_apcs = Default::default();
+        *dpcs = Default::default();
+        wanted_dpc_threads.clear();
+        generic.clear();
+        *run_once = Default::default();
+        *pool = Pool::new(0, None);
+        ob.clear();
+        *drivers = Default::default();
+        *io = Default::default();
+        *image_locals = Default::default();
+        *lock_order = Default::default();
+        *trace = Trace::new(false);
+        *sites = Default::default();
+        acquired.clear();
+        debug_output.clear();
+        debug_partial.clear();
+        *races = Default::default();
+        (*vain_rounds, *stop, *failing_waits) = (0, None, 0);
+        (*steps, *switches, *dpcs_run) = (0, 0, 0);
+        SPARE.set(Some(self));
+    }
+}
