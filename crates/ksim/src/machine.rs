@@ -647,6 +647,12 @@ impl MachineCell {
             if kernel.is_settled() {
                 return;
             }
+            if !kernel.has_processor() {
+                // It waits, has ended, or was taken off: others are chosen already.
+                drop(kernel);
+                self.suspend();
+                continue;
+            }
             if matches!(kernel.executing, Executing::Thread(_)) {
                 let cpu = kernel.cpu;
                 kernel.switch_if_outranked(cpu);

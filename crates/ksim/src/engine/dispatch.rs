@@ -197,7 +197,7 @@ impl Kernel {
         } else {
             processor.irql = thread.irql;
         }
-        std::mem::swap(&mut processor.raises, &mut thread.raises);
+        processor.swap_raises(&mut thread.raises);
         self.update_runnable(cpu);
         self.attention |= cpu == self.cpu;
         self.note_dispatch(Operation::DispatchThread, cpu, tid, u64::from(tid));
@@ -210,7 +210,7 @@ impl Kernel {
         let thread = &mut self.threads[tid as usize];
         thread.irql = processor.thread_irql();
         processor.set_thread_irql(0);
-        std::mem::swap(&mut processor.raises, &mut thread.raises);
+        processor.swap_raises(&mut thread.raises);
         self.attention |= cpu == self.cpu;
         let why = match thread.state {
             State::Running | State::Ready => 0,

@@ -184,13 +184,15 @@ impl Kernel {
     #[inline]
     pub(crate) fn record(&mut self, operation: Operation, object: u32, argument: u64) {
         if self.trace.is_enabled() || self.config.sites {
-            self.record_at(self.place(), operation, object, argument);
+            self.record_here(operation, object, argument);
         } else {
             self.trace.count();
         }
     }
 
-    fn record_at(&mut self, place: Place, operation: Operation, object: u32, argument: u64) {
+    #[inline(never)]
+    fn record_here(&mut self, operation: Operation, object: u32, argument: u64) {
+        let place = self.place();
         self.enter(place, operation, object, argument);
     }
 
@@ -207,26 +209,36 @@ impl Kernel {
     #[inline]
     pub(crate) fn note_dispatch(&mut self, operation: Operation, cpu: Cpu, tid: Tid, argument: u64) {
         if self.trace.is_enabled() {
-            let place = Place { cpu, irql: self.processors[cpu as usize].irql, ..self.place() };
-            let number = self.thread_number(tid);
-            self.trace.note(place, operation, number, argument);
+            self.note_dispatched(operation, cpu, tid, argument);
         }
+    }
+
+    #[inline(never)]
+    fn note_dispatched(&mut self, operation: Operation, cpu: Cpu, tid: Tid, argument: u64) {
+        let place = Place { cpu, irql: self.processors[cpu as usize].irql, ..self.place() };
+        let number = self.thread_number(tid);
+        self.trace.note(place, operation, number, argument);
     }
 
     /// Records an operation of a thread that need not be the one that acts: what it waited for is handed to it.
     #[inline]
     pub(crate) fn record_for(&mut self, tid: Tid, operation: Operation, object: u32, argument: u64) {
-        if !self.trace.is_enabled() && !self.config.sites {
+        if self.trace.is_enabled() || self.config.sites {
+            self.record_of(tid, operation, object, argument);
+        } else {
             self.trace.count();
-            return;
         }
+    }
+
+    #[inline(never)]
+    fn record_of(&mut self, tid: Tid, operation: Operation, object: u32, argument: u64) {
         let mut place = self.place();
         if self.executing != Executing::Thread(tid) {
             let thread = &self.threads[tid as usize];
             let site = if self.config.sites { thread.site } else { None };
             place = Place { thread: tid, cpu: thread.last_cpu, irql: thread.irql, site, ..place };
         }
-        self.record_at(place, operation, object, argument);
+        self.enter(place, operation, object, argument);
     }
 
     /// Where what acts is.
@@ -586,6 +598,15 @@ impl Kernel {
         let interrupted = !processor.dpcs.is_empty() || !thread.apc.kernel.is_empty();
         let machine_waits = self.stop.is_some() || !self.wanted_dpc_threads.is_empty() || self.io.work.wanted > 0;
         takes_turns && !interrupted && !machine_waits
+    }
+
+    /// False when the thread that runs has lost its processor in the operation that it just performed.
+    #[inline]
+    pub(crate) fn has_processor(&self) -> bool {
+        match self.executing {
+            Executing::Thread(tid) => self.processors[self.cpu as usize].current == Some(tid),
+            Executing::Dpcs | Executing::Machine => true,
+        }
     }
 
     /// True when the context that just performed an operation may simply go on.

@@ -59,6 +59,14 @@ impl Processor {
         if self.in_dpc { self.interrupted_irql } else { self.irql }
     }
 
+    /// The levels to return to go with their thread.
+    #[inline]
+    pub(crate) fn swap_raises(&mut self, threads: &mut Vec<u8>) {
+        if !self.raises.is_empty() || !threads.is_empty() {
+            std::mem::swap(&mut self.raises, threads);
+        }
+    }
+
     /// True when the DPC interrupt would be taken now. An idle processor takes it for any queued DPC, as NT's idle loop drains the queue.
     #[inline]
     pub(crate) fn dpc_deliverable(&self) -> bool {

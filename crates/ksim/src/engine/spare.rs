@@ -4,8 +4,8 @@
 
 use super::clock::Clock;
 use super::kernel::{Executing, Kernel};
-use super::object::ObjectTable;
 use super::ob::ObjectManager;
+use super::object::ObjectTable;
 use super::pool::Pool;
 use super::processor::Processor;
 use crate::config::Config;
