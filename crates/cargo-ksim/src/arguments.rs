@@ -147,6 +147,9 @@ pub(crate) struct MachineArguments {
     /// Run threaded DPCs like ordinary ones, as where an administrator has disabled them.
     #[arg(long)]
     pub(crate) no_threaded_dpcs: bool,
+    /// Take the driver's pageable sections away at DISPATCH_LEVEL and above, as Driver Verifier does to force IRQL checking.
+    #[arg(long)]
+    pub(crate) force_irql_checking: bool,
     /// Do not check a rule, by its name in `cargo ksim rules`. Can be repeated.
     #[arg(long, value_name = "RULE", value_parser = PossibleValuesParser::new(rules_that_can_be_off()), hide_possible_values = true)]
     pub(crate) allow: Vec<String>,
@@ -337,7 +340,8 @@ impl MachineArguments {
             .processors(self.processors)
             .profile(self.profile.into())
             .clock(clock)
-            .threaded_dpcs(!self.no_threaded_dpcs);
+            .threaded_dpcs(!self.no_threaded_dpcs)
+            .force_irql_checking(self.force_irql_checking);
         if let Some(bytes) = self.pool_limit {
             machine = machine.pool_limit(bytes);
         }
@@ -378,6 +382,9 @@ impl MachineArguments {
         }
         if self.no_threaded_dpcs {
             words.push("--no-threaded-dpcs".to_owned());
+        }
+        if self.force_irql_checking {
+            words.push("--force-irql-checking".to_owned());
         }
         words
     }

@@ -71,6 +71,7 @@ pub(crate) struct Config {
     pub(crate) echo: bool,
     pub(crate) threaded_dpcs: bool,
     pub(crate) flushes_threaded_dpcs: bool,
+    pub(crate) force_irql_checking: bool,
     pub(crate) lock_order: Strictness,
     pub(crate) rules: RuleSet,
     /// In 100 ns units.
@@ -96,6 +97,7 @@ impl Default for Config {
             echo: false,
             threaded_dpcs: true,
             flushes_threaded_dpcs: true,
+            force_irql_checking: false,
             lock_order: Strictness::Certain,
             rules: RuleSet::default(),
             dispatch_limit: 200_000_000,

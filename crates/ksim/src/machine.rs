@@ -27,6 +27,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 mod call;
+mod images;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use call::panicked_in_image;

@@ -34,6 +34,7 @@ macro_rules! routines {
             unsafe fn invoke(self, ($($argument,)*): ($($type,)*)) -> Output {
                 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
                 if super::host::arena::contains(self as usize) {
+                    super::host::before_routine();
                     // SAFETY: code of an image has this convention, which passes the same arguments.
                     let routine: unsafe extern "win64" fn($($type),*) -> Output = unsafe { std::mem::transmute(self) };
                     // SAFETY: by the trait's contract.

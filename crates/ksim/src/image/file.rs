@@ -116,6 +116,8 @@ pub(crate) struct File {
     pub(crate) functions: Vec<RuntimeFunction>,
     /// Symbols of functions, in order of address.
     pub(crate) symbols: Vec<(u32, String)>,
+    /// Whether the time stamp counter may be read somewhere, once that was looked for.
+    pub(crate) reads_time_stamps: OnceLock<bool>,
     /// What there is to find source lines by, and the lines once somebody has asked for one.
     debug_data: DebugData,
     lines: OnceLock<Lines>,
@@ -179,6 +181,7 @@ impl File {
             symbols: Vec::new(),
             cookie: None,
             debug_data: DebugData::of(&pe, base),
+            reads_time_stamps: OnceLock::new(),
             lines: OnceLock::new(),
         };
         file.relocations = file.read_relocations(&pe, headers.file_header.characteristics.get(LE).0)?;

@@ -12,6 +12,7 @@ mod patch;
 mod processor;
 mod shared_data;
 mod signal;
+mod time_stamp;
 mod unwind;
 mod variables;
 
@@ -23,7 +24,7 @@ pub(crate) use variables::{CANCEL_LOCK, QUEUED_LOCKS};
 use super::{Image, Module, Place};
 use crate::engine::Kernel;
 use crate::irql::DISPATCH_LEVEL;
-use crate::machine::Call;
+use crate::machine::{Call, current};
 use crate::report::bug_check::{Violation, codes};
 use exception::{Dispatch, Exception};
 use ksync_sys::STATUS_ACCESS_VIOLATION;
@@ -59,6 +60,8 @@ pub(crate) struct MachineImages {
     pub(crate) dispatch: Cell<*const Dispatch>,
     /// An image has pageable code, so that calls from it are looked at.
     pub(crate) checks_paging: Cell<bool>,
+    /// Pageable sections are taken away at raised levels.
+    pub(crate) forces_paging: Cell<bool>,
     loaded: Cell<bool>,
     /// The state of `rand`, once `srand` or `rand` was called.
     pub(crate) random: Cell<Option<u32>>,
@@ -84,6 +87,10 @@ pub(crate) struct State {
     pub(crate) mappings: Vec<Mapping>,
     pub(crate) processors: Processors,
     pub(crate) shared_data: SharedData,
+    /// The driver reads virtual time where it reads the time stamp counter.
+    time_stamps: Option<time_stamp::Trap>,
+    /// The pageable sections are not there.
+    pub(super) paged_out: bool,
     variables: Box<Variables>,
 }
 
@@ -99,7 +106,8 @@ impl MachineImages {
             let variables = call.read(|kernel| Box::new(Variables::new(kernel)));
             let shared_data = SharedData::new()?;
             let processors = call.read(Processors::new)?;
-            *state = Some(State { mappings: Vec::new(), processors, shared_data, variables });
+            *state =
+                Some(State { mappings: Vec::new(), processors, shared_data, time_stamps: None, paged_out: false, variables });
             self.loaded.set(true);
         }
         let state = state.as_mut().expect("it was made above");
@@ -107,6 +115,14 @@ impl MachineImages {
         let mapping = Mapping::new(module, &state.variables)?;
         if mapping.file.sections.iter().any(|section| section.pageable && section.executable) {
             self.checks_paging.set(true);
+        }
+        if mapping.file.sections.iter().any(|section| section.pageable) && call.read(|kernel| kernel.config.force_irql_checking) {
+            self.forces_paging.set(true);
+        }
+        if state.time_stamps.is_none()
+            && mapping.file.reads_time_stamps.get_or_init(|| time_stamp::occurs(&mapping.file)) == &true
+        {
+            state.time_stamps = time_stamp::Trap::set();
         }
         state.mappings.push(mapping);
         let id = state.mappings.len() - 1;
@@ -260,6 +276,14 @@ pub(crate) fn unwind_frame(call: Call, context: &mut context::Context, wanted: u
             context.rip = 0;
             (0, 0, 0)
         }
+    }
+}
+
+/// A routine of an image is about to be called.
+#[inline]
+pub(crate) fn before_routine() {
+    if current("an image").images.forces_paging.get() {
+        paging::settle();
     }
 }
 

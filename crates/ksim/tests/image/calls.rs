@@ -227,6 +227,59 @@ fn the_same_seed_gives_the_same_trace() {
     assert_eq!(trace(3), trace(3));
 }
 
+code! { stamps:
+    // Reads the counter, waits for ten million cycles by it, and prints how far it went before and after.
+    "push rbx"
+    "push rdi"
+    "sub rsp, 0x28"
+    "lea rax, [rip + stamps_unload]"
+    "mov [rcx + 0x68], rax"
+    "rdtsc"
+    "shl rdx, 32"
+    "or rax, rdx"
+    "mov rbx, rax"
+    "stamps_wait:"
+    "rdtscp"
+    "mov edi, ecx"
+    "shl rdx, 32"
+    "or rax, rdx"
+    "sub rax, rbx"
+    "cmp rax, 10000000"
+    "jb stamps_wait"
+    "lea rcx, [rip + stamps_format]"
+    "mov rdx, rax"
+    "mov r8d, edi"
+    "call [rip + stamps_DbgPrint]"
+    "xor eax, eax"
+    "add rsp, 0x28"
+    "pop rdi"
+    "pop rbx"
+    "stamps_unload: ret"
+    ".p2align 12"
+    "image_stamps_data:"
+    "stamps_DbgPrint: .quad 0, 0"
+    "stamps_format: .asciz \"%I64d on %d\\n\""
+}
+
+#[test]
+fn the_time_stamp_counter_is_virtual() {
+    let image = Image::load(&Pe::new(stamps::text(), stamps::data(), &["DbgPrint"]).bytes()).expect("sound");
+    let run = || {
+        Machine::new().run(|| {
+            let driver = ksim::load_image("test", &image).expect("the entry succeeds");
+            // The host's own clock goes on meanwhile.
+            let before = std::time::Instant::now();
+            while before.elapsed() < std::time::Duration::from_micros(50) {}
+            driver.unload();
+        })
+    };
+    let (one, other) = (run().expect_clean(), run().expect_clean());
+    assert_eq!(one.debug_output(), ["10000000 on 0"]);
+    assert_eq!(one.debug_output(), other.debug_output());
+    assert_eq!(one.statistics().virtual_time, std::time::Duration::from_millis(10));
+    assert_eq!(one.trace(), other.trace());
+}
+
 #[test]
 fn a_machine_that_stops_leaves_the_thread_usable() {
     let lacking = Image::load(&Pe::new(lacking::text(), lacking::data(), &["Nothing"]).bytes()).expect("sound");

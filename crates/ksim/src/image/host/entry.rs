@@ -230,6 +230,9 @@ pub(crate) unsafe fn boundary(frame: *mut CallFrame, body: impl FnOnce() -> u64)
     match result {
         Ok(value) => {
             images.frame.set(before);
+            if images.forces_paging.get() {
+                super::paging::settle();
+            }
             value
         }
         Err(payload) => match payload.downcast::<Raise>() {

@@ -96,6 +96,10 @@ pub(super) unsafe fn dispatch(context: &Context, mut exception: Exception, activ
     let images = &call.cell.images;
     // Nothing that would have to be dropped may be left here when a handler takes over.
     images.meaning.replace(std::mem::take(&mut exception.meaning));
+    // The handlers run at the level that the exception was raised at.
+    if images.forces_paging.get() {
+        super::paging::settle();
+    }
     let mut changed = *context;
     let search = Dispatch { context: *context, activity };
     images.dispatch.set(&raw const search);

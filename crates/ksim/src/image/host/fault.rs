@@ -1,6 +1,6 @@
 //! What a fault of an image means: an instruction to emulate, an exception, or a bug check.
 
-use super::context::{Context, ExceptionRecord};
+use super::context::{Context, ExceptionRecord, RAX, RCX, RDX};
 use super::exception::{self, Exception, not_handled};
 use super::mapping::Gone;
 use super::signal::Fault;
@@ -60,6 +60,9 @@ pub(super) extern "C" fn on_fault(fault: *mut Fault) -> ! {
     match answer {
         Ok(Answer::Resume) => {
             images.set_activity(activity);
+            if images.forces_paging.get() {
+                super::paging::settle();
+            }
             // SAFETY: these are the registers at the fault, but for what the emulation changed; the record lies deeper.
             unsafe { entry::resume(&raw const fault.context) }
         }
@@ -136,7 +139,12 @@ fn in_kernel(call: Call, fault: &Fault) -> Box<Violation> {
     let irql = call.read(|kernel| kernel.irql());
     let write = u64::from(fault.error & WRITE != 0);
     let verb = if write == 1 { "wrote" } else { "read" };
-    let meaning = format!("{routine} was passed a bad pointer: it {verb} address {:#x}", fault.address);
+    let pageable = call.cell.images.state().and_then(|state| {
+        let section = state.mapping_at(fault.address)?.pageable_at(fault.address).filter(|_| state.paged_out)?;
+        Some(format!(", in the pageable section {}", section.name))
+    });
+    let pageable = pageable.unwrap_or_default();
+    let meaning = format!("{routine} was passed a bad pointer: it {verb} address {:#x}{pageable}", fault.address);
     if irql >= DISPATCH_LEVEL {
         let parameters = [fault.address, u64::from(irql), write, fault.context.rip];
         return Violation::boxed_owned(codes::IRQL_NOT_LESS_OR_EQUAL, parameters, meaning);
@@ -199,13 +207,23 @@ fn protection(call: Call, fault: &mut Fault) -> Answer {
             fault.context.rip = instruction.next_ip();
             Answer::Resume
         }
+        (_, mnemonic @ (Mnemonic::Rdtsc | Mnemonic::Rdtscp)) => {
+            let counter = super::time_stamp::virtual_counter();
+            fault.context.gpr[RAX] = counter & 0xffff_ffff;
+            fault.context.gpr[RDX] = counter >> 32;
+            if mnemonic == Mnemonic::Rdtscp {
+                fault.context.gpr[RCX] = call.read(|kernel| u64::from(kernel.cpu));
+            }
+            fault.context.rip = instruction.next_ip();
+            Answer::Resume
+        }
         // Nothing interrupts a driver between two of its calls, whatever the flag says.
         (_, Mnemonic::Cli | Mnemonic::Sti) => {
             fault.context.rip = instruction.next_ip();
             Answer::Resume
         }
         (Code::Int_imm8, _) if instruction.immediate8() == 0x29 => {
-            let reason = fault.context.gpr[super::context::RCX];
+            let reason = fault.context.gpr[RCX];
             Answer::Stop(Violation::boxed_owned(
                 codes::KERNEL_SECURITY_CHECK_FAILURE,
                 [reason, 0, 0, 0],
@@ -305,6 +323,9 @@ fn page(call: Call, fault: &mut Fault) -> Answer {
     if let Some(stop) = call.cell.images.state().and_then(|state| gone(&state, fault, irql, verb)) {
         return Answer::Stop(stop);
     }
+    if let Some(stop) = call.cell.images.state().and_then(|state| paged_out(&state, fault, irql, verb)) {
+        return Answer::Stop(stop);
+    }
     let by = describe(call, rip);
     let freed = call.read(|kernel| kernel.pool.describe_freed(address as usize));
     let freed = freed.map_or_else(String::new, |freed| format!(", in freed pool: {freed}"));
@@ -319,6 +340,20 @@ fn page(call: Call, fault: &mut Fault) -> Answer {
         return Answer::Stop(Violation::boxed_owned(codes::PAGE_FAULT_IN_NONPAGED_AREA, parameters, meaning));
     }
     raise(STATUS_ACCESS_VIOLATION, rip, &[operation, address], meaning)
+}
+
+/// A touch of what may be paged out.
+fn paged_out(state: &State, fault: &Fault, irql: u8, verb: &str) -> Option<Box<Violation>> {
+    let (rip, address) = (fault.context.rip, fault.address);
+    let mapping = state.mapping_at(address)?;
+    let section = mapping.pageable_at(address).filter(|_| state.paged_out)?;
+    let by = state.mapping_at(rip).map_or_else(|| "the driver".to_owned(), |mapping| mapping.describe(rip));
+    let operation = if fault.error & FETCH != 0 { 8 } else { u64::from(fault.error & WRITE != 0) };
+    Some(Violation::boxed_owned(
+        codes::DRIVER_IRQL_NOT_LESS_OR_EQUAL,
+        [address, u64::from(irql), operation, rip],
+        format!("{by} {verb} pageable {} at IRQL {irql}, in section {}", mapping.describe(address), section.name),
+    ))
 }
 
 /// A touch of what is not there any more.

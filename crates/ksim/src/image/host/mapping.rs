@@ -4,11 +4,12 @@ use super::arena::{Access, Block};
 use super::entry::{CallFrame, Entry, STUB, stub};
 use super::patch::Trampolines;
 use super::variables::Variables;
-use crate::image::file::{File, PAGE};
+use crate::image::file::{File, PAGE, Section};
 use crate::image::{Module, Place};
 use crate::machine::{Call, current};
 use crate::report::bug_check::{Violation, codes};
 use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
@@ -78,6 +79,15 @@ unsafe extern "C" fn missing(frame: *mut CallFrame, _arguments: *const u64) -> u
     call.fail(Violation::boxed_owned(codes::DRIVER_ENTRYPOINT_NOT_FOUND, [frame.return_address(), 0, 0, 0], meaning))
 }
 
+/// What a section allows.
+fn access_of(section: &Section) -> Access {
+    match (section.executable, section.writable) {
+        (true, _) => Access::Execute,
+        (false, true) => Access::Write,
+        (false, false) => Access::Read,
+    }
+}
+
 /// Why part of an image is not there any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Gone {
@@ -98,6 +108,8 @@ pub(crate) struct Mapping {
     pub(crate) trampolines: Trampolines,
     init_discarded: bool,
     unloaded: bool,
+    /// How often the driver has locked a section, by the place where that begins.
+    locked: BTreeMap<u32, u32>,
 }
 
 impl Mapping {
@@ -141,12 +153,7 @@ impl Mapping {
         block.protect(0, size, Access::None)?;
         block.protect(0, file.headers as usize, Access::Read)?;
         for section in &file.sections {
-            let access = match (section.executable, section.writable) {
-                (true, _) => Access::Execute,
-                (false, true) => Access::Write,
-                (false, false) => Access::Read,
-            };
-            block.protect(section.start as usize, section.size as usize, access)?;
+            block.protect(section.start as usize, section.size as usize, access_of(section))?;
         }
         if stub_bytes != 0 {
             block.protect(size, stub_bytes, Access::Execute)?;
@@ -159,6 +166,7 @@ impl Mapping {
             _missing: missing_entries,
             init_discarded: false,
             unloaded: false,
+            locked: BTreeMap::new(),
         })
     }
 
@@ -192,6 +200,43 @@ impl Mapping {
         self.unloaded = true;
         // As above.
         let _ = self.block.protect(0, self.file.layout.len(), Access::None);
+    }
+
+    /// True when a section's pages may be out.
+    fn is_pageable(&self, section: &Section) -> bool {
+        section.pageable && !self.locked.contains_key(&section.start) && !(self.init_discarded && section.discardable)
+    }
+
+    /// The section of a byte whose page may be out.
+    pub(crate) fn pageable_at(&self, address: u64) -> Option<&Section> {
+        self.file.section_at(self.rva(address)).filter(|section| self.is_pageable(section))
+    }
+
+    /// Takes the pageable sections away, or gives them back.
+    pub(super) fn page(&self, out: bool) {
+        if self.unloaded {
+            return;
+        }
+        for section in self.file.sections.iter().filter(|section| self.is_pageable(section)) {
+            let access = if out { Access::None } else { access_of(section) };
+            // A failure leaves the section as it is: too much can be touched then, or a fault is reported that is none, and the host is out of memory.
+            let _ = self.block.protect(section.start as usize, section.size as usize, access);
+        }
+    }
+
+    /// The driver locks a section into memory, or unlocks it. Returns where the section begins, or none if it is not locked or has no such byte.
+    pub(crate) fn lock(&mut self, address: u64, lock: bool) -> Option<u64> {
+        let start = self.file.section_at(self.rva(address))?.start;
+        if lock {
+            *self.locked.entry(start).or_default() += 1;
+        } else {
+            let count = self.locked.get_mut(&start)?;
+            *count -= 1;
+            if *count == 0 {
+                self.locked.remove(&start);
+            }
+        }
+        Some((self.base() + start as usize) as u64)
     }
 
     /// Why a byte of the image is not there any more.

@@ -1,6 +1,7 @@
-//! Pageable code must not run at DISPATCH_LEVEL or above, where its pages may be out.
+//! Pageable code and data must not be touched at DISPATCH_LEVEL or above, where their pages may be out.
 //!
-//! It is looked for where pageable code calls the kernel. What runs at a raised level and calls nothing goes unseen.
+//! Code is looked for where it calls the kernel. What runs at a raised level and calls nothing, and what data it touches, is seen where pages are taken away there: see
+//! [`Machine::force_irql_checking`](crate::Machine::force_irql_checking).
 
 use crate::irql::DISPATCH_LEVEL;
 use crate::machine::{Call, current};
@@ -16,8 +17,8 @@ pub(super) fn check(return_address: u64) {
     }
     let place = call.cell.images.state().and_then(|state| {
         let mapping = state.mapping_at(return_address)?;
-        let section = mapping.file.section_at(mapping.rva(return_address))?;
-        section.pageable.then(|| format!("{} in section {}", mapping.describe(return_address), section.name))
+        let section = mapping.pageable_at(return_address)?;
+        Some(format!("{} in section {}", mapping.describe(return_address), section.name))
     });
     if let Some(place) = place {
         call.fail(Violation::boxed_owned(
@@ -25,5 +26,20 @@ pub(super) fn check(return_address: u64) {
             [return_address, u64::from(irql), 8, return_address],
             format!("pageable code ran at IRQL {irql}: {place}"),
         ));
+    }
+}
+
+/// The driver is about to go on: its pageable sections are there, or not, as the level of the processor says.
+#[cold]
+pub(super) fn settle() {
+    let call = Call { cell: current("an image"), export: None };
+    let out = call.read(|kernel| kernel.irql() >= DISPATCH_LEVEL);
+    if let Some(mut state) = call.cell.images.state_mut()
+        && state.paged_out != out
+    {
+        state.paged_out = out;
+        for mapping in &state.mappings {
+            mapping.page(out);
+        }
     }
 }

@@ -4,8 +4,8 @@
 //! [`fault::on_fault`](super::fault::on_fault), as an ordinary function on an ordinary stack. That may suspend, stop the
 //! machine, or resume the driver. Signals that have nothing to do with an image go to the handler that was there before.
 
-use super::context::{Context, RAX, RDX};
-use super::{arena, fault, guarded};
+use super::context::{Context, RAX, RCX, RDX};
+use super::{arena, fault, guarded, time_stamp};
 use crate::machine::images_of_this_thread;
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -18,6 +18,8 @@ const SIGNALS: [i32; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGF
 /// What `on_fault` and what it calls need of a stack.
 const ROOM: u64 = 96 * 1024;
 const PAGE: u64 = 4096;
+/// The vector of a general protection fault.
+const PROTECTION: u64 = 13;
 /// Bytes of a stack for faults that came of having none left, and of one for the handler itself.
 const STACK: usize = 512 * 1024;
 /// What the handler needs at the least.
@@ -230,6 +232,18 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
         *register(interrupted, REGISTERS[RAX]) = 1 | (error & 2) as i64;
         *register(interrupted, REGISTERS[RDX]) = address as i64;
         *register(interrupted, libc::REG_RIP) = continuation as i64;
+        return true;
+    }
+    if vector == PROTECTION
+        && !arena::contains(rip as usize)
+        && let Some((counter, processor, length)) = time_stamp::for_host(rip)
+    {
+        *register(interrupted, REGISTERS[RAX]) = (counter & 0xffff_ffff) as i64;
+        *register(interrupted, REGISTERS[RDX]) = (counter >> 32) as i64;
+        if let Some(processor) = processor {
+            *register(interrupted, REGISTERS[RCX]) = i64::from(processor);
+        }
+        *register(interrupted, libc::REG_RIP) = (rip + length) as i64;
         return true;
     }
     let Some(images) = images_of_this_thread() else { return false };

@@ -2,12 +2,43 @@
 
 use crate::exports::mm::is_exported;
 use crate::exports::rtl::text_of;
-use crate::exports::{PASSIVE, image_exports};
+use crate::exports::{BLOCKING, PASSIVE, image_exports};
 use crate::image::host::stub_of;
+use crate::machine::Call;
+use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{PVOID, UNICODE_STRING};
 use std::ptr::null_mut;
 
+/// Locks a section of an image into memory, or lets go of it.
+fn lock_section(call: Call, address: u64, lock: bool) -> u64 {
+    let mut state = call.cell.images.state_mut();
+    let mapping = state.as_mut().and_then(|state| state.mappings.iter_mut().find(|mapping| mapping.contains(address)));
+    let section = mapping.and_then(|mapping| mapping.lock(address, lock));
+    drop(state);
+    section.unwrap_or_else(|| {
+        let what = if lock { "lock" } else { "unlock" };
+        call.fail(Violation::boxed_owned(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [0, address, u64::from(lock), 0],
+            format!("a driver wanted to {what} a section at {address:#x}, where it has none, or none that it has locked"),
+        ))
+    })
+}
+
 image_exports! {
+    // The handle of a section is where it begins.
+    [BLOCKING] silent fn MmLockPagableDataSection(call; AddressWithinSection: u64) -> u64 {
+        lock_section(call, AddressWithinSection, true)
+    }
+
+    [BLOCKING] silent fn MmLockPagableSectionByHandle(call; ImageSectionHandle: u64) {
+        lock_section(call, ImageSectionHandle, true);
+    }
+
+    [BLOCKING] silent fn MmUnlockPagableImageSection(call; ImageSectionHandle: u64) {
+        lock_section(call, ImageSectionHandle, false);
+    }
+
     [PASSIVE] silent fn MmGetSystemRoutineAddress(call; SystemRoutineName: *const UNICODE_STRING) -> PVOID {
         // SAFETY: the driver passes a valid counted string.
         let name = unsafe { text_of(SystemRoutineName) };
