@@ -40,7 +40,7 @@ use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
-pub(crate) use abi::call;
+pub(crate) use abi::{call, call_through};
 pub(crate) use host::{Activity, Adapter, CallFrame, MachineImages};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use host::{boundary, returned};

@@ -262,7 +262,11 @@ impl Kernel {
         }
         if let Some(link) = self.io.names.links_of(driver).next() {
             let what = format!("without deleting the symbolic link {} to {}", link.written, link.target);
-            return pending(0, what, vec![Related { what: "it was created".to_owned(), site: link.created }]);
+            return pending(
+                0,
+                what,
+                link.created.map(|site| Related { what: "it was created".to_owned(), site: Some(site) }).into_iter().collect(),
+            );
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::engine::run_once;
 use crate::exports::{ANY, BLOCKING, PASSIVE, exports};
-use crate::image::call as call_driver;
+use crate::image::call_through;
 use crate::machine::Call;
 use ksync_sys::{
     NTSTATUS, PRTL_RUN_ONCE_INIT_FN, PVOID, RTL_OSVERSIONINFOW, RTL_RUN_ONCE, RTL_RUN_ONCE_ASYNC, RTL_RUN_ONCE_CHECK_ONLY,
@@ -133,7 +133,7 @@ exports! {
         let mut own = std::ptr::null_mut();
         let result = if Context.is_null() { &raw mut own } else { Context };
         // SAFETY: the caller vouched for the routine and its parameter.
-        if unsafe { call_driver(initialize, (RunOnce, Parameter, result)) } == 0 {
+        if unsafe { call_through(initialize, (RunOnce, Parameter, result), || {}) } == 0 {
             complete(call, RunOnce, RTL_RUN_ONCE_INIT_FAILED, std::ptr::null_mut());
             return STATUS_UNSUCCESSFUL;
         }

@@ -25,6 +25,21 @@ pub(crate) unsafe fn call<Arguments, R: Routine<Arguments>>(routine: R, argument
     unsafe { routine.invoke(arguments) }
 }
 
+/// Calls a driver's routine where NT's own frame has no handler: what the routine raises passes to the driver that called the kernel, if an image did. Then `left` is done instead of
+/// what comes after the call.
+///
+/// # Safety
+/// The routine may be called with these arguments, now.
+#[inline]
+pub(crate) unsafe fn call_through<Arguments, R: Routine<Arguments>>(
+    routine: R,
+    arguments: Arguments,
+    left: impl FnOnce(),
+) -> R::Output {
+    // SAFETY: by this function's contract.
+    super::host::through(|| unsafe { routine.invoke(arguments) }, left)
+}
+
 macro_rules! routines {
     ($(($($argument:ident: $type:ident),*))*) => {$(
         impl<Output $(, $type)*> Routine<($($type,)*)> for unsafe extern "system-unwind" fn($($type),*) -> Output {

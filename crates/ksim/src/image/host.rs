@@ -16,7 +16,7 @@ mod time_stamp;
 mod unwind;
 mod variables;
 
-pub(crate) use entry::{Adapter, CallFrame, boundary, returned};
+pub(crate) use entry::{Adapter, CallFrame, boundary, returned, through};
 pub(crate) use mapping::stub_of;
 pub(crate) use shared_data::FEATURES;
 pub(crate) use variables::{CANCEL_LOCK, QUEUED_LOCKS};
@@ -63,6 +63,8 @@ pub(crate) struct MachineImages {
     /// Pageable sections are taken away at raised levels.
     pub(crate) forces_paging: Cell<bool>,
     loaded: Cell<bool>,
+    /// An unwinding that has left a routine of a driver, and is to pass what called that.
+    crossing: Cell<Option<Box<entry::Crossing>>>,
     /// The state of `rand`, once `srand` or `rand` was called.
     pub(crate) random: Cell<Option<u32>>,
     /// The words for the exception whose handler is searched for.

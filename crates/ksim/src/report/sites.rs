@@ -88,9 +88,11 @@ pub(crate) fn in_workspace(path: &Path) -> &Path {
 
 /// True for a function that is not a driver's: the hosted kernel's, an inline of NT's headers, or the language's.
 fn is_internal(function: &str) -> bool {
-    const PREFIXES: [&str; 11] = [
+    const PREFIXES: [&str; 12] = [
         "ksim::",
         "<ksim::",
+        // What runs images from the command line.
+        "cargo_ksim::",
         "ksync_sys::",
         "backtrace::",
         "core::",

@@ -281,46 +281,132 @@ fn an_exception_that_no_filter_takes_is_bug_check_1e() {
 }
 
 code! { between:
-    // A __try around a call of the kernel, which calls back: the kernel's frames are not unwound.
+    // A __try around a call of the kernel, which calls back. The callback has a register to restore, and a __finally.
     "between_entry:"
-    "sub rsp, 0x28"
+    "push rbx"
+    "sub rsp, 0x30"
     "between_body:"
+    "lea rax, [rip + between_unload]"
+    "mov [rcx + 0x68], rax"
+    "mov ebx, 0x5eed"
+    "movd xmm6, ebx"
+    "movd xmm15, ebx"
     "between_try: lea rcx, [rip + between_once]"
     "lea rdx, [rip + between_callback]"
     "xor r8d, r8d"
     "xor r9d, r9d"
     "call [rip + between_RtlRunOnceExecuteOnce]"
     "nop"
-    "between_try_end:"
+    "between_try_end: ud2"
     "between_except:"
+    "mov edx, eax"
+    "mov r8d, ebx"
+    "movd r9d, xmm6"
+    "movd eax, xmm15"
+    "mov [rsp + 0x20], rax"
+    "lea rcx, [rip + between_format]"
+    "call [rip + between_DbgPrint]"
     "xor eax, eax"
+    "add rsp, 0x30"
+    "pop rbx"
+    "between_unload: ret"
+    "between_entry_end:"
+    "between_callback:"
+    "push rbx"
+    "sub rsp, 0x20"
+    "between_callback_body:"
+    "xor ebx, ebx"
+    "movd xmm6, ebx"
+    "movd xmm15, ebx"
+    "between_inner_try: mov eax, [0x18]"
+    "nop"
+    "between_inner_end: int3"
+    "between_callback_end:"
+    "between_finally:"
+    "sub rsp, 0x28"
+    "between_finally_body:"
+    "lea rcx, [rip + between_left]"
+    "call [rip + between_DbgPrint]"
     "add rsp, 0x28"
     "ret"
-    "between_entry_end:"
-    "between_callback: mov eax, [0x18]"
-    "ret"
+    "between_finally_end:"
     "between_handler: jmp [rip + between___C_specific_handler]"
     ".p2align 12"
     "image_between_data:"
     "between_RtlRunOnceExecuteOnce: .quad 0"
-    "between___C_specific_handler: .quad 0, 0"
-    "between_once: .quad 0"
+    "between___C_specific_handler: .quad 0"
+    "between_DbgPrint: .quad 0, 0"
     "between_functions:"
     ".long between_entry - image_between + 0x1000, between_entry_end - image_between + 0x1000"
     ".long between_unwind - image_between + 0x1000"
+    ".long between_callback - image_between + 0x1000, between_callback_end - image_between + 0x1000"
+    ".long between_callback_unwind - image_between + 0x1000"
+    ".long between_finally - image_between + 0x1000, between_finally_end - image_between + 0x1000"
+    ".long between_finally_unwind - image_between + 0x1000"
+    ".p2align 2"
     "between_unwind:"
-    ".byte 0x09, between_body - between_entry, 1, 0"
-    ".byte 4, 0x42, 0, 0"
+    ".byte 0x09, between_body - between_entry, 2, 0"
+    ".byte between_body - between_entry, 0x52, 1, 0x30"
     ".long between_handler - image_between + 0x1000"
     ".long 1"
     ".long between_try - image_between + 0x1000, between_try_end - image_between + 0x1000, 1, between_except - image_between + 0x1000"
+    "between_callback_unwind:"
+    ".byte 0x11, between_callback_body - between_callback, 2, 0"
+    ".byte between_callback_body - between_callback, 0x32, 1, 0x30"
+    ".long between_handler - image_between + 0x1000"
+    ".long 1"
+    ".long between_inner_try - image_between + 0x1000, between_inner_end - image_between + 0x1000"
+    ".long between_finally - image_between + 0x1000, 0"
+    "between_finally_unwind:"
+    ".byte 1, between_finally_body - between_finally, 1, 0"
+    ".byte between_finally_body - between_finally, 0x42, 0, 0"
+    ".p2align 3"
+    "between_once: .quad 0"
+    "between_format: .asciz \"%x %x %x %x\\n\""
+    "between_left: .asciz \"left\\n\""
+}
+
+/// The image, with another routine that calls back.
+fn between(routine: &'static str) -> Pe {
+    let mut pe = Pe::new(between::text(), between::data(), &[routine, "__C_specific_handler", "DbgPrint"]);
+    pe.functions = (0x1000 + between::text().len() as u32 + 32, 36);
+    pe
 }
 
 #[test]
-fn an_exception_does_not_pass_the_kernels_own_frames() {
-    let mut pe = Pe::new(between::text(), between::data(), &["RtlRunOnceExecuteOnce", "__C_specific_handler"]);
-    pe.functions = (0x1000 + between::text().len() as u32 + 32, 12);
+fn an_exception_passes_routines_without_handlers() {
+    for seed in 0..20 {
+        let outcome = run(&Machine::new().processors(2).seed(seed), &between("RtlRunOnceExecuteOnce")).expect_clean();
+        // The kernel saves what its callers expect back, so that what the callback did to it is undone.
+        assert_eq!(outcome.debug_output(), ["left", "c0000005 5eed 5eed 5eed"]);
+    }
+}
+
+#[test]
+fn an_exception_passes_a_call_on_a_larger_stack() {
+    let mut pe = between("KeExpandKernelStackAndCallout");
+    // The routine is the first argument there: lea rcx and lea rdx change places, and their displacements stay right.
+    let text = &mut pe.sections[0].bytes;
+    let at = text.windows(10).position(|window| window[..3] == [0x48, 0x8d, 0x0d] && window[7..] == [0x48, 0x8d, 0x15]);
+    let at = at.expect("the first two arguments");
+    text[at + 2] = 0x15;
+    text[at + 9] = 0x0d;
+    let outcome = run(&Machine::new(), &pe).expect_clean();
+    assert_eq!(outcome.debug_output(), ["left", "c0000005 5eed 5eed 5eed"]);
+}
+
+#[test]
+fn an_exception_that_nobody_beyond_takes_is_bug_check_1e() {
+    let mut pe = between("RtlRunOnceExecuteOnce");
+    // No block of the entry has a range: its scope follows a count of 1, and has a filter of 1.
+    let data = &mut pe.sections[1].bytes;
+    let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("4 bytes"));
+    let at = data.windows(20).step_by(4).position(|window| word(&window[..4]) == 1 && word(&window[12..16]) == 1);
+    let begin = at.expect("the scope") * 4 + 4;
+    data[begin + 4..begin + 8].fill(0);
     let outcome = run(&Machine::new(), &pe);
     let check = outcome.bug_check().expect("a bug check");
     assert_eq!((check.code, check.parameters[0]), (bug_check::KMODE_EXCEPTION_NOT_HANDLED, 0xc000_0005), "{check}");
+    // Nothing was unwound: who looks at it sees all.
+    assert!(outcome.debug_output().is_empty());
 }

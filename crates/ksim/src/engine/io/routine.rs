@@ -54,6 +54,11 @@ impl Kernel {
         }
     }
 
+    /// An exception has left the routine: nothing is checked but by who handles it.
+    pub(crate) fn abandon_routine(&mut self, running: Running) {
+        self.switch_driver(running.driver);
+    }
+
     /// The code that runs is that of another driver from now on. Returns whose it was.
     fn switch_driver(&mut self, driver: Option<u16>) -> Option<u16> {
         match self.executing {

@@ -5,7 +5,7 @@ use crate::engine::kernel::Kernel;
 use crate::engine::ob::{Creation, HandleUse, Type};
 use crate::exports::zw::attributes;
 use crate::exports::{BLOCKING, DISPATCHER, PASSIVE, exports};
-use crate::image::call as call_driver;
+use crate::image::call_through;
 use crate::machine::Call;
 use ksync_sys::{
     BOOLEAN, CALLBACK_ALL_ACCESS, CALLBACK_FUNCTION, CALLBACK_OBJECT, NTSTATUS, OBJ_KERNEL_HANDLE, OBJ_OPENIF, OBJECT_ATTRIBUTES,
@@ -90,7 +90,7 @@ exports! {
         let mut returned: Option<CallbackCall> = None;
         while let Some(next) = call.operate(|kernel| kernel.next_callback(CallbackObject, returned)) {
             // SAFETY: the driver vouched for the routine when it registered it.
-            unsafe { call_driver(next.routine, (next.context, Argument1, Argument2)) };
+            unsafe { call_through(next.routine, (next.context, Argument1, Argument2), || {}) };
             returned = Some(next);
         }
     }

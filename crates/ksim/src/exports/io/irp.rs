@@ -28,7 +28,9 @@ pub(crate) fn call_driver(call: Call, device: *mut DEVICE_OBJECT, irp: *mut IRP)
         ));
     };
     // SAFETY: the driver vouched for the routine when it set it in its object; device and request are registered.
-    let status = unsafe { crate::image::call(routine, (device, irp)) };
+    let status = unsafe {
+        crate::image::call_through(routine, (device, irp), || call.read(|kernel| kernel.abandon_routine(dispatching.running)))
+    };
     call.operate(|kernel| kernel.end_dispatch(&dispatching, status));
     status
 }

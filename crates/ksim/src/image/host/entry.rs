@@ -26,7 +26,8 @@ pub(crate) struct CallFrame {
     entry: *const Entry,
     /// The frame of the call that was under way when the driver was called, which called here.
     previous: *mut CallFrame,
-    padding: u64,
+    /// 1 while the routine has called the driver where exceptions pass it: see [`through`].
+    passable: u64,
     return_address: u64,
 }
 
@@ -202,6 +203,11 @@ impl CallFrame {
         self.previous
     }
 
+    /// True when what the driver raises now may be handled by the code that has called here.
+    pub(crate) fn is_passable(&self) -> bool {
+        self.passable == 1
+    }
+
     /// Where the driver called from.
     pub(crate) fn return_address(&self) -> u64 {
         self.return_address
@@ -211,6 +217,68 @@ impl CallFrame {
 /// An exception on its way to the driver that called: what an unwinding carries.
 #[derive(Debug)]
 pub(crate) struct Raise(pub(crate) super::exception::Exception);
+
+/// An unwinding of a driver's frames that passes a routine which it called: what goes on with the frames beyond.
+#[derive(Debug)]
+pub(crate) struct Crossing {
+    pub(crate) target: super::exception::OwnedTarget,
+    pub(crate) record: super::context::ExceptionRecord,
+}
+
+// SAFETY: as for `Exception`; the record's pointer is only handed back to the driver, on the thread that it came from.
+unsafe impl Send for Crossing {}
+
+/// Takes a value out of its box, which is freed here: who goes on with it may never return.
+#[expect(clippy::boxed_local, reason = "the box is what is to go away")]
+fn unboxed<T>(value: Box<T>) -> T {
+    *value
+}
+
+/// Calls a routine of the driver where NT's own frame has no handler, so that an exception in it passes to the code that called here. `left` is done when an unwinding leaves the
+/// routine so, instead of what comes after it.
+#[inline]
+pub(crate) fn through<R>(routine: impl FnOnce() -> R, left: impl FnOnce()) -> R {
+    let images = &current("a driver's routine").images;
+    let frame = images.frame.get();
+    if frame.is_null() {
+        return routine();
+    }
+    // SAFETY: a frame is valid while its call is under way.
+    let before = unsafe { std::mem::replace(&mut (*frame).passable, 1) };
+    let result = routine();
+    // SAFETY: as above: the call is still under way.
+    unsafe { (*frame).passable = before };
+    match images.crossing.take() {
+        None => result,
+        Some(crossing) => {
+            left();
+            // Unwinds the routine's own frames.
+            std::panic::resume_unwind(crossing)
+        }
+    }
+}
+
+/// What runs until this is dropped is no part of what the innermost call has called.
+pub(super) struct Impassable(*mut CallFrame, u64);
+
+impl Impassable {
+    pub(super) fn new(frame: *mut CallFrame) -> Self {
+        if frame.is_null() {
+            return Self(frame, 0);
+        }
+        // SAFETY: a frame is valid while its call is under way.
+        Self(frame, unsafe { std::mem::replace(&mut (*frame).passable, 0) })
+    }
+}
+
+impl Drop for Impassable {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: as above: what has come in between is over.
+            unsafe { (*self.0).passable = self.1 };
+        }
+    }
+}
 
 /// Runs a routine for an image: what it raises goes to the driver's handlers, and a panic ends the machine.
 ///
@@ -222,6 +290,8 @@ pub(crate) unsafe fn boundary(frame: *mut CallFrame, body: impl FnOnce() -> u64)
     let before = images.frame.replace(frame);
     // SAFETY: by this function's contract.
     unsafe { (*frame).previous = before };
+    // SAFETY: as above.
+    unsafe { (*frame).passable = 0 };
     if images.checks_paging.get() {
         // SAFETY: by this function's contract.
         super::paging::check(unsafe { (*frame).return_address });
@@ -237,8 +307,12 @@ pub(crate) unsafe fn boundary(frame: *mut CallFrame, body: impl FnOnce() -> u64)
         }
         Err(payload) => match payload.downcast::<Raise>() {
             // SAFETY: the call's own frames are gone, so that the driver's are next.
-            Ok(raise) => unsafe { super::exception::raise_from_call(frame, raise.0) },
-            Err(_) => panicked_in_image(),
+            Ok(raise) => unsafe { super::exception::raise_from_call(frame, unboxed(raise).0) },
+            Err(payload) => match payload.downcast::<Crossing>() {
+                // SAFETY: as above.
+                Ok(crossing) => unsafe { super::exception::cross_call(frame, unboxed(crossing)) },
+                Err(_) => panicked_in_image(),
+            },
         },
     }
 }

@@ -1,18 +1,22 @@
 //! Structured exceptions: the search for a handler among a driver's frames, and the transfer to it.
 //!
-//! A search covers the frames from the exception up to where the kernel called the driver. What no handler there takes is bug check 0x1E:
-//! the kernel's own frames between two calls of drivers have no handlers in NT either, and are never unwound by this.
+//! A search covers the frames from the exception up to where the kernel called the driver, and if that was in a call by a driver whose NT routine has no handler of its own, the frames
+//! beyond (see [`through`](super::through)). What no handler there takes is bug check 0x1E. The kernel's frames in between are unwound as by a panic: the unwinding lets the
+//! driver's routine return, and what called it goes on with the unwinding.
 
 use super::context::{
     Context, DispatcherContext, EXCEPTION_COLLIDED_UNWIND, EXCEPTION_EXIT_UNWIND, EXCEPTION_NONCONTINUABLE,
     EXCEPTION_TARGET_UNWIND, EXCEPTION_UNWINDING, ExceptionPointers, ExceptionRecord, RAX,
 };
-use super::entry::{CallFrame, resume};
+use super::entry::{CallFrame, Crossing, resume};
 use super::unwind::{Broken, EXCEPTION_HANDLER, Frame, UNWIND_HANDLER, most_frames, unwind};
 use super::{Activity, State};
 use crate::machine::{Call, current};
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::NTSTATUS;
+
+/// The direction, trap and alignment check flags, which are off where Rust code runs.
+const ODD_FLAGS: u32 = 0x4_0500;
 
 /// Answers of a handler.
 const CONTINUE_EXECUTION: i32 = 0;
@@ -103,7 +107,7 @@ pub(super) unsafe fn dispatch(context: &Context, mut exception: Exception, activ
     let mut changed = *context;
     let search = Dispatch { context: *context, activity };
     images.dispatch.set(&raw const search);
-    let found = call_handlers(call, &mut changed, &mut exception.record);
+    let found = call_handlers(call, &mut changed, &mut exception.record, activity.frame);
     images.dispatch.set(activity.dispatch);
     match found {
         Ok(()) if exception.record.flags & EXCEPTION_NONCONTINUABLE == 0 => {
@@ -119,6 +123,13 @@ pub(super) unsafe fn dispatch(context: &Context, mut exception: Exception, activ
     let after_call = exception.record.address == context.rip && exception.record.flags & EXCEPTION_NONCONTINUABLE != 0;
     let places = images.places_from(context, after_call);
     call.cell.stop_at(Exception::violation(&exception.record, meaning), places)
+}
+
+/// The registers of the driver's frame that made the call which has called the driver, if exceptions pass that.
+fn beyond(state: &State, outer: *mut CallFrame) -> Option<Context> {
+    // SAFETY: a frame is valid while its call is under way.
+    let context = unsafe { outer.as_ref() }.filter(|frame| frame.is_passable())?.context();
+    state.mapping_at(context.rip).map(|_| context)
 }
 
 /// The search itself went wrong.
@@ -172,14 +183,28 @@ pub(crate) fn restore(call: Call, context: &Context) -> ! {
 
 /// The first pass. A handler that takes the exception does not return here. `Ok` when one wants the driver to go on, `Err(None)` when none
 /// wants anything.
-fn call_handlers(call: Call, context: &mut Context, record: &mut ExceptionRecord) -> Result<(), Option<NTSTATUS>> {
+fn call_handlers(
+    call: Call,
+    context: &mut Context,
+    record: &mut ExceptionRecord,
+    mut outer: *mut CallFrame,
+) -> Result<(), Option<NTSTATUS>> {
     let images = &call.cell.images;
     let mut frame_context = *context;
     let mut lowest = 0;
     for _ in 0..most_frames() {
         let step = {
             let Some(state) = images.state() else { return Err(None) };
-            match step(&state, &mut frame_context, EXCEPTION_HANDLER) {
+            let mut found = step(&state, &mut frame_context, EXCEPTION_HANDLER);
+            if found.is_none()
+                && let Some(beyond) = beyond(&state, outer)
+            {
+                // SAFETY: a frame is valid while its call is under way.
+                outer = unsafe { &*outer }.previous();
+                frame_context = beyond;
+                found = step(&state, &mut frame_context, EXCEPTION_HANDLER);
+            }
+            match found {
                 None => return Err(None),
                 Some(Err(broken)) => return Err(Some(status_of(broken))),
                 Some(Ok(step)) => step,
@@ -237,6 +262,13 @@ enum Target<'a> {
     Jump(&'a Context),
 }
 
+/// The same, for when the frame that keeps the registers goes away.
+#[derive(Debug)]
+pub(crate) enum OwnedTarget {
+    Frame { frame: u64, ip: u64, value: u64 },
+    Jump(Box<Context>),
+}
+
 impl Target<'_> {
     fn ip(&self) -> u64 {
         match self {
@@ -277,6 +309,13 @@ impl Target<'_> {
             Self::Jump(context) => **context,
         }
     }
+
+    fn owned(&self) -> OwnedTarget {
+        match *self {
+            Self::Frame { frame, ip, value } => OwnedTarget::Frame { frame, ip, value },
+            Self::Jump(context) => OwnedTarget::Jump(Box::new(*context)),
+        }
+    }
 }
 
 /// RtlUnwindEx: the second pass. Calls the handlers of all frames below the target, and goes on in the target.
@@ -294,8 +333,9 @@ pub(crate) unsafe fn unwind_to(
 ) -> ! {
     let record = record.unwrap_or_else(|| ExceptionRecord::new(0xc000_0027_u32 as i32, start.rip, &[]));
     let target = Target::Frame { frame: target_frame, ip: target_ip, value: return_value };
+    let (context, activity) = origin(call, start);
     // SAFETY: by this function's contract.
-    unsafe { unwind_frames(call, &target, record, start) }
+    unsafe { unwind_frames(call, &target, record, context, activity) }
 }
 
 /// `longjmp`: as [`unwind_to`], to the frame of a set of registers.
@@ -307,19 +347,46 @@ pub(crate) unsafe fn jump_to(call: Call, to: Context, record: ExceptionRecord, s
         // The frame is gone, or belongs to another stack.
         restore(call, &to);
     }
+    let (context, activity) = origin(call, start);
     // SAFETY: by this function's contract.
-    unsafe { unwind_frames(call, &Target::Jump(&to), record, start) }
+    unsafe { unwind_frames(call, &Target::Jump(&to), record, context, activity) }
 }
 
+/// An unwinding that has passed a call of an import goes on with the frames that made the call.
+///
 /// # Safety
-/// As for [`unwind_to`].
-unsafe fn unwind_frames(call: Call, target: &Target<'_>, mut record: ExceptionRecord, start: Context) -> ! {
+/// `frame` is the frame of that call, nothing of which is left to be done.
+#[cold]
+pub(super) unsafe fn cross_call(frame: *mut CallFrame, crossing: Crossing) -> ! {
+    let call = Call { cell: current("an image"), export: None };
+    // SAFETY: by this function's contract.
+    let frame = unsafe { &*frame };
+    let activity = Activity { frame: frame.previous(), dispatch: call.cell.images.dispatch.get() };
+    let Crossing { target, record } = crossing;
+    match target {
+        OwnedTarget::Frame { frame: wanted, ip, value } => {
+            let target = Target::Frame { frame: wanted, ip, value };
+            // SAFETY: by this function's contract.
+            unsafe { unwind_frames(call, &target, record, frame.context(), activity) }
+        }
+        OwnedTarget::Jump(registers) => {
+            // Nothing that would have to be dropped may be left.
+            let copy = *registers;
+            drop(registers);
+            // SAFETY: as above.
+            unsafe { unwind_frames(call, &Target::Jump(&copy), record, frame.context(), activity) }
+        }
+    }
+}
+
+/// Where an unwinding begins that a driver asks for: at the exception whose handler asks, or else at its call.
+fn origin(call: Call, start: Context) -> (Context, Activity) {
     let images = &call.cell.images;
     let search = images.dispatch.get();
     // SAFETY: a search that is under way is on the running stack, above this.
     let search = unsafe { search.as_ref() };
     // Without a search, a driver unwinds by itself, as `longjmp` does.
-    let (mut context, activity) = match search {
+    match search {
         Some(search) => (search.context, search.activity),
         None => {
             let frame = images.frame.get();
@@ -327,7 +394,19 @@ unsafe fn unwind_frames(call: Call, target: &Target<'_>, mut record: ExceptionRe
             let previous = unsafe { frame.as_ref() }.map_or(std::ptr::null_mut(), CallFrame::previous);
             (start, Activity { frame: previous, dispatch: std::ptr::null() })
         }
-    };
+    }
+}
+
+/// # Safety
+/// As for [`unwind_to`]. `context` has the registers of the innermost frame of the driver, and `activity` is what is under way once the frames up to the next call are gone.
+unsafe fn unwind_frames(
+    call: Call,
+    target: &Target<'_>,
+    mut record: ExceptionRecord,
+    mut context: Context,
+    activity: Activity,
+) -> ! {
+    let images = &call.cell.images;
     record.flags |= EXCEPTION_UNWINDING;
     if matches!(target, Target::Frame { frame: 0, .. }) {
         record.flags |= EXCEPTION_EXIT_UNWIND;
@@ -337,6 +416,14 @@ unsafe fn unwind_frames(call: Call, target: &Target<'_>, mut record: ExceptionRe
         let step = {
             let Some(state) = images.state() else { break STATUS_INVALID_UNWIND_TARGET };
             match step(&state, &mut caller, UNWIND_HANDLER) {
+                None if beyond(&state, activity.frame).is_some() => {
+                    drop(state);
+                    images.crossing.set(Some(Box::new(Crossing { target: target.owned(), record })));
+                    images.set_activity(activity);
+                    context.eflags &= !ODD_FLAGS;
+                    // SAFETY: the registers are those that the routine returns with, and where it returns to looks at what is to be done.
+                    unsafe { resume(&raw const context) }
+                }
                 None => break STATUS_INVALID_UNWIND_TARGET,
                 Some(Err(broken)) => break status_of(broken),
                 Some(Ok(step)) => step,

@@ -56,7 +56,9 @@ pub(super) extern "C" fn on_fault(fault: *mut Fault) -> ! {
     let call = Call { cell: current("an image"), export: None };
     let images = &call.cell.images;
     let activity = images.activity();
+    let apart = entry::Impassable::new(activity.frame);
     let answer = catch_unwind(AssertUnwindSafe(|| answer(call, fault)));
+    drop(apart);
     match answer {
         Ok(Answer::Resume) => {
             images.set_activity(activity);

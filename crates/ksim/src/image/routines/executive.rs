@@ -1,7 +1,7 @@
 //! Interlocked lists and counters that older headers import, callback objects, stacks, floating point, time zones.
 
 use crate::exports::{ANY, DISPATCHER, at_most, image_exports};
-use crate::image::call as call_driver;
+use crate::image::call_through;
 use crate::image::host::guarded;
 use crate::irql::{APC_LEVEL, DISPATCH_LEVEL, SYNCH_LEVEL};
 use crate::machine::Call;
@@ -42,7 +42,7 @@ fn on_large_stack(routine: Option<Callout>, parameter: PVOID) -> NTSTATUS {
     // Every stack here is larger than the largest that NT would expand to.
     if let Some(routine) = routine {
         // SAFETY: the driver vouches for its routine.
-        unsafe { call_driver(routine, (parameter,)) };
+        unsafe { call_through(routine, (parameter,), || {}) };
     }
     STATUS_SUCCESS
 }

@@ -1,7 +1,7 @@
 //! The rest of the C runtime that the kernel exports: classes of characters, numbers as text, searching and sorting, checked copies.
 
 use crate::exports::{ANY, image_exports};
-use crate::image::call as call_driver;
+use crate::image::call_through;
 use ksync_sys::{PVOID, SIZE_T};
 use std::ptr::{null, null_mut};
 
@@ -60,7 +60,7 @@ unsafe fn sort(base: *mut u8, count: SIZE_T, size: SIZE_T, compare: Compare) {
     let less = |one: SIZE_T, other: SIZE_T| {
         let (one, other) = (element(base, size, one), element(base, size, other));
         // SAFETY: by this function's contract.
-        (unsafe { call_driver(compare, (one.cast_const(), other.cast_const())) }) < 0
+        (unsafe { call_through(compare, (one.cast_const(), other.cast_const()), || {}) }) < 0
     };
     let sift = |mut root: SIZE_T, end: SIZE_T| {
         loop {
@@ -184,7 +184,7 @@ image_exports! {
             let middle = low + (high - low) / 2;
             let at = element(Base.cast(), Size, middle);
             // SAFETY: as above.
-            match unsafe { call_driver(Compare, (Key, at.cast_const())) } {
+            match unsafe { call_through(Compare, (Key, at.cast_const()), || {}) } {
                 0 => return at.cast(),
                 ..0 => high = middle,
                 1.. => low = middle + 1,
