@@ -6,6 +6,7 @@ mod exception;
 mod executive;
 mod format;
 mod jump;
+mod library;
 mod locks;
 mod lookaside;
 mod memory;
@@ -27,6 +28,7 @@ pub(crate) fn tables() -> Vec<&'static Table> {
         &executive::TABLE,
         &format::TABLE,
         &jump::TABLE,
+        &library::TABLE,
         &locks::TABLE,
         &lookaside::TABLE,
         &memory::TABLE,

@@ -291,6 +291,92 @@ fn checked_copies_and_more_strings() {
 }
 
 #[test]
+fn runs_of_clear_bits() {
+    let mut script = Script::new();
+    // Clear: 2 to 3, 8 to 12, 30 to 31.
+    let words = 0x3fff_e0f3_u32;
+    let (bitmap, words, at) = (script.zeros(16), script.bytes(&words.to_le_bytes()), script.zeros(64));
+    script.call("RtlInitializeBitMap", &[At(bitmap), At(words), N(32)]);
+    script.check("RtlFindFirstRunClear", &[At(bitmap), At(at)], 2);
+    script.expect_bytes("its place", at, &2_u32.to_le_bytes());
+    script.check("RtlFindNextForwardRunClear", &[At(bitmap), N(9), At(at)], 4);
+    script.expect_bytes("the rest of it", at, &9_u32.to_le_bytes());
+    script.check("RtlFindNextForwardRunClear", &[At(bitmap), N(32), At(at)], 0);
+    script.check("RtlFindLastBackwardRunClear", &[At(bitmap), N(29), At(at)], 5);
+    script.expect_bytes("its place", at, &8_u32.to_le_bytes());
+    script.check("RtlFindLongestRunClear", &[At(bitmap), At(at)], 5);
+    let two = script.zeros(32);
+    script.check("RtlFindClearRuns", &[At(bitmap), At(two), N(2), N(0)], 2);
+    script.expect_bytes("the first", two, &[2, 0, 0, 0, 2, 0, 0, 0]);
+    script.check("RtlFindClearRuns", &[At(bitmap), At(two), N(2), N(1)], 2);
+    script.expect_bytes("the longest", two, &[8, 0, 0, 0, 5, 0, 0, 0]);
+    script.check("RtlFindLeastSignificantBit", &[N(0x30)], 4);
+    script.check("RtlFindMostSignificantBit", &[N(0x30)], 5);
+    script.check("RtlFindMostSignificantBit", &[N(0)], 0xff);
+    script.check("RtlNumberOfSetBitsUlongPtr", &[N(0xf0f0)], 8);
+    script.run();
+}
+
+#[test]
+fn more_strings_dates_and_numbers() {
+    let mut script = Script::new();
+    let (source, room) = (script.text("abc"), script.zeros(32));
+    let (one, other, wide) = (script.zeros(16), script.zeros(16), script.wide("Hi"));
+    script.call("RtlInitString", &[At(one), At(source)]);
+    script.call("RtlInitString", &[At(other), At(room)]);
+    // An empty string with room for 5: its maximum is the second word.
+    let five = script.bytes(&5_u16.to_le_bytes());
+    script.call("memcpy", &[At(other.offset(2)), At(five), N(2)]);
+    script.call("RtlCopyString", &[At(other), At(one)]);
+    script.check("RtlPrefixString", &[At(one), At(other), N(0)], 1);
+    script.check("RtlAppendAsciizToString", &[At(other), At(source)], 0xc000_0023);
+    let tail = script.text("DE");
+    script.check("RtlAppendAsciizToString", &[At(other), At(tail)], 0);
+    script.expect_bytes("the string", room, b"abcDE");
+    script.check("RtlPrefixString", &[At(other), At(one), N(0)], 0);
+    script.check("RtlUpperChar", &[N(u64::from(b'q'))], u64::from(b'Q'));
+    let counted = script.zeros(16);
+    script.check("RtlInitUnicodeStringEx", &[At(counted), At(wide)], 0);
+    let hash = script.zeros(8);
+    script.check("RtlHashUnicodeString", &[At(counted), N(1), N(0), At(hash)], 0);
+    script.expect("H times 65599, and I", hash, 72 * 65_599 + 73);
+    script.check("RtlHashUnicodeString", &[At(counted), N(1), N(7), At(hash)], 0xc000_000d);
+    // 1970-01-01.
+    let (time, date, back) = (script.bytes(&116_444_736_000_000_000_i64.to_le_bytes()), script.zeros(16), script.zeros(8));
+    script.call("RtlTimeToTimeFields", &[At(time), At(date)]);
+    script.expect_bytes("the date", date, &[0xb2, 7, 1, 0, 1, 0, 0, 0]);
+    script.check("RtlTimeFieldsToTime", &[At(date), At(back)], 1);
+    script.check("memcmp", &[At(time), At(back), N(8)], 0);
+    let seed = script.zeros(8);
+    script.check("RtlRandomEx", &[At(seed)], 0x7fff_ffc3);
+    script.expect("the next seed", seed, 0x7fff_ffc3);
+    script.run();
+}
+
+#[test]
+fn memory_is_locked_by_lists() {
+    let mut script = Script::new();
+    let buffer = script.zeros(64);
+    script.check("MmSizeOfMdl", &[N(0x1ff0), N(0x20)], 48 + 16);
+    let list = script.call("IoAllocateMdl", &[At(buffer), N(64), N(0), N(0), N(0)]);
+    script.call("MmProbeAndLockPages", &[In(list), N(0), N(1)]);
+    let mapped = script.call("MmMapLockedPages", &[In(list), N(0)]);
+    script.call("memset", &[In(mapped), N(7), N(8)]);
+    script.expect("the buffer", buffer, 0x0707_0707_0707_0707);
+    script.call("MmUnmapLockedPages", &[In(mapped), In(list)]);
+    script.call("MmUnlockPages", &[In(list)]);
+    script.call("IoFreeMdl", &[In(list)]);
+    script.run();
+    // What is not there cannot be locked.
+    let mut script = Script::new();
+    let list = script.call("IoAllocateMdl", &[N(0x18), N(8), N(0), N(0), N(0)]);
+    script.call("MmProbeAndLockPages", &[In(list), N(0), N(0)]);
+    let outcome = run(&Machine::new(), &script.image());
+    let check = outcome.bug_check().expect("nobody handles it");
+    assert_eq!((check.code, check.parameters[0]), (bug_check::KMODE_EXCEPTION_NOT_HANDLED, 0xc000_0005));
+}
+
+#[test]
 fn types_of_objects_are_variables() {
     let names =
         ["CmKeyObjectType", "MmSectionObjectType", "PsJobType", "SeTokenObjectType", "ExDesktopObjectType", "NtGlobalFlag"];

@@ -6,8 +6,8 @@ use ksync_sys::{BOOLEAN, ULONG};
 /// RTL_BITMAP.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-struct Bitmap {
-    size: ULONG,
+pub(super) struct Bitmap {
+    pub(super) size: ULONG,
     words: *mut ULONG,
 }
 
@@ -18,13 +18,13 @@ const NOTHING: ULONG = ULONG::MAX;
 ///
 /// # Safety
 /// `bitmap` points to one.
-unsafe fn read(bitmap: *const Bitmap) -> Bitmap {
+pub(super) unsafe fn read(bitmap: *const Bitmap) -> Bitmap {
     // SAFETY: by this function's contract.
     unsafe { bitmap.read() }
 }
 
 impl Bitmap {
-    fn get(self, index: ULONG) -> bool {
+    pub(super) fn get(self, index: ULONG) -> bool {
         // SAFETY: the driver's bitmap has a bit for each index below its size, which all callers keep to.
         unsafe { *self.words.wrapping_add(index as usize / 32) >> (index % 32) & 1 != 0 }
     }

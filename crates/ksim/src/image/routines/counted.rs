@@ -12,16 +12,16 @@ use std::ptr::null_mut;
 /// The tag of buffers that these routines allocate.
 const TAG: ULONG = u32::from_le_bytes(*b"Strg");
 /// The most bytes of a counted string: an even number below 64 Ki.
-const MOST: usize = 0xfffe;
+pub(super) const MOST: usize = 0xfffe;
 
 /// STRING and its like: a UNICODE_STRING of bytes.
-type Bytes = UNICODE_STRING;
+pub(super) type Bytes = UNICODE_STRING;
 
 /// The units of a string.
 ///
 /// # Safety
 /// `string` points to a valid string, which stays as it is while the result is used.
-unsafe fn wide<'a>(string: *const UNICODE_STRING) -> &'a [u16] {
+pub(super) unsafe fn wide<'a>(string: *const UNICODE_STRING) -> &'a [u16] {
     // SAFETY: by this function's contract.
     let string = unsafe { string.read() };
     if string.Buffer.is_null() {
@@ -35,7 +35,7 @@ unsafe fn wide<'a>(string: *const UNICODE_STRING) -> &'a [u16] {
 ///
 /// # Safety
 /// As for [`wide`].
-unsafe fn narrow<'a>(string: *const Bytes) -> &'a [u8] {
+pub(super) unsafe fn narrow<'a>(string: *const Bytes) -> &'a [u8] {
     // SAFETY: by this function's contract.
     let string = unsafe { string.read() };
     if string.Buffer.is_null() {
@@ -45,7 +45,7 @@ unsafe fn narrow<'a>(string: *const Bytes) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(string.Buffer.cast(), usize::from(string.Length)) }
 }
 
-fn upper(unit: u16) -> u16 {
+pub(super) fn upper(unit: u16) -> u16 {
     let mut upper = char::from_u32(u32::from(unit)).map(char::to_uppercase).into_iter().flatten();
     match (upper.next(), upper.next()) {
         // A unit stays a unit.
