@@ -25,6 +25,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
+use core::time::Duration;
 
 use ksync_sys as sys;
 
@@ -34,6 +35,7 @@ use crate::driver::list::Node;
 use crate::error::{NtError, Result};
 use crate::irql::{self, Irql};
 use crate::pool::KBox;
+use crate::thread::this_thread;
 
 /// The queue that a work item goes to, which decides the priority of the thread that runs it.
 #[doc(alias = "WORK_QUEUE_TYPE")]
@@ -159,6 +161,8 @@ struct Head {
     queued: Cell<bool>,
     outstanding: Cell<usize>,
     idle: UnsafeCell<MaybeUninit<sys::KEVENT>>,
+    /// Who frees the item, when nobody uses it any more. Touched under the lock.
+    freed_by: Cell<*mut sys::KTHREAD>,
     call: unsafe fn(NonNull<Head>),
     free: unsafe fn(NonNull<Head>),
 }
@@ -224,6 +228,7 @@ impl WorkItem {
                 queued: Cell::new(false),
                 outstanding: Cell::new(0),
                 idle: UnsafeCell::new(MaybeUninit::uninit()),
+                freed_by: Cell::new(ptr::null_mut()),
                 call: call::<F>,
                 free: free::<F>,
             },
@@ -387,6 +392,10 @@ impl Head {
                 // SAFETY: by the type's invariant the event is initialised and in its place.
                 unsafe { sys::KeSetEvent(self.idle.get().cast(), sys::IO_NO_INCREMENT, sys::FALSE) };
             }
+            if users == 0 {
+                // SAFETY: the routine may be called anywhere.
+                self.freed_by.set(unsafe { sys::KeGetCurrentThread() });
+            }
             users == 0
         })
     }
@@ -499,27 +508,41 @@ unsafe fn call<F: Fn()>(head: NonNull<Head>) {
 /// # Safety
 /// The head is the first part of a `Block<F>`, and nobody uses it any more.
 unsafe fn free<F>(head: NonNull<Head>) {
-    // SAFETY: by this function's contract the head is valid.
-    let this = unsafe { head.as_ref() };
-    if let Some(mut list) = this.image.work.lock() {
-        // SAFETY: the node was put into this list when the item was made, and is taken out once, here.
-        unsafe { list.remove(head.as_ptr().cast()) };
-    }
-    let (object, item) = (this.object, this.item);
-    match object {
-        // SAFETY: the item was allocated for the device, and is not queued.
-        Raw::Device(_) => unsafe { sys::IoFreeWorkItem(item) },
-        Raw::Driver(_) => {
-            // SAFETY: the item was initialised in this memory, and is not queued.
-            unsafe { sys::IoUninitializeWorkItem(item) };
-            // SAFETY: the memory was allocated from nonpaged pool with this tag, and is not used any more.
-            unsafe { sys::ExFreePoolWithTag(item.cast(), crate::pool::TAG) };
+    /// What follows the end of the closure, also if that unwinds.
+    struct Rest<F>(NonNull<Head>, PhantomData<F>);
+    impl<F> Drop for Rest<F> {
+        fn drop(&mut self) {
+            // SAFETY: the head is valid until its memory is freed below.
+            let this = unsafe { self.0.as_ref() };
+            let object = this.object;
+            if let Some(mut list) = this.image.work.lock() {
+                // SAFETY: the node was put into this list when the item was made, and is taken out once, here.
+                unsafe { list.remove(self.0.as_ptr().cast()) };
+            }
+            // SAFETY: the block was given up for this pointer when it was made. Its closure was dropped, and nothing else in it needs that.
+            drop(unsafe { KBox::from_raw(self.0.cast::<MaybeUninit<Block<F>>>().as_ptr()) });
+            // SAFETY: the reference was taken when the item was made.
+            unsafe { sys::ObfDereferenceObject(pointer(object)) };
         }
     }
-    // SAFETY: by this function's contract; the block was given up for this pointer when it was made.
-    drop(unsafe { KBox::from_raw(head.cast::<Block<F>>().as_ptr()) });
-    // SAFETY: the reference was taken when the item was made.
-    unsafe { sys::ObfDereferenceObject(pointer(object)) };
+    // SAFETY: by this function's contract the head is valid.
+    let this = unsafe { head.as_ref() };
+    match this.object {
+        // SAFETY: the item was allocated for the device, and is not queued.
+        Raw::Device(_) => unsafe { sys::IoFreeWorkItem(this.item) },
+        Raw::Driver(_) => {
+            // SAFETY: the item was initialised in this memory, and is not queued.
+            unsafe { sys::IoUninitializeWorkItem(this.item) };
+            // SAFETY: the memory was allocated from nonpaged pool with this tag, and is not used any more.
+            unsafe { sys::ExFreePoolWithTag(this.item.cast(), crate::pool::TAG) };
+        }
+    }
+    // The item stays in its list until the closure is gone, which is the image's code: a drain waits for that.
+    let _rest = Rest::<F>(head, PhantomData);
+    // SAFETY: by this function's contract the head is that of such a block, whose closure nobody uses any more.
+    let closure = unsafe { &raw mut (*head.cast::<Block<F>>().as_ptr()).closure };
+    // SAFETY: as above; it is dropped once, here.
+    unsafe { ptr::drop_in_place(closure) };
 }
 
 /// The kernel's way into an item.
@@ -531,16 +554,15 @@ unsafe extern "system-unwind" fn routine(_object: *mut sys::DEVICE_OBJECT, conte
     struct Leave<'a>(NonNull<Head>, &'a Working);
     impl Drop for Leave<'_> {
         fn drop(&mut self) {
-            {
-                // SAFETY: by the contract of `routine` the insertion is a user until now.
-                let head = unsafe { self.0.as_ref() };
-                if let Some(mut list) = head.image.working.lock() {
-                    // SAFETY: the node was put into this list below, and is taken out once, here.
-                    unsafe { list.remove((&raw const self.1.node).cast_mut()) };
-                }
-            }
+            // SAFETY: by the contract of `routine` the insertion is a user until now.
+            let image = unsafe { self.0.as_ref() }.image;
             // SAFETY: as above. The use and the insertion end together, so that who waits for the end of the insertion may be the last user.
             unsafe { finish(self.0) };
+            // Only now, because the closure may have been dropped here, and what it owns must find that it is in a work item.
+            if let Some(mut list) = image.working.lock() {
+                // SAFETY: the node was put into this list below, and is taken out once, here.
+                unsafe { list.remove((&raw const self.1.node).cast_mut()) };
+            }
         }
     }
     // SAFETY: the context is not null.
@@ -622,15 +644,19 @@ pub(crate) fn drain(image: &'static Image) {
     if !image.work.was_used() {
         return;
     }
+    // SAFETY: the routine may be called anywhere.
+    let current = unsafe { sys::KeGetCurrentThread() };
     loop {
         let Some(list) = image.work.lock() else { return };
+        let mut dying = false;
         let busy = list.nodes().find_map(|node| {
             let head = node.cast::<Head>();
             // SAFETY: the nodes of this list are the first fields of heads, which are alive while they are in it.
             let this = unsafe { &*head };
-            // One that is being freed has no user any more, and cannot get one.
             let busy = this.locked(|| {
                 let users = this.users.get();
+                // One that is being freed has no user any more, and cannot get one. If it is this thread that frees it, this is called by what its closure owns.
+                dying |= users == 0 && this.freed_by.get() != current;
                 let busy = users > 0 && this.outstanding.get() > 0;
                 if busy {
                     this.users.set(users + 1);
@@ -640,7 +666,13 @@ pub(crate) fn drain(image: &'static Image) {
             busy.then_some(head)
         });
         drop(list);
-        let Some(head) = busy.and_then(NonNull::new) else { return };
+        let Some(head) = busy.and_then(NonNull::new) else {
+            if !dying {
+                return;
+            }
+            let _ = this_thread::sleep(Duration::from_millis(1));
+            continue;
+        };
         // SAFETY: a use was taken above.
         unsafe { head.as_ref() }.wait();
         // SAFETY: as above; it is ended here.

@@ -9,6 +9,7 @@ use ksync::driver::{DriverObject, UnicodeStr};
 use ksync::error::Result;
 use ksync::event::{Event, EventProperty};
 use ksync::irql::{self, Irql};
+use ksync::object::ThreadId;
 use ksync::thread::{self, this_thread};
 use ksync::wait::Dispatchable;
 use ksync::work_item::{self, WorkItem, WorkQueue};
@@ -286,4 +287,43 @@ fn a_forgotten_item_is_a_leak_and_no_more() {
         core::mem::forget(item);
     });
     assert_eq!(outcome.expect_bug_check(0xc4).parameters[0], 0x62);
+}
+
+/// What a closure owns is the image's code too: a drain waits until it is dropped, wherever that is.
+#[test]
+fn a_drain_waits_until_what_closures_own_is_gone() {
+    struct Slow(Arc<AtomicU32>, ThreadId);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            for _ in 0..10 {
+                this_thread::stall(Duration::from_micros(1));
+            }
+            // In a worker a drain would wait for the worker's item; elsewhere it does not wait for the item that is being freed.
+            let may = this_thread::id() == self.1 && irql::current() == Irql::PASSIVE;
+            assert_eq!(ksync::driver::drain().is_ok(), may);
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    explore(|driver| {
+        for level in [Irql::PASSIVE, Irql::APC, Irql::DISPATCH] {
+            let gone = Arc::new(AtomicU32::new(0));
+            let slow = || Slow(gone.clone(), this_thread::id());
+            let (never, posted, queued) = (slow(), slow(), slow());
+            let item = WorkItem::new(driver, move || {
+                let _ = &never;
+            })
+            .unwrap();
+            drop(item);
+            assert_eq!(gone.load(Ordering::SeqCst), 1);
+            work_item::post(driver, move || drop(posted)).unwrap();
+            let item = WorkItem::new(driver, move || {
+                let _ = &queued;
+            })
+            .unwrap();
+            item.enqueue().unwrap();
+            irql::with_raised(level, || drop(item)).unwrap();
+            ksync::driver::drain().unwrap();
+            assert_eq!(gone.load(Ordering::SeqCst), 3);
+        }
+    });
 }
