@@ -34,6 +34,7 @@ use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::num::NonZero;
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
 
 use ksync_sys as sys;
 
@@ -298,6 +299,7 @@ impl<'a> Builder<'a> {
         T: Send + 'static,
     {
         let image = Image::this();
+        image.started.fetch_add(1, Ordering::SeqCst);
         packet::sweep(&image.threads);
         // SAFETY: closure and result are `'static`. The image's list is drained before the image goes.
         let packet = unsafe { packet::spawn(self.settings, closure, &image.threads) }?;

@@ -25,6 +25,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
+use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use ksync_sys as sys;
@@ -298,6 +299,7 @@ impl WorkItem {
     /// [`enqueue_on`](Self::enqueue_on), while the driver is being unloaded too. The level was checked.
     pub(crate) fn insert(&self, queue: WorkQueue) -> bool {
         let head = self.head();
+        head.image.started.fetch_add(1, Ordering::SeqCst);
         let fresh = head.locked(|| {
             if head.queued.replace(true) {
                 return false;

@@ -10,6 +10,8 @@ use ksync::error::Result;
 use ksync::irql::{self, Irql};
 use ksync::thread::{self, JoinHandle, this_thread};
 use ksync::timer::{Timer, TimerKind};
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -263,4 +265,64 @@ fn printing_splits_long_lines_and_survives_zeros() {
     let expected = ["é".repeat(300), "a\u{FFFD}b%s%n1".to_owned(), String::new(), "two".to_owned(), "lines".to_owned()];
     assert_eq!(outcome.debug_output(), expected);
     outcome.expect_clean();
+}
+
+/// Destructors that start threads, the results of which drop devices at a raised level, whose states are dropped later and start threads: the unload waits for all of them.
+mod chain {
+    use super::*;
+    use ksync::device::{Device, DeviceBuilder, Dispatch};
+
+    thread_local! {
+        pub(super) static ENDED: RefCell<Arc<AtomicU32>> = RefCell::default();
+    }
+
+    pub(super) struct Link(Mutex<Option<Device<Link>>>, Arc<AtomicU32>);
+
+    impl Dispatch for Link {}
+
+    impl Drop for Link {
+        fn drop(&mut self) {
+            let (next, ended) = (self.0.lock().unwrap().take(), self.1.clone());
+            let late = move || {
+                this_thread::sleep(SECOND).unwrap();
+                ended.fetch_add(1, Ordering::Relaxed);
+                DroppedHigh(next)
+            };
+            // At a raised level, where the state goes if the worker was faster, no thread can be started.
+            let _ = thread::spawn(late).map(JoinHandle::detach);
+        }
+    }
+
+    pub(super) struct DroppedHigh(Option<Device<Link>>);
+
+    impl Drop for DroppedHigh {
+        fn drop(&mut self) {
+            irql::with_raised(Irql::DISPATCH, || drop(self.0.take())).unwrap();
+        }
+    }
+
+    fn entry(driver: &DriverObject, _path: &UnicodeStr<'_>) -> Result<DroppedHigh> {
+        let mut first = None;
+        for _ in 0..4 {
+            let ended = ENDED.with_borrow(Clone::clone);
+            first = Some(DeviceBuilder::new().create(driver, Link(Mutex::new(first), ended))?);
+        }
+        Ok(DroppedHigh(first))
+    }
+
+    ksync::driver_entry!(entry);
+}
+
+#[test]
+fn an_unload_waits_for_what_destructors_start_however_often() {
+    let mut most = 0;
+    for seed in 0..60 {
+        chain::ENDED.set(Arc::default());
+        let outcome = Machine::new().processors(2).seed(seed).run(|| {
+            ksim::load_driver("chain", chain::DriverEntry).unwrap().unload();
+        });
+        outcome.expect_clean();
+        most = most.max(chain::ENDED.with_borrow(|ended| ended.load(Ordering::Relaxed)));
+    }
+    assert_eq!(most, 4);
 }

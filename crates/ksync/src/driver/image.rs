@@ -37,6 +37,8 @@ pub(crate) struct Image {
     pub(crate) threaded_out: AtomicUsize,
     /// How many requests for a clock tick could not be taken back where they were dropped.
     pub(crate) late_resolutions: AtomicUsize,
+    /// How many threads were started, and work items queued, in all.
+    pub(crate) started: AtomicUsize,
     /// No DPC is queued and no timer set any more: the image is about to go.
     closing: AtomicBool,
     /// What the driver's entry returned.
@@ -58,6 +60,7 @@ static IMAGE: sys::ImageLocal<Image> = unsafe {
         threaded: List::new(),
         threaded_out: AtomicUsize::new(0),
         late_resolutions: AtomicUsize::new(0),
+        started: AtomicUsize::new(0),
         closing: AtomicBool::new(false),
         state: AtomicPtr::new(core::ptr::null_mut()),
     })
@@ -128,7 +131,7 @@ impl Running {
 /// unload routine, and where its entry fails.
 ///
 /// In this order: it waits for all threads that [`thread::spawn`](crate::thread::spawn) started, detached and forgotten ones included; refuses DPCs, timers and work items from then on; cancels all
-/// timers, and drops what [`delay_run`](crate::timer::delay_run) still delays; waits until the DPCs and the work items that are queued or running are done; and waits for the threads that those started meanwhile. Then it admits all that again, for the case that the image stays.
+/// timers, and drops what [`delay_run`](crate::timer::delay_run) still delays; waits until the DPCs and the work items that are queued or running are done; waits for the threads that those started meanwhile; and begins anew as long as anything was started meanwhile, by destructors for one. Then it admits all that again, for the case that the image stays.
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`.
@@ -157,16 +160,21 @@ pub fn drain() -> Result {
     }
     thread::drain(image);
     image.closing.store(true, Ordering::SeqCst);
-    // A routine that runs now may have found the image open, and may be about to queue a DPC or to set a timer. After this it has done so.
-    dpc::drain(image);
-    timer::drain(image);
-    work_item::drain(image);
-    // Work items and threaded DPCs that ran until now may have started threads. They set no timers and queue nothing, but may have dropped some.
-    thread::drain(image);
-    timer::drain(image);
-    dpc::drain(image);
-    // What was dropped at a raised level meanwhile, such as a device, is freed by items that were queued before.
-    work_item::drain(image);
+    loop {
+        let started = image.started.load(Ordering::SeqCst);
+        // A routine that runs now may have found the image open, and may be about to queue a DPC or to set a timer. After this it has done so.
+        dpc::drain(image);
+        timer::drain(image);
+        work_item::drain(image);
+        // Work items and threaded DPCs that ran until now may have started threads. They set no timers and queue nothing, but may have dropped some.
+        thread::drain(image);
+        timer::drain(image);
+        dpc::drain(image);
+        // What was dropped meanwhile may have started threads in its destructor, and at a raised level been left to an item, as a device is.
+        if image.started.load(Ordering::SeqCst) == started {
+            break;
+        }
+    }
     crate::handle::late::close_all(image);
     image.closing.store(false, Ordering::SeqCst);
     Ok(())
