@@ -31,7 +31,7 @@ mod images;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use call::panicked_in_image;
-pub(crate) use call::{Call, current, images_of_this_thread, is_running};
+pub(crate) use call::{Call, acting_processor, cancel_lock, current, images_of_this_thread, is_running};
 
 thread_local! {
     /// The machine that runs on this OS thread.
@@ -388,6 +388,8 @@ impl MachineCell {
         let body = move |cell: &MachineCell| {
             let call = cell.call();
             loop {
+                // Until it is off the queue, it cannot be queued again.
+                call.again(Footprint::THREADED_DPCS);
                 match call.operate(|kernel| kernel.next_threaded_dpc(cpu)) {
                     Some(dpc) => cell.run_dpc(dpc),
                     // Woken for more, or for a kernel APC.
@@ -404,6 +406,8 @@ impl MachineCell {
         let body = move |cell: &MachineCell| {
             let call = cell.call();
             loop {
+                // Which worker has which item is up to the schedule.
+                call.again(Footprint::WORK);
                 // None when it was woken for work, or for a kernel APC.
                 if let Some(work) = call.operate(Kernel::next_work) {
                     crate::exports::io::work_item::run(call, work);

@@ -6,7 +6,7 @@ use common::*;
 use ksim::explore::{Exploration, Strategy};
 use ksim::{Machine, explore};
 use ksync_sys::*;
-use std::cell::Cell;
+use std::cell::{Cell, UnsafeCell};
 
 /// Without the check of the order of locks, which finds in the first schedule what these searches are to look for.
 fn machine(processors: u8) -> Machine {
@@ -58,12 +58,159 @@ fn queued_spin_lock(threads: usize, turns: usize) {
     });
 }
 
+/// A lock that several can share, whose acquisitions and releases are `share` and `own`.
+trait SharedLock {
+    fn new() -> Box<Self>;
+    fn share(&self, code: &dyn Fn());
+    fn own(&self, code: &dyn Fn());
+}
+
+struct Push(UnsafeCell<EX_PUSH_LOCK>);
+
+impl SharedLock for Push {
+    fn new() -> Box<Self> {
+        Box::new(Self(UnsafeCell::new(0)))
+    }
+
+    fn share(&self, code: &dyn Fn()) {
+        // SAFETY: as in `own`.
+        unsafe { KeEnterCriticalRegion() };
+        // SAFETY: as in `own`.
+        unsafe { ExAcquirePushLockSharedEx(self.0.get(), 0) };
+        code();
+        // SAFETY: as in `own`.
+        unsafe { ExReleasePushLockSharedEx(self.0.get(), 0) };
+        // SAFETY: as in `own`.
+        unsafe { KeLeaveCriticalRegion() };
+    }
+
+    fn own(&self, code: &dyn Fn()) {
+        // SAFETY: threads are at PASSIVE_LEVEL.
+        unsafe { KeEnterCriticalRegion() };
+        // SAFETY: the word is a push lock, used from within a critical region.
+        unsafe { ExAcquirePushLockExclusiveEx(self.0.get(), 0) };
+        code();
+        // SAFETY: as above, and it is held.
+        unsafe { ExReleasePushLockExclusiveEx(self.0.get(), 0) };
+        // SAFETY: the region was entered above.
+        unsafe { KeLeaveCriticalRegion() };
+    }
+}
+
+struct SpinRw(UnsafeCell<EX_SPIN_LOCK>);
+
+impl SharedLock for SpinRw {
+    fn new() -> Box<Self> {
+        Box::new(Self(UnsafeCell::new(0)))
+    }
+
+    fn share(&self, code: &dyn Fn()) {
+        // SAFETY: the word is a lock, and threads are at PASSIVE_LEVEL.
+        let level = unsafe { ExAcquireSpinLockShared(self.0.get()) };
+        code();
+        // SAFETY: it is held.
+        unsafe { ExReleaseSpinLockShared(self.0.get(), level) };
+    }
+
+    fn own(&self, code: &dyn Fn()) {
+        // SAFETY: as above.
+        let level = unsafe { ExAcquireSpinLockExclusive(self.0.get()) };
+        code();
+        // SAFETY: as above.
+        unsafe { ExReleaseSpinLockExclusive(self.0.get(), level) };
+    }
+}
+
+struct Resource(UnsafeCell<ERESOURCE>);
+
+impl SharedLock for Resource {
+    fn new() -> Box<Self> {
+        // SAFETY: the structure is plain data, for which zero is valid.
+        let resource = Box::new(Self(UnsafeCell::new(unsafe { std::mem::zeroed() })));
+        // SAFETY: the memory is the box's, and stays where it is.
+        unsafe { ExInitializeResourceLite(resource.0.get()) };
+        resource
+    }
+
+    fn share(&self, code: &dyn Fn()) {
+        // SAFETY: the resource is initialised, and threads are at PASSIVE_LEVEL.
+        unsafe { ExEnterCriticalRegionAndAcquireResourceShared(self.0.get()) };
+        code();
+        // SAFETY: it is held.
+        unsafe { ExReleaseResourceAndLeaveCriticalRegion(self.0.get()) };
+    }
+
+    fn own(&self, code: &dyn Fn()) {
+        // SAFETY: as above.
+        unsafe { ExEnterCriticalRegionAndAcquireResourceExclusive(self.0.get()) };
+        code();
+        // SAFETY: as above.
+        unsafe { ExReleaseResourceAndLeaveCriticalRegion(self.0.get()) };
+    }
+}
+
+impl Drop for Resource {
+    fn drop(&mut self) {
+        // SAFETY: the resource is initialised, and nobody uses it any more.
+        unsafe { ExDeleteResourceLite(self.0.get()) };
+    }
+}
+
+fn owned<L: SharedLock>(threads: usize, turns: usize) {
+    count(threads, turns, &*L::new(), |lock, code| lock.own(code));
+}
+
+/// Readers that share a lock twice each, and writers that have it once.
+fn readers_and_writers<L: SharedLock>(readers: usize, writers: usize) {
+    let (lock, value) = (L::new(), Cell::new(0));
+    let (read, write) = (|| (0..2).for_each(|_| lock.share(&|| _ = value.get())), || lock.own(&|| value.set(value.get() + 1)));
+    let mut threads: Vec<_> = (0..readers).map(|_| spawn(read)).collect();
+    threads.extend((0..writers).map(|_| spawn(write)));
+    join_all(threads);
+    assert_eq!(value.get(), writers);
+}
+
+/// Who shares does not see in which order others do; who owns has its place among all.
+#[test]
+fn sharing_is_no_order() {
+    fn executions<L: SharedLock>(readers: usize, writers: usize) -> u64 {
+        let exploration = exhaust((readers + writers) as u8 + 1, || readers_and_writers::<L>(readers, writers));
+        exploration.expect_clean();
+        assert!(exploration.is_exhausted());
+        exploration.executions()
+    }
+    for readers in 1..=3 {
+        let executions = [executions::<Push>(readers, 0), executions::<SpinRw>(readers, 0), executions::<Resource>(readers, 0)];
+        assert_eq!(executions, [1; 3], "{readers} readers");
+    }
+    // Before, between, and after the reader's two turns, or while it waits for the end of one. Who turns is handed nothing, and has to be the first again.
+    assert_eq!([executions::<Push>(1, 1), executions::<SpinRw>(1, 1), executions::<Resource>(1, 1)], [5, 6, 5]);
+}
+
+/// A thread that shares a lock twice waits for a writer that came between, and that for the thread.
+#[test]
+fn a_writer_between_two_shares_of_one_thread_is_found() {
+    let exploration = exhaust(3, || {
+        let lock = Push::new();
+        join_all([spawn(|| lock.share(&|| lock.share(&|| ()))), spawn(|| lock.own(&|| ()))]);
+    });
+    assert!(exploration.expect_failure().outcome.deadlock().is_some());
+    assert!(exploration.failures() < exploration.executions(), "{exploration}");
+}
+
 /// As many executions as there are orders of acquisition.
 #[test]
 fn locks_are_exhausted_in_as_many_executions_as_there_are_orders() {
     type Program = fn(usize, usize);
-    let locks: [(&str, Program); 4] =
-        [("mutex", mutex), ("fast mutex", fast_mutex), ("spin lock", spin_lock), ("queued spin lock", queued_spin_lock)];
+    let locks: [(&str, Program); 7] = [
+        ("mutex", mutex),
+        ("fast mutex", fast_mutex),
+        ("spin lock", spin_lock),
+        ("queued spin lock", queued_spin_lock),
+        ("push lock", owned::<Push>),
+        ("reader-writer spin lock", owned::<SpinRw>),
+        ("resource", owned::<Resource>),
+    ];
     for (name, program) in locks {
         for (threads, turns, orders) in [(2, 1, 2), (2, 2, 6), (2, 3, 20), (2, 4, 70), (2, 5, 252), (3, 1, 6), (3, 2, 90)] {
             let exploration = exhaust(threads as u8 + 1, || program(threads, turns));

@@ -6,10 +6,14 @@ mod mutex_support;
 
 #[path = "search/cells.rs"]
 mod cells;
+#[path = "search/driver.rs"]
+mod driver;
+#[path = "search/later.rs"]
+mod later;
 #[path = "search/locks.rs"]
 mod locks;
-#[path = "search/queued.rs"]
-mod queued;
+#[path = "search/memory.rs"]
+mod memory;
 #[path = "search/signals.rs"]
 mod signals;
 

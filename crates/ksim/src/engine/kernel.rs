@@ -442,7 +442,7 @@ impl Kernel {
         let actor = self.actor().map_or(u32::MAX, Actor::index);
         let operation = u64::from(actor) << 32 | u64::from(performed);
         let before = match footprint.effect {
-            Effect::Release | Effect::Await => return,
+            Effect::Release | Effect::Await | Effect::Unshare => return,
             Effect::Unknown => std::mem::replace(&mut self.last_unknown, operation),
             effect => match self.objects.find(footprint.object) {
                 Some(id) => {
@@ -450,7 +450,7 @@ impl Kernel {
                     if *last == 0 && !self.first_operations.is_empty() {
                         *last = self.first_operations.remove(&footprint.object).unwrap_or(0);
                     }
-                    if effect == Effect::Read { *last } else { std::mem::replace(last, operation) }
+                    if matches!(effect, Effect::Read | Effect::Share) { *last } else { std::mem::replace(last, operation) }
                 }
                 // Header code has initialised it, and this is its first use.
                 None => self.first_operations.insert(footprint.object, operation).unwrap_or(0),
@@ -462,11 +462,9 @@ impl Kernel {
     }
 
     #[cold]
-    fn observe_operation(&mut self, mut operation: Footprint) {
+    fn observe_operation(&mut self, operation: Footprint) {
         let Some(actor) = self.actor() else { return };
-        if operation.effect == Effect::Acquire && self.objects.is_shared_by_waiters(operation.object) {
-            operation.effect = Effect::Await;
-        }
+        let operation = self.objects.resolved(operation);
         let available = self.objects.is_available(operation.object, None);
         self.policy.observe(Event::Performs { actor, operation, available });
     }
@@ -494,6 +492,7 @@ impl Kernel {
         }
         for tid in 0..self.threads.len() {
             if let Some(operation) = self.threads[tid].progress.pending {
+                let operation = self.objects.resolved(operation);
                 let available = self.objects.is_available(operation.object, None);
                 self.policy.observe(Event::Unperformed { actor: Actor::thread(tid as Tid), operation, available });
             }

@@ -31,6 +31,11 @@ impl PushState {
         self.exclusive.is_some() || !self.shared.is_empty() || !self.waiting.is_empty()
     }
 
+    /// True when somebody waits to have it for himself.
+    pub(crate) fn is_contended(&self) -> bool {
+        self.waiting.iter().any(|(_, exclusive)| *exclusive)
+    }
+
     fn is_free_for(&self, exclusive: bool) -> bool {
         self.exclusive.is_none() && (!exclusive || self.shared.is_empty())
     }

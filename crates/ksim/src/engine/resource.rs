@@ -59,6 +59,11 @@ impl ResourceState {
         self.exclusive
     }
 
+    /// True when somebody waits to have it for himself.
+    pub(crate) fn is_contended(&self) -> bool {
+        !self.waiting_exclusive.is_empty()
+    }
+
     /// The threads that own it, by address.
     pub(crate) fn owner_keys(&self) -> impl Iterator<Item = usize> {
         self.owners.iter().map(|owner| owner.key)

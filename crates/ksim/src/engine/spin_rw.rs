@@ -27,6 +27,11 @@ impl SpinRwState {
         self.exclusive.is_some() || !self.shared.is_empty()
     }
 
+    /// True when somebody turns to have it for himself.
+    pub(crate) fn is_contended(&self) -> bool {
+        self.turning.iter().any(|(_, exclusive)| *exclusive)
+    }
+
     fn is_held_by(&self, owner: SpinOwner) -> bool {
         self.exclusive.iter().chain(&self.shared).any(|held| held.cpu == owner.cpu)
     }

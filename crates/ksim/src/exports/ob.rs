@@ -207,22 +207,22 @@ exports! {
         dereference_deferred(call, Object);
     }
 
-    [DISPATCHER] visible fn ObfReferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
+    [DISPATCHER] visible(access Object) fn ObfReferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
         call.operate(|kernel| {
             let id = kernel.referenced_object(Object as usize)?;
             Ok(kernel.reference_object(id, 1)? as LONG_PTR)
         })
     }
 
-    [DISPATCHER] visible fn ObfDereferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
+    [DISPATCHER] visible(access Object) fn ObfDereferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
         dereference(call, Object)
     }
 
-    [DISPATCHER] visible fn ObDereferenceObjectDeferDeleteWithTag(call; Object: PVOID, _Tag: ULONG) {
+    [DISPATCHER] visible(access Object) fn ObDereferenceObjectDeferDeleteWithTag(call; Object: PVOID, _Tag: ULONG) {
         dereference_deferred(call, Object);
     }
 
-    [DISPATCHER] visible fn ObReferenceObjectSafe(call; Object: PVOID) -> BOOLEAN {
+    [DISPATCHER] visible(access Object) fn ObReferenceObjectSafe(call; Object: PVOID) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
             let id = kernel.referenced_object(Object as usize)?;
             Ok(kernel.reference_if_alive(id))

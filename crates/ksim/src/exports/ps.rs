@@ -7,7 +7,7 @@ use crate::engine::{Kind, Tid};
 use crate::exports::{ANY, IrqlRange, PASSIVE, at_most, exports};
 use crate::image::call as call_driver;
 use crate::irql::{APC_LEVEL, PASSIVE_LEVEL};
-use crate::machine::Call;
+use crate::machine::{Call, acting_processor};
 use ksync_sys::{
     BOOLEAN, CLIENT_ID, EPROCESS, ETHREAD, HANDLE, KSTART_ROUTINE, NTSTATUS, OBJ_KERNEL_HANDLE, OBJECT_ATTRIBUTES, PVOID,
     STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_CID, STATUS_INVALID_HANDLE, STATUS_INVALID_PARAMETER, STATUS_PENDING,
@@ -165,7 +165,7 @@ exports! {
         call.read(|kernel| kernel.process_address(kernel.current_process())) as *mut EPROCESS
     }
 
-    [PASSIVE] visible fn ZwYieldExecution(call) -> NTSTATUS {
+    [PASSIVE] visible(level acting_processor()) fn ZwYieldExecution(call) -> NTSTATUS {
         call.operate(|kernel| {
             let switches = kernel.switches;
             kernel.end_quantum();

@@ -115,17 +115,17 @@ exports! {
         call.read(|_| unsafe { RunOnce.write(RTL_RUN_ONCE { Ptr: std::ptr::null_mut() }) });
     }
 
-    [BLOCKING] visible fn RtlRunOnceBeginInitialize(
+    [BLOCKING] visible(access RunOnce) fn RtlRunOnceBeginInitialize(
         call; RunOnce: *mut RTL_RUN_ONCE, Flags: ULONG, Context: *mut PVOID
     ) -> NTSTATUS {
         begin(call, RunOnce, Flags, Context)
     }
 
-    [BLOCKING] visible fn RtlRunOnceComplete(call; RunOnce: *mut RTL_RUN_ONCE, Flags: ULONG, Context: PVOID) -> NTSTATUS {
+    [BLOCKING] visible(access RunOnce) fn RtlRunOnceComplete(call; RunOnce: *mut RTL_RUN_ONCE, Flags: ULONG, Context: PVOID) -> NTSTATUS {
         complete(call, RunOnce, Flags, Context)
     }
 
-    [BLOCKING] visible fn RtlRunOnceExecuteOnce(
+    [BLOCKING] visible(access RunOnce) fn RtlRunOnceExecuteOnce(
         call; RunOnce: *mut RTL_RUN_ONCE, InitFn: PRTL_RUN_ONCE_INIT_FN, Parameter: PVOID, Context: *mut PVOID
     ) -> NTSTATUS {
         let status = begin(call, RunOnce, 0, Context);

@@ -1,10 +1,11 @@
 //! The way from driver code into the machine that runs it.
 
 use super::{CURRENT, MachineCell};
-use crate::engine::{Check, Fault, Kernel};
+use crate::engine::{Check, Cpu, Fault, Kernel};
 use crate::exports::Export;
 use crate::image::MachineImages;
 use crate::schedule::Footprint;
+use ksync_sys::KSPIN_LOCK;
 
 /// A call of an export: the way from driver code into the engine.
 #[derive(Clone, Copy)]
@@ -23,6 +24,16 @@ pub(crate) fn current(routine: &str) -> &'static MachineCell {
     // SAFETY: the pointer is set while `Machine::run` keeps the cell alive, and only code that runs within it gets here:
     // the reference is used within the call of an export, and never kept.
     unsafe { &*cell }
+}
+
+/// The processor that what runs is on. It may be moved before it performs what it announces, unless its level keeps it there.
+pub(crate) fn acting_processor() -> Cpu {
+    current("a routine of the processor").kernel.borrow().cpu
+}
+
+/// The cancel spin lock of the machine that runs on this OS thread.
+pub(crate) fn cancel_lock() -> *const KSPIN_LOCK {
+    &raw const *current("IoAcquireCancelSpinLock").kernel.borrow().io.cancel_lock
 }
 
 /// The images of the machine that runs on this OS thread.

@@ -156,8 +156,7 @@ impl Decision<'_> {
     #[must_use]
     pub fn would_wait(&self, option: u32) -> bool {
         let (Some(contexts), Some(candidate)) = (&self.contexts, self.candidate(option)) else { return false };
-        let wants = matches!(candidate.operation.effect, Effect::Acquire | Effect::Await);
-        wants && !contexts.objects.is_available(candidate.operation.object, Some(candidate.actor.0))
+        candidate.operation.waits() && !contexts.objects.is_available(candidate.operation.object, Some(candidate.actor.0))
     }
 
     /// A byte that tells this decision from others.
@@ -201,14 +200,43 @@ impl ObjectTable {
         match &object.kind {
             Kind::SpinLock(state) => state.owner.is_none(),
             Kind::FastMutex(state) => state.owner.is_none(),
+            Kind::PushLock(state) => state.exclusive.is_none_or(|owner| Some(owner) == thread),
+            Kind::SpinRw(state) => state.exclusive.is_none_or(|owner| owner.thread.is_some() && owner.thread == thread),
+            Kind::Resource(state) => {
+                let is_own =
+                    |key| self.peek(key).is_some_and(|object| matches!(object.kind, Kind::Thread(tid) if Some(tid) == thread));
+                !state.is_exclusive() || state.owner_keys().all(is_own)
+            }
             Kind::Mutant(state) if state.owner.is_some() && state.owner == thread => true,
             kind if kind.is_waitable() => object.signal_state() > 0,
             _ => true,
         }
     }
 
+    /// What an operation turns out to be in the state that it is performed in.
+    pub(crate) fn resolved(&self, operation: Footprint) -> Footprint {
+        let effect = match operation.effect {
+            Effect::Acquire if self.is_shared_by_waiters(operation.object) => Effect::Await,
+            // Who waits to have the lock for himself keeps new sharers out, and the last release hands it to him.
+            Effect::Share | Effect::Unshare if self.is_contended(operation.object) => Effect::Access,
+            Effect::Unshare if !self.is_available(operation.object, None) => Effect::Release,
+            effect => effect,
+        };
+        Footprint { effect, ..operation }
+    }
+
+    /// True when somebody waits to have a lock for himself.
+    fn is_contended(&self, address: usize) -> bool {
+        self.peek(address).is_some_and(|object| match &object.kind {
+            Kind::PushLock(state) => state.is_contended(),
+            Kind::SpinRw(state) => state.is_contended(),
+            Kind::Resource(state) => state.is_contended(),
+            _ => false,
+        })
+    }
+
     /// True when waiting for the object takes nothing from others.
-    pub(crate) fn is_shared_by_waiters(&self, address: usize) -> bool {
+    fn is_shared_by_waiters(&self, address: usize) -> bool {
         let Some(object) = self.peek(address) else { return false };
         match &object.kind {
             Kind::Thread(_) | Kind::Process(_) => true,

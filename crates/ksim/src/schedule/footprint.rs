@@ -8,6 +8,9 @@
 //! - `visible(acquire Object)`: it waits for ever for something that only one can have, such as a mutex; while another has it, it does nothing but wait.
 //! - `visible(release Object)`: its owner gives that up.
 //! - `visible(wait Object, Timeout)`: it waits for a dispatcher object.
+//! - `visible(acquire_if Object, Wait)`, `visible(share_if Object, Wait)`: it does so if `Wait` is not 0, and says at once that it cannot otherwise.
+//! - `visible(share Object)`: it becomes one of several that share a lock, for which it waits while one has it for itself.
+//! - `visible(unshare Object)`: it gives up a lock that it shares or has for itself.
 //!
 //! An operation that touches two objects, or one and the clock, states nothing.
 
@@ -29,6 +32,10 @@ pub enum Effect {
     Await,
     /// It gives up what its context has acquired.
     Release,
+    /// It becomes one of several that share the object, and does nothing but wait while one has it for itself.
+    Share,
+    /// It gives up an object that its context shares. The order of those that share it matters only while somebody waits to have it for himself.
+    Unshare,
 }
 
 /// What an operation touches.
@@ -44,6 +51,12 @@ pub struct Footprint {
 impl Footprint {
     /// Touches what is not known.
     pub(crate) const UNKNOWN: Self = Self { effect: Effect::Unknown, object: 0, synchronizes: true };
+
+    /// A worker thread takes an item off the system's queues. No address and no handle is so small and odd, and no processor's number leads to it.
+    pub(crate) const WORK: Self = Self { effect: Effect::Access, object: 0xfff1, synchronizes: true };
+
+    /// Likewise for what is queued for a thread that runs threaded DPCs.
+    pub(crate) const THREADED_DPCS: Self = Self { effect: Effect::Access, object: 0xfff3, synchronizes: true };
 
     #[inline]
     pub(crate) fn access<T>(object: *const T) -> Self {
@@ -64,6 +77,38 @@ impl Footprint {
     #[inline]
     pub(crate) fn acquire<T>(object: *const T) -> Self {
         Self { effect: Effect::Acquire, object: object.addr(), synchronizes: true }
+    }
+
+    /// An acquisition that waits only if `wait` is not 0.
+    #[inline]
+    pub(crate) fn acquire_if<T>(object: *const T, wait: u8) -> Self {
+        if wait == 0 { Self::access(object) } else { Self::acquire(object) }
+    }
+
+    #[inline]
+    pub(crate) fn share<T>(object: *const T) -> Self {
+        Self { effect: Effect::Share, object: object.addr(), synchronizes: true }
+    }
+
+    /// A shared acquisition that waits only if `wait` is not 0.
+    #[inline]
+    pub(crate) fn share_if<T>(object: *const T, wait: u8) -> Self {
+        if wait == 0 { Self::access(object) } else { Self::share(object) }
+    }
+
+    #[inline]
+    pub(crate) fn unshare<T>(object: *const T) -> Self {
+        Self { effect: Effect::Unshare, object: object.addr(), synchronizes: true }
+    }
+
+    /// A delay: one that is a pause only gives up the processor, and the others depend on the clock.
+    pub(crate) fn delay(is_pause: bool) -> Self {
+        if is_pause { Self::level(crate::machine::acting_processor()) } else { Self::UNKNOWN }
+    }
+
+    /// A change of the level of a processor: only that processor's interrupts see it.
+    pub(crate) fn level(cpu: u8) -> Self {
+        Self { effect: Effect::Access, ..Self::interrupt(cpu) }
     }
 
     #[inline]
@@ -99,14 +144,21 @@ impl Footprint {
         self.object
     }
 
+    /// True for what does nothing but wait while it cannot have its object.
+    #[inline]
+    pub(crate) fn waits(self) -> bool {
+        matches!(self.effect, Effect::Acquire | Effect::Await | Effect::Share)
+    }
+
     /// True when the order of the two may matter.
     #[inline]
     #[must_use]
     pub fn depends_on(self, other: Self) -> bool {
-        use Effect::{Await, Read, Unknown};
+        use Effect::{Await, Read, Share, Unknown, Unshare};
         if self.effect == Unknown || other.effect == Unknown {
             return true;
         }
-        self.object == other.object && !matches!((self.effect, other.effect), (Read | Await, Read | Await))
+        let commute = matches!((self.effect, other.effect), (Read | Await, Read | Await) | (Share | Unshare, Share | Unshare));
+        self.object == other.object && !commute
     }
 }

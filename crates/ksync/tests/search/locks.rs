@@ -2,10 +2,11 @@
 
 use super::mutex_support::crowd;
 use super::{exhaust, sample};
+use core::cell::Cell;
 use core::pin::pin;
 use core::sync::atomic::{AtomicU32, Ordering};
 use ksync::NtError;
-use ksync::mutex::{Exclusive, InStackQueueLocked, Locked, LockedQueueHandle, Shared, Sharing};
+use ksync::mutex::{Exclusive, InStackQueueLocked, KMutex, Locked, LockedQueueHandle, ReentrantKMutex, Shared, Sharing};
 
 type Pair = (u32, u32);
 
@@ -125,4 +126,60 @@ fn queued_exhaustively() {
 #[test]
 fn queued_portfolio() {
     sample(5, || counts_with_handles(4, 3));
+}
+
+/// The owner comes in again, and nobody else does before it has gone out as often.
+fn recursion(threads: usize, depth: usize) {
+    let lock = ReentrantKMutex::new(Cell::new(0)).unwrap();
+    crowd(threads, |_| {
+        let mut guards = Vec::new();
+        for inside in 0..depth {
+            let guard = if inside % 2 == 0 { lock.lock() } else { lock.try_lock() };
+            guards.push(guard.unwrap());
+        }
+        let before = guards[0].get();
+        while let Some(guard) = guards.pop() {
+            assert_eq!(guard.get(), before);
+            if guards.is_empty() {
+                guard.set(before + 1);
+            }
+        }
+    });
+    assert_eq!(lock.lock().unwrap().get(), threads);
+}
+
+#[test]
+fn reentrant_kmutex_exhaustively() {
+    assert!(exhaust(3, || recursion(2, 2)).is_exhausted());
+}
+
+#[test]
+fn reentrant_kmutex_portfolio() {
+    sample(5, || recursion(4, 3));
+}
+
+/// A lock that is waited for until a time is had or not, and in the end free.
+fn timed(threads: usize) {
+    let (lock, had) = (KMutex::new(0_u32).unwrap(), AtomicU32::new(0));
+    crowd(threads, |_| match lock.lock_for(core::time::Duration::from_millis(1)) {
+        Ok(mut count) => {
+            *count += 1;
+            had.fetch_add(1, Ordering::Relaxed);
+            ksync::thread::this_thread::pause().unwrap();
+        }
+        Err(error) => assert_eq!(error, NtError::TIMEOUT),
+    });
+    let had = had.into_inner();
+    assert!(had > 0);
+    assert_eq!(*lock.try_lock().unwrap(), had);
+}
+
+#[test]
+fn timed_kmutex_exhaustively() {
+    assert!(exhaust(3, || timed(2)).is_exhausted());
+}
+
+#[test]
+fn timed_kmutex_portfolio() {
+    sample(5, || timed(4));
 }

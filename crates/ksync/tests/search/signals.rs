@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use ksync::event::{Event, EventProperty};
 use ksync::mutex::{Barrier, Condvar, FastLocked, Rundown};
 use ksync::semaphore::Semaphore;
-use ksync::wait::Dispatchable;
+use ksync::wait::{Dispatchable, WaitOptions, WaitResult, wait_all, wait_any};
 
 /// A value is handed over by an event.
 fn hand_over(threads: usize) {
@@ -49,6 +49,58 @@ fn limit(threads: usize, most: u32, turns: u32) {
         }
     });
     assert_eq!(semaphore.count().unwrap(), most);
+}
+
+/// Each signal of a synchronization event releases one.
+fn turns(threads: usize) {
+    let (event, inside) = (Event::new(EventProperty::Synchronization, true).unwrap(), Cell::new(0));
+    crowd(threads, |_| {
+        assert!(event.wait().success());
+        inside.set(inside.get() + 1);
+        assert_eq!(inside.get(), 1);
+        ksync::thread::this_thread::pause().unwrap();
+        inside.set(inside.get() - 1);
+        event.set().unwrap();
+    });
+}
+
+#[test]
+fn synchronization_event_exhaustively() {
+    assert!(exhaust(3, || turns(2)).is_exhausted());
+}
+
+#[test]
+fn synchronization_event_portfolio() {
+    sample(6, || turns(5));
+}
+
+/// Who waits for any of two takes one and leaves the other; who waits for all takes both or none.
+fn several(threads: usize) {
+    let (first, second) = (Semaphore::new(1, 1).unwrap(), Semaphore::new(1, 1).unwrap());
+    crowd(threads, |thread| {
+        if thread % 2 == 0 {
+            let WaitResult::Signaled(which) = wait_any(&[&first, &second], WaitOptions::new()) else {
+                panic!("an end of the wait")
+            };
+            [&first, &second][which].release(1).unwrap();
+        } else {
+            assert!(wait_all(&[&first, &second], WaitOptions::new()).success());
+            assert_eq!((first.count().unwrap(), second.count().unwrap()), (0, 0));
+            first.release(1).unwrap();
+            second.release(1).unwrap();
+        }
+    });
+    assert_eq!((first.count().unwrap(), second.count().unwrap()), (1, 1));
+}
+
+#[test]
+fn waits_for_several_exhaustively() {
+    assert!(exhaust(3, || several(2)).is_exhausted());
+}
+
+#[test]
+fn waits_for_several_portfolio() {
+    sample(6, || several(5));
 }
 
 #[test]

@@ -328,7 +328,7 @@ exports! {
         STATUS_SUCCESS
     }
 
-    [LISTS] visible fn ExDeleteLookasideListEx(call; Lookaside: *mut LOOKASIDE_LIST_EX) {
+    [LISTS] visible(access Lookaside) fn ExDeleteLookasideListEx(call; Lookaside: *mut LOOKASIDE_LIST_EX) {
         let id = call.operate(|kernel| {
             let id = check_registered(kernel, Lookaside as usize)?;
             check_level(kernel, Lookaside as usize, "ExDeleteLookasideListEx")?;
@@ -345,7 +345,7 @@ exports! {
         unsafe { bury(list, allocate, LOOKASIDE_FREE { FreeEx: Some(gone) }) };
     }
 
-    [LISTS] visible fn ExFlushLookasideListEx(call; Lookaside: *mut LOOKASIDE_LIST_EX) {
+    [LISTS] visible(access Lookaside) fn ExFlushLookasideListEx(call; Lookaside: *mut LOOKASIDE_LIST_EX) {
         call.operate(|kernel| {
             check_registered(kernel, Lookaside as usize)?;
             check_level(kernel, Lookaside as usize, "ExFlushLookasideListEx")
@@ -362,7 +362,7 @@ exports! {
         initialize_classic(call, list, NonPagedPoolNx | Flags as POOL_TYPE, Size, Tag, (Allocate, Free));
     }
 
-    [LISTS] visible fn ExDeleteNPagedLookasideList(call; Lookaside: *mut NPAGED_LOOKASIDE_LIST) {
+    [LISTS] visible(access Lookaside) fn ExDeleteNPagedLookasideList(call; Lookaside: *mut NPAGED_LOOKASIDE_LIST) {
         // SAFETY: a field address.
         delete_classic(call, unsafe { &raw mut (*Lookaside).L.P });
     }
@@ -376,7 +376,7 @@ exports! {
         initialize_classic(call, list, PagedPool | Flags as POOL_TYPE, Size, Tag, (Allocate, Free));
     }
 
-    [PAGED_LISTS] visible fn ExDeletePagedLookasideList(call; Lookaside: *mut PAGED_LOOKASIDE_LIST) {
+    [PAGED_LISTS] visible(access Lookaside) fn ExDeletePagedLookasideList(call; Lookaside: *mut PAGED_LOOKASIDE_LIST) {
         // SAFETY: a field address.
         delete_classic(call, unsafe { &raw mut (*Lookaside).L.P });
     }

@@ -34,19 +34,19 @@ exports! {
         call.operate(|kernel| kernel.initialize_push_lock(PushLock));
     }
 
-    [PUSH] visible(access PushLock) fn ExAcquirePushLockExclusiveEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
+    [PUSH] visible(acquire PushLock) fn ExAcquirePushLockExclusiveEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
         acquire(call, PushLock, Flags, true);
     }
 
-    [PUSH] visible(access PushLock) fn ExAcquirePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
+    [PUSH] visible(share PushLock) fn ExAcquirePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
         acquire(call, PushLock, Flags, false);
     }
 
-    [PUSH] visible(access PushLock) fn ExReleasePushLockExclusiveEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
+    [PUSH] visible(release PushLock) fn ExReleasePushLockExclusiveEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
         release(call, PushLock, Flags, true);
     }
 
-    [PUSH] visible(access PushLock) fn ExReleasePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
+    [PUSH] visible(unshare PushLock) fn ExReleasePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) {
         release(call, PushLock, Flags, false);
     }
 

@@ -67,11 +67,11 @@ exports! {
         STATUS_SUCCESS
     }
 
-    [ACQUIRE] visible(access Resource) fn ExAcquireResourceExclusiveLite(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
+    [ACQUIRE] visible(acquire_if Resource, Wait) fn ExAcquireResourceExclusiveLite(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
         acquire(call, Resource, Acquire::Exclusive, Wait != 0)
     }
 
-    [ACQUIRE] visible(access Resource) fn ExAcquireResourceSharedLite(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
+    [ACQUIRE] visible(share_if Resource, Wait) fn ExAcquireResourceSharedLite(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
         acquire(call, Resource, Acquire::Shared, Wait != 0)
     }
 
@@ -90,7 +90,7 @@ exports! {
         });
     }
 
-    [RELEASE] visible(access Resource) fn ExReleaseResourceLite(call; Resource: *mut ERESOURCE) {
+    [RELEASE] visible(unshare Resource) fn ExReleaseResourceLite(call; Resource: *mut ERESOURCE) {
         release(call, Resource);
     }
 
@@ -103,14 +103,14 @@ exports! {
         });
     }
 
-    [RELEASE] visible(access Resource) fn ExIsResourceAcquiredExclusiveLite(call; Resource: *mut ERESOURCE) -> BOOLEAN {
+    [RELEASE] visible(read Resource) fn ExIsResourceAcquiredExclusiveLite(call; Resource: *mut ERESOURCE) -> BOOLEAN {
         call.operate(|kernel| {
             let id = kernel.resource_at(Resource)?;
             Ok(BOOLEAN::from(kernel.resource_ownership(id).1))
         })
     }
 
-    [RELEASE] visible(access Resource) fn ExIsResourceAcquiredSharedLite(call; Resource: *mut ERESOURCE) -> ULONG {
+    [RELEASE] visible(read Resource) fn ExIsResourceAcquiredSharedLite(call; Resource: *mut ERESOURCE) -> ULONG {
         call.operate(|kernel| {
             let id = kernel.resource_at(Resource)?;
             Ok(kernel.resource_ownership(id).0)
@@ -143,11 +143,11 @@ exports! {
         call.operate(|kernel| kernel.resource_at(Resource).map(drop));
     }
 
-    [ACQUIRE] visible(access Resource) fn ExEnterCriticalRegionAndAcquireResourceExclusive(call; Resource: *mut ERESOURCE) -> PVOID {
+    [ACQUIRE] visible(acquire Resource) fn ExEnterCriticalRegionAndAcquireResourceExclusive(call; Resource: *mut ERESOURCE) -> PVOID {
         enter_and_acquire(call, Resource, Acquire::Exclusive)
     }
 
-    [ACQUIRE] visible(access Resource) fn ExEnterCriticalRegionAndAcquireResourceShared(call; Resource: *mut ERESOURCE) -> PVOID {
+    [ACQUIRE] visible(share Resource) fn ExEnterCriticalRegionAndAcquireResourceShared(call; Resource: *mut ERESOURCE) -> PVOID {
         enter_and_acquire(call, Resource, Acquire::Shared)
     }
 
@@ -155,7 +155,7 @@ exports! {
         enter_and_acquire(call, Resource, Acquire::SharedWaitForExclusive)
     }
 
-    [ACQUIRE] visible(access Resource) fn ExReleaseResourceAndLeaveCriticalRegion(call; Resource: *mut ERESOURCE) {
+    [ACQUIRE] visible(unshare Resource) fn ExReleaseResourceAndLeaveCriticalRegion(call; Resource: *mut ERESOURCE) {
         release(call, Resource);
         call.operate(|kernel| kernel.change_region(false, 1));
     }

@@ -17,7 +17,7 @@ fn acquire(call: Call, lock: *mut EX_SPIN_LOCK, exclusive: bool, old_irql: Optio
         if call.is_dying() {
             return;
         }
-        call.again(Footprint::access(lock));
+        call.again(if exclusive { Footprint::acquire(lock) } else { Footprint::share(lock) });
     }
 }
 
@@ -32,35 +32,35 @@ fn try_acquire(call: Call, lock: *mut EX_SPIN_LOCK, exclusive: bool) -> LOGICAL 
 }
 
 exports! {
-    [RAISING] visible(access SpinLock) fn ExAcquireSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK) -> KIRQL {
+    [RAISING] visible(acquire SpinLock) fn ExAcquireSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK) -> KIRQL {
         acquire_raising(call, SpinLock, true)
     }
 
-    [RAISING] visible(access SpinLock) fn ExAcquireSpinLockShared(call; SpinLock: *mut EX_SPIN_LOCK) -> KIRQL {
+    [RAISING] visible(share SpinLock) fn ExAcquireSpinLockShared(call; SpinLock: *mut EX_SPIN_LOCK) -> KIRQL {
         acquire_raising(call, SpinLock, false)
     }
 
-    [RELEASING] visible(access SpinLock) fn ExReleaseSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK, OldIrql: KIRQL) {
+    [RELEASING] visible(release SpinLock) fn ExReleaseSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK, OldIrql: KIRQL) {
         call.operate(|kernel| kernel.spin_rw_release(SpinLock, true, Some(OldIrql)));
     }
 
-    [RELEASING] visible(access SpinLock) fn ExReleaseSpinLockShared(call; SpinLock: *mut EX_SPIN_LOCK, OldIrql: KIRQL) {
+    [RELEASING] visible(unshare SpinLock) fn ExReleaseSpinLockShared(call; SpinLock: *mut EX_SPIN_LOCK, OldIrql: KIRQL) {
         call.operate(|kernel| kernel.spin_rw_release(SpinLock, false, Some(OldIrql)));
     }
 
-    [AT_DPC_LEVEL] visible(access SpinLock) fn ExAcquireSpinLockExclusiveAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
+    [AT_DPC_LEVEL] visible(acquire SpinLock) fn ExAcquireSpinLockExclusiveAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
         acquire(call, SpinLock, true, None);
     }
 
-    [AT_DPC_LEVEL] visible(access SpinLock) fn ExAcquireSpinLockSharedAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
+    [AT_DPC_LEVEL] visible(share SpinLock) fn ExAcquireSpinLockSharedAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
         acquire(call, SpinLock, false, None);
     }
 
-    [RELEASING] visible(access SpinLock) fn ExReleaseSpinLockExclusiveFromDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
+    [RELEASING] visible(release SpinLock) fn ExReleaseSpinLockExclusiveFromDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
         call.operate(|kernel| kernel.spin_rw_release(SpinLock, true, None));
     }
 
-    [RELEASING] visible(access SpinLock) fn ExReleaseSpinLockSharedFromDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
+    [RELEASING] visible(unshare SpinLock) fn ExReleaseSpinLockSharedFromDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
         call.operate(|kernel| kernel.spin_rw_release(SpinLock, false, None));
     }
 

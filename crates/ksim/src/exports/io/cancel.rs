@@ -3,7 +3,7 @@
 use crate::exports::ke::spin_lock::{acquire, raise_to_dispatch};
 use crate::exports::{DISPATCHER, exactly, exports};
 use crate::irql::DISPATCH_LEVEL;
-use crate::machine::Call;
+use crate::machine::{Call, cancel_lock};
 use ksync_sys::{BOOLEAN, FALSE, IRP, KIRQL, KSPIN_LOCK, TRUE};
 
 /// The lock itself.
@@ -30,13 +30,13 @@ exports! {
         cancel(call, Irp)
     }
 
-    [DISPATCHER] visible fn IoAcquireCancelSpinLock(call; Irql: *mut KIRQL) {
+    [DISPATCHER] visible(acquire cancel_lock()) fn IoAcquireCancelSpinLock(call; Irql: *mut KIRQL) {
         let old = acquire_lock(call);
         // SAFETY: the caller passes a valid pointer.
         unsafe { Irql.write(old) };
     }
 
-    [exactly(DISPATCH_LEVEL)] visible fn IoReleaseCancelSpinLock(call; Irql: KIRQL) {
+    [exactly(DISPATCH_LEVEL)] visible(release cancel_lock()) fn IoReleaseCancelSpinLock(call; Irql: KIRQL) {
         release_lock(call, Irql);
     }
 }

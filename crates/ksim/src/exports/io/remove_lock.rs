@@ -11,17 +11,17 @@ exports! {
         call.operate(|kernel| kernel.initialize_remove_lock(Lock, RemlockSize));
     }
 
-    [DISPATCHER] visible fn IoAcquireRemoveLockEx(
+    [DISPATCHER] visible(access remove_event(RemoveLock)) fn IoAcquireRemoveLockEx(
         call; RemoveLock: *mut IO_REMOVE_LOCK, Tag: PVOID, _File: *const CHAR, _Line: ULONG, RemlockSize: ULONG
     ) -> NTSTATUS {
         call.operate(|kernel| kernel.acquire_remove_lock(RemoveLock, Tag as usize, RemlockSize))
     }
 
-    [DISPATCHER] visible fn IoReleaseRemoveLockEx(call; RemoveLock: *mut IO_REMOVE_LOCK, Tag: PVOID, RemlockSize: ULONG) {
+    [DISPATCHER] visible(access remove_event(RemoveLock)) fn IoReleaseRemoveLockEx(call; RemoveLock: *mut IO_REMOVE_LOCK, Tag: PVOID, RemlockSize: ULONG) {
         call.operate(|kernel| kernel.release_remove_lock(RemoveLock, Tag as usize, RemlockSize));
     }
 
-    [PASSIVE] visible fn IoReleaseRemoveLockAndWaitEx(call; RemoveLock: *mut IO_REMOVE_LOCK, Tag: PVOID, RemlockSize: ULONG) {
+    [PASSIVE] visible(access remove_event(RemoveLock)) fn IoReleaseRemoveLockAndWaitEx(call; RemoveLock: *mut IO_REMOVE_LOCK, Tag: PVOID, RemlockSize: ULONG) {
         let wait = call.operate(|kernel| kernel.begin_removal(RemoveLock, Tag as usize, RemlockSize));
         if wait {
             // SAFETY: the lock is initialised, and so is the event in it.

@@ -12,29 +12,29 @@ exports! {
         call.operate(|kernel| kernel.initialize_device_queue(DeviceQueue));
     }
 
-    [AT_DISPATCH] visible fn KeInsertDeviceQueue(
+    [AT_DISPATCH] visible(access DeviceQueue) fn KeInsertDeviceQueue(
         call; DeviceQueue: *mut KDEVICE_QUEUE, DeviceQueueEntry: *mut KDEVICE_QUEUE_ENTRY
     ) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| kernel.insert_device_queue(DeviceQueue, DeviceQueueEntry, None)))
     }
 
-    [AT_DISPATCH] visible fn KeInsertByKeyDeviceQueue(
+    [AT_DISPATCH] visible(access DeviceQueue) fn KeInsertByKeyDeviceQueue(
         call; DeviceQueue: *mut KDEVICE_QUEUE, DeviceQueueEntry: *mut KDEVICE_QUEUE_ENTRY, SortKey: ULONG
     ) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| kernel.insert_device_queue(DeviceQueue, DeviceQueueEntry, Some(SortKey))))
     }
 
-    [AT_DISPATCH] visible fn KeRemoveDeviceQueue(call; DeviceQueue: *mut KDEVICE_QUEUE) -> *mut KDEVICE_QUEUE_ENTRY {
+    [AT_DISPATCH] visible(access DeviceQueue) fn KeRemoveDeviceQueue(call; DeviceQueue: *mut KDEVICE_QUEUE) -> *mut KDEVICE_QUEUE_ENTRY {
         call.operate(|kernel| kernel.remove_device_queue(DeviceQueue, None))
     }
 
-    [AT_DISPATCH] visible fn KeRemoveByKeyDeviceQueue(
+    [AT_DISPATCH] visible(access DeviceQueue) fn KeRemoveByKeyDeviceQueue(
         call; DeviceQueue: *mut KDEVICE_QUEUE, SortKey: ULONG
     ) -> *mut KDEVICE_QUEUE_ENTRY {
         call.operate(|kernel| kernel.remove_device_queue(DeviceQueue, Some(SortKey)))
     }
 
-    [AT_DISPATCH] visible fn KeRemoveByKeyDeviceQueueIfBusy(
+    [AT_DISPATCH] visible(access DeviceQueue) fn KeRemoveByKeyDeviceQueueIfBusy(
         call; DeviceQueue: *mut KDEVICE_QUEUE, SortKey: ULONG
     ) -> *mut KDEVICE_QUEUE_ENTRY {
         call.operate(|kernel| {
@@ -46,7 +46,7 @@ exports! {
         })
     }
 
-    [DISPATCHER] visible fn KeRemoveEntryDeviceQueue(
+    [DISPATCHER] visible(access DeviceQueue) fn KeRemoveEntryDeviceQueue(
         call; DeviceQueue: *mut KDEVICE_QUEUE, DeviceQueueEntry: *mut KDEVICE_QUEUE_ENTRY
     ) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| kernel.remove_device_queue_entry(DeviceQueue, DeviceQueueEntry)))

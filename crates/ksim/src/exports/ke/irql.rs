@@ -3,6 +3,7 @@
 use crate::engine::kernel::{Check, Kernel};
 use crate::exports::{ANY, exports};
 use crate::irql::{DISPATCH_LEVEL, HIGH_LEVEL};
+use crate::machine::acting_processor;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
 use ksync_sys::KIRQL;
@@ -37,7 +38,7 @@ exports! {
         call.operate(|kernel| raise(kernel, DISPATCH_LEVEL))
     }
 
-    [ANY] visible fn KeLowerIrql(call; NewIrql: KIRQL) {
+    [ANY] visible(level acting_processor()) fn KeLowerIrql(call; NewIrql: KIRQL) {
         call.operate(|kernel| {
             let from = kernel.irql();
             let raised_from = kernel.processor().raises.pop();

@@ -25,6 +25,12 @@ pub(crate) fn read_timeout(call: Call, timeout: *const LARGE_INTEGER) -> Timeout
     Timeout::Until(call.read(|kernel| kernel.clock.due(value)))
 }
 
+/// True for a delay of no length that nothing ends: it only lets others have the processor.
+fn is_pause(mode: KPROCESSOR_MODE, alertable: BOOLEAN, interval: *const LARGE_INTEGER) -> bool {
+    // SAFETY: the caller of the delay passes a valid pointer.
+    mode != UserMode as KPROCESSOR_MODE && alertable == 0 && unsafe { interval.read() } == 0
+}
+
 /// Checks that a wait is allowed here (rule 16). True when a release with Wait = TRUE came before, whose level the wait
 /// returns to.
 fn check_wait_level(kernel: &mut Kernel, object: u64, timeout: Timeout) -> Check<()> {
@@ -206,7 +212,7 @@ exports! {
         })
     }
 
-    [BLOCKING.rule(0x2_000f)] visible fn KeDelayExecutionThread(
+    [BLOCKING.rule(0x2_000f)] visible(delay is_pause(WaitMode, Alertable, Interval)) fn KeDelayExecutionThread(
         call; WaitMode: KPROCESSOR_MODE, Alertable: BOOLEAN, Interval: *const LARGE_INTEGER
     ) -> NTSTATUS {
         // SAFETY: the caller passes a valid pointer; null is not allowed here.

@@ -2,7 +2,7 @@
 
 use super::tree::{Step, insert, is_explored};
 use super::{Named, Node, Search};
-use crate::schedule::{Effect, Footprint};
+use crate::schedule::Footprint;
 
 /// For each context, how many of its events happen before.
 #[derive(Clone, Debug, Default)]
@@ -112,8 +112,7 @@ impl Search {
                 {
                     continue;
                 }
-                let takes = matches!(event.operation.effect, Effect::Acquire | Effect::Await);
-                if takes && !other.available {
+                if event.operation.waits() && !other.available {
                     // The later could not have come before this: it was what gave it the object, or held it.
                     continue;
                 }
