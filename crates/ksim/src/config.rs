@@ -66,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) failing_allocation: Option<u64>,
     pub(crate) failing_wait: Option<Fault>,
     pub(crate) step_limit: u64,
+    /// How often in a run the clock may move while something else could act.
+    pub(crate) early_expiries: u32,
     pub(crate) trace: bool,
     pub(crate) sites: bool,
     pub(crate) echo: bool,
@@ -92,6 +94,7 @@ impl Default for Config {
             failing_allocation: None,
             failing_wait: None,
             step_limit: 20_000_000,
+            early_expiries: 0,
             trace: true,
             sites: false,
             echo: false,
@@ -109,10 +112,16 @@ impl Config {
     /// All settings that the choices of a run depend on, as text.
     pub(crate) fn choices_depend_on(&self) -> String {
         let Self { groups, system_time, clock, profile, pool_limit, failing_allocation, failing_wait, threaded_dpcs, .. } = self;
-        let all = format!(
+        let mut all = format!(
             "{groups} {system_time} {clock:?} {profile:?} {pool_limit} {failing_allocation:?} {failing_wait:?} {threaded_dpcs}"
         );
-        if self.flushes_threaded_dpcs { all } else { all + " unflushed" }
+        if !self.flushes_threaded_dpcs {
+            all += " unflushed";
+        }
+        if self.early_expiries > 0 {
+            all += &format!(" {} early", self.early_expiries);
+        }
+        all
     }
 
     pub(crate) fn policy(&self) -> Box<dyn Policy> {

@@ -103,6 +103,12 @@ impl Explore {
         self
     }
 
+    /// How often in a run, at most, a timer or timeout may expire while something else could act: see [`Machine::early_expiries`].
+    pub fn early_expiries(mut self, most: u32) -> Self {
+        self.machine = self.machine.early_expiries(most);
+        self
+    }
+
     /// How schedules are chosen.
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.strategy = strategy;

@@ -20,7 +20,7 @@ use crate::report::sites::Frames;
 use crate::report::state::Snapshot;
 use crate::report::trace::Operation;
 use crate::report::{BugCheck, DriverPanic, End, Left, Outcome, PoolLeft, RelatedSite, Statistics, WaitGraph};
-use crate::schedule::{Estimate, Event, Footprint, Policy};
+use crate::schedule::{Estimate, Footprint, Policy};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
@@ -191,6 +191,35 @@ impl Machine {
     /// After how many scheduling points a run is given up. The default is 20 million.
     pub fn step_limit(mut self, steps: u64) -> Self {
         self.config.step_limit = steps;
+        self
+    }
+
+    /// How often in a run, at most, the clock may move to the next expiry of a timer or timeout while something else could act. What runs takes time, so that on Windows a
+    /// timeout can end between any two operations of another thread; when it does is a choice of the schedule. The default is 0: the clock moves when nothing can act.
+    ///
+    /// # Examples
+    /// ```
+    /// use ksim::{Machine, explore};
+    /// use ksync_sys::{KTIMER, KeCancelTimer, KeInitializeTimer, KeReadStateTimer, KeSetTimer};
+    /// use std::ptr::null_mut;
+    ///
+    /// let exploration = explore().machine(Machine::new().early_expiries(1)).check(|| {
+    ///     // SAFETY: the structure is plain data, for which zero is valid.
+    ///     let mut timer: Box<KTIMER> = Box::new(unsafe { std::mem::zeroed() });
+    ///     // SAFETY: the timer's memory is the box's, which outlives its use, here and below.
+    ///     unsafe { KeInitializeTimer(&raw mut *timer) };
+    ///     // SAFETY: as above.
+    ///     unsafe { KeSetTimer(&raw mut *timer, -10_000_000, null_mut()) };
+    ///     // SAFETY: as above.
+    ///     let signaled = unsafe { KeReadStateTimer(&raw const *timer) };
+    ///     assert_eq!(signaled, 0, "a second is long, but is it long enough?");
+    ///     // SAFETY: as above.
+    ///     unsafe { KeCancelTimer(&raw mut *timer) };
+    /// });
+    /// assert!(exploration.expect_failure().outcome.panic().is_some());
+    /// ```
+    pub fn early_expiries(mut self, most: u32) -> Self {
+        self.config.early_expiries = most;
         self
     }
 
@@ -793,6 +822,7 @@ impl MachineCell {
         let mut kernel = self.kernel.borrow_mut();
         kernel.executing = Executing::Machine;
         let in_dpc = kernel.processors.iter().any(|processor| processor.in_dpc);
+        let early = std::mem::take(&mut kernel.clock_due);
         if kernel.live_threads == 0 && !in_dpc {
             let checked = kernel.check_pool_at_end();
             if checked.is_ok() {
@@ -813,17 +843,18 @@ impl MachineCell {
         let all_turning = kernel.processors.iter().all(|processor| processor.spinning || processor.is_idle());
         let stuck = all_turning && kernel.processors.iter().any(|processor| processor.spinning);
         match kernel.next_expiry() {
-            Some(time) if !(stuck && kernel.processors.iter().all(|processor| processor.spinning)) => {
+            Some(time) if early || !(stuck && kernel.processors.iter().all(|processor| processor.spinning)) => {
                 kernel.clock.advance_to(time);
                 kernel.let_all_look();
-                if kernel.observed {
-                    kernel.policy.observe(Event::ClockMoves);
-                }
+                kernel.early_left -= u32::from(early);
+                kernel.note_clock();
                 if kernel.races.enabled {
                     kernel.races.clock_moves();
                 }
                 kernel.record(Operation::AdvanceClock, 0, time);
+                kernel.expiring = kernel.config.early_expiries > 0;
                 let expired = kernel.expire();
+                kernel.expiring = false;
                 kernel.prefetch_expiries();
                 drop(kernel);
                 if let Err(fault) = expired {

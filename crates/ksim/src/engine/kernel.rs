@@ -86,6 +86,14 @@ pub(crate) struct Kernel {
     pub(crate) chosen: Option<Cpu>,
     /// The processor that performed the last visible operation.
     pub(crate) acting: Cpu,
+    /// How often the clock may still move while something could act.
+    pub(crate) early_left: u32,
+    /// A scheduling decision has let the clock move next.
+    pub(crate) clock_due: bool,
+    /// What expires does so as a choice of the schedule.
+    pub(crate) expiring: bool,
+    /// How often the clock has moved as something that a policy observes.
+    pub(super) clock_moves: u32,
     /// A processor, and how many choices in a row found it the one that acted last.
     pub(super) in_a_row: (Cpu, u32),
     /// Set by whatever may keep the current context from simply going on; looked at after every operation.
@@ -333,7 +341,28 @@ impl Kernel {
         match self.executing {
             Executing::Thread(tid) => Some(Actor::thread(tid)),
             Executing::Dpcs => Some(Actor::dpcs(self.cpu)),
+            Executing::Machine if self.expiring => Some(Actor::CLOCK),
             Executing::Machine => None,
+        }
+    }
+
+    /// True when the clock may move although something else can act.
+    #[inline]
+    fn clock_may_move(&self) -> bool {
+        self.early_left > 0 && !self.timers.is_empty()
+    }
+
+    /// The clock moves: where it may do so early, that is an operation as others are, which depends on all.
+    pub(crate) fn note_clock(&mut self) {
+        if self.config.early_expiries == 0 {
+            if self.observed {
+                self.policy.observe(Event::ClockMoves);
+            }
+            return;
+        }
+        self.clock_moves += 1;
+        if self.observed {
+            self.policy.observe(Event::Performs { actor: Actor::CLOCK, operation: Footprint::UNKNOWN, available: true });
         }
     }
 
@@ -357,7 +386,7 @@ impl Kernel {
         let bit = 1 << self.cpu;
         let others = self.runnable & !bit;
         let rotatable = !self.ready.is_empty() && self.quantum_can_end();
-        if others == 0 && !rotatable {
+        if others == 0 && !rotatable && !self.clock_may_move() {
             self.perform(footprint);
             return false;
         }
@@ -379,7 +408,7 @@ impl Kernel {
                 self.chosen = Some(cpu);
                 true
             }
-            Next::Rotated | Next::Nobody => true,
+            Next::Rotated | Next::ClockMoves | Next::Nobody => true,
         }
     }
 
@@ -464,7 +493,7 @@ impl Kernel {
     #[cold]
     fn observe_operation(&mut self, operation: Footprint) {
         let Some(actor) = self.actor() else { return };
-        let operation = self.objects.resolved(operation);
+        let operation = self.objects.resolved(operation, self.config.early_expiries > 0);
         let available = self.objects.is_available(operation.object, None);
         self.policy.observe(Event::Performs { actor, operation, available });
     }
@@ -492,7 +521,7 @@ impl Kernel {
         }
         for tid in 0..self.threads.len() {
             if let Some(operation) = self.threads[tid].progress.pending {
-                let operation = self.objects.resolved(operation);
+                let operation = self.objects.resolved(operation, self.config.early_expiries > 0);
                 let available = self.objects.is_available(operation.object, None);
                 self.policy.observe(Event::Unperformed { actor: Actor::thread(tid as Tid), operation, available });
             }
@@ -538,21 +567,23 @@ impl Kernel {
     /// ended here.
     fn decide(&mut self, rotation: Option<(Cpu, Tid)>) -> Next {
         let runnable = self.runnable;
+        let clock = self.clock_may_move();
         if runnable == 0 {
             return Next::Nobody;
         }
         let continues = runnable & (1 << self.acting) != 0 && !self.gives_way();
         let first = if continues { self.acting } else { self.next_after_acting(runnable) };
         let others = runnable & !(1 << first);
-        if others == 0 && rotation.is_none() {
+        if others == 0 && rotation.is_none() && !clock {
             return Next::Acts(first);
         }
         // Most often there is one other.
         let others_count = if others & others.wrapping_sub(1) == 0 { u32::from(others != 0) } else { several(others) };
-        let count = 1 + others_count + u32::from(rotation.is_some());
+        let count = 1 + others_count + u32::from(rotation.is_some()) + u32::from(clock);
         let Self { processors, threads, objects, timers, policy, choices, .. } = self;
         let clock_can_move = !timers.is_empty();
-        let contexts = Contexts { processors, threads, objects, clock_can_move, first, continues, others, rotation };
+        let clock = clock.then_some(self.clock_moves);
+        let contexts = Contexts { processors, threads, objects, clock_can_move, first, continues, others, rotation, clock };
         let decision = Decision { options: count, contexts: Some(contexts) };
         let choice = policy.choose(&decision);
         check_choice(choice, count);
@@ -565,6 +596,10 @@ impl Kernel {
         if choice <= others_count {
             return Next::Acts(nth_set_bit(others, choice - 1));
         }
+        if clock.is_some() && choice == count - 1 {
+            self.clock_due = true;
+            return Next::ClockMoves;
+        }
         self.end_quantum();
         self.chosen = rotation.map(|(cpu, _)| cpu);
         Next::Rotated
@@ -573,6 +608,9 @@ impl Kernel {
     /// Which processor acts next, for the machine's loop. `None` when none can.
     #[inline]
     pub(crate) fn pick_processor(&mut self) -> Option<Cpu> {
+        if self.clock_due {
+            return None;
+        }
         if let Some(cpu) = self.chosen.take()
             && self.runnable & (1 << cpu) != 0
         {
@@ -584,7 +622,7 @@ impl Kernel {
         }
         match self.decide(None) {
             Next::Acts(cpu) => Some(cpu),
-            Next::Rotated | Next::Nobody => None,
+            Next::Rotated | Next::ClockMoves | Next::Nobody => None,
         }
     }
 
@@ -634,6 +672,8 @@ enum Next {
     Acts(Cpu),
     /// A quantum ended, and another thread has the processor.
     Rotated,
+    /// The clock moves, although something could act.
+    ClockMoves,
     /// No processor can act.
     Nobody,
 }

@@ -87,7 +87,7 @@ impl Races {
         } else {
             let object = self.objects.entry(operation.object).or_default();
             clock.join(object);
-            if matches!(operation.effect, Effect::Access | Effect::Release | Effect::Unshare) {
+            if matches!(operation.effect, Effect::Access | Effect::Arm | Effect::Release | Effect::Unshare) {
                 object.join(clock);
             }
         }

@@ -44,6 +44,7 @@ impl Kernel {
         kernel.pool = Pool::new(config.pool_limit, config.failing_allocation);
         kernel.observed = policy.observes();
         kernel.policy = policy;
+        kernel.early_left = config.early_expiries;
         kernel.config = config;
         kernel.boot_object_manager();
         kernel
@@ -67,6 +68,10 @@ impl Kernel {
             announced: 0,
             chosen: None,
             acting: 0,
+            early_left: 0,
+            clock_due: false,
+            expiring: false,
+            clock_moves: 0,
             in_a_row: (0, 0),
             attention: false,
             threads: Vec::new(),
@@ -122,6 +127,10 @@ impl Kernel {
             announced,
             chosen,
             acting,
+            early_left,
+            clock_due,
+            expiring,
+            clock_moves,
             in_a_row,
             attention,
             threads,
@@ -161,6 +170,7 @@ impl Kernel {
         first_operations.clear();
         processors.clear();
         (*cpu, *executing, *runnable, *announced, *chosen) = (0, Executing::Machine, 0, 0, None);
+        (*early_left, *clock_due, *expiring, *clock_moves) = (0, false, false, 0);
         (*acting, *in_a_row, *attention) = (0, (0, 0), false);
         spare_threads.append(threads);
         spare_threads.truncate(SPARE_THREADS);

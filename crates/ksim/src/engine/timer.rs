@@ -103,7 +103,7 @@ impl TimerQueue {
 impl TimerQueue {
     /// True when no timer or timeout is to come.
     pub(crate) fn is_empty(&self) -> bool {
-        self.relative.is_empty() && self.absolute.is_empty()
+        self.relative.is_empty() && self.absolute.is_empty() && self.precise.is_empty()
     }
 }
 

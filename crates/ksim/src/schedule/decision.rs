@@ -14,6 +14,9 @@ pub struct Actor(pub(crate) u32);
 impl Actor {
     const DPCS: u32 = 1 << 31;
 
+    /// The clock, which lets expire what is due next.
+    pub(crate) const CLOCK: Self = Self(u32::MAX);
+
     pub(crate) fn thread(tid: Tid) -> Self {
         Self(tid)
     }
@@ -31,13 +34,22 @@ impl Actor {
     /// True for the DPC queue of a processor.
     #[must_use]
     pub fn is_dpcs(self) -> bool {
-        self.0 & Self::DPCS != 0
+        self.0 & Self::DPCS != 0 && !self.is_clock()
+    }
+
+    /// True for the clock, which may move while others could act: see [`Machine::early_expiries`](crate::Machine::early_expiries).
+    #[must_use]
+    pub fn is_clock(self) -> bool {
+        self == Self::CLOCK
     }
 }
 
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.0 & !Self::DPCS;
+        if *self == Self::CLOCK {
+            return f.write_str("the clock");
+        }
         if self.is_dpcs() { write!(f, "the DPCs of processor {number}") } else { write!(f, "thread {number}") }
     }
 }
@@ -79,6 +91,8 @@ pub(crate) struct Contexts<'a> {
     pub(crate) others: u64,
     /// The thread that would get the processor of the deciding context, if its quantum ended here.
     pub(crate) rotation: Option<(Cpu, Tid)>,
+    /// How often the clock has moved, if that is an option: it is the last.
+    pub(crate) clock: Option<u32>,
 }
 
 /// One thing that NT leaves open.
@@ -125,8 +139,14 @@ impl Decision<'_> {
         if option >= self.options {
             return None;
         }
-        if let Some((cpu, tid)) = contexts.rotation
+        if let Some(performed) = contexts.clock
             && option == self.options - 1
+        {
+            let progress = Progress { pending: None, performed };
+            return Some(Contexts::candidate(contexts.first, Actor::CLOCK, progress));
+        }
+        if let Some((cpu, tid)) = contexts.rotation
+            && option == self.options - 1 - u32::from(contexts.clock.is_some())
         {
             return Some(contexts.of_thread(cpu, tid));
         }
@@ -137,7 +157,9 @@ impl Decision<'_> {
     /// True when choosing this option means that a running thread loses its processor to another.
     #[must_use]
     pub fn ends_quantum(&self, option: u32) -> bool {
-        self.contexts.as_ref().is_some_and(|contexts| contexts.rotation.is_some()) && option == self.options - 1
+        self.contexts.as_ref().is_some_and(|contexts| {
+            contexts.rotation.is_some() && option == self.options - 1 - u32::from(contexts.clock.is_some())
+        })
     }
 
     /// True when choosing this option takes the turn from a context that could go on.
@@ -214,8 +236,11 @@ impl ObjectTable {
     }
 
     /// What an operation turns out to be in the state that it is performed in.
-    pub(crate) fn resolved(&self, operation: Footprint) -> Footprint {
+    /// Where the clock may move early, what arms decides whether it can.
+    pub(crate) fn resolved(&self, operation: Footprint, early: bool) -> Footprint {
         let effect = match operation.effect {
+            Effect::Arm if early => return Footprint::UNKNOWN,
+            Effect::Arm => Effect::Access,
             Effect::Acquire if self.is_shared_by_waiters(operation.object) => Effect::Await,
             // Who waits to have the lock for himself keeps new sharers out, and the last release hands it to him.
             Effect::Share | Effect::Unshare if self.is_contended(operation.object) => Effect::Access,

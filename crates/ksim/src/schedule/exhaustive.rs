@@ -10,6 +10,10 @@
 //! release and an acquisition are in the order that the program has them in, and never a race, and the races between acquisitions are found behind them. When all
 //! contexts want what others have, they are let wait: that is the deadlock, or the clock moves.
 //!
+//! # The clock
+//! Where the clock may move early, that is an event of a context of its own, which depends on all others. What acts may end the wait or cancel the timer that it would have let
+//! expire, so that its event is planned wherever it can happen.
+//!
 //! # Names
 //! Contexts and objects are known by what created or used them, and not by numbers or addresses: those depend on the order of things that are independent. An operation is
 //! the same one in two runs if all that happens before it is the same; then its object is the same one too. Names are given as soon as operations are announced, so that what is asleep
@@ -19,7 +23,7 @@ mod names;
 mod races;
 mod tree;
 
-use super::{Decision, Event, Footprint, Policy};
+use super::{Actor, Decision, Event, Footprint, Policy};
 use names::Names;
 use races::{Clock, Done};
 use std::cell::RefCell;
@@ -63,6 +67,8 @@ pub(crate) struct Search {
     pasts: Vec<u64>,
     /// The context that was chosen is let wait, as all of them would do no more, until the clock moves.
     waits: bool,
+    /// The clock could move instead of what was chosen.
+    clock_could_move: bool,
     /// No context can ever do more than wait: what they still perform is only how the run ends.
     stuck: bool,
     /// The present run repeats another.
@@ -104,6 +110,7 @@ impl Search {
         self.clocks.clear();
         self.pasts.clear();
         self.waits = false;
+        self.clock_could_move = false;
         self.stuck = false;
         self.redundant = false;
     }
@@ -135,7 +142,7 @@ impl Search {
         if !decision.is_about_contexts() {
             return self.choose_value(decision.len());
         }
-        if decision.ends_quantum(decision.len() - 1) {
+        if (1..decision.len()).any(|option| decision.ends_quantum(option)) {
             self.unsupported = Some("a thread waits for a processor: give the machine one for each thread");
             return 0;
         }
@@ -147,21 +154,29 @@ impl Search {
             self.names.operation(actor, past, candidate.operation);
             candidates.push((option, actor, decision.would_wait(option)));
         }
-        let all_wait = candidates.iter().all(|&(_, _, waits)| waits);
+        let clock = self.names.actor(Actor::CLOCK);
+        let all_wait = candidates.iter().all(|&(_, actor, waits)| waits || actor == clock);
         let stuck = all_wait && !decision.clock_can_move();
         let redundant = &mut false;
         let Node::Act { chosen, sleep, wakeup, .. } = self.node() else { unreachable!("a value was chosen here before") };
+        if chosen.is_none() && !candidates.iter().any(|&(_, actor, _)| actor == clock) {
+            // Nothing is left to expire on this way.
+            wakeup.retain(|branch| branch.step.actor != clock);
+        }
         let planned = chosen.or_else(|| wakeup.first().map(|branch| branch.step.actor));
         let picked = match planned {
             Some(actor) => candidates.iter().find(|&&(_, candidate, _)| candidate == actor),
             None => {
-                let can_act = |&&(_, _, waits): &&(u32, u32, bool)| !waits || all_wait;
+                // What would wait is let wait before the clock moves.
+                let can_act =
+                    |&&(_, actor, waits): &&(u32, u32, bool)| if actor == clock { !all_wait } else { !waits || all_wait };
                 let awake = |&&(_, actor, _): &&(u32, u32, bool)| stuck || !sleep.iter().any(|asleep| asleep.actor == actor);
                 let first = candidates.iter().filter(can_act).find(awake);
                 *redundant = first.is_none();
                 first.or_else(|| candidates.iter().find(can_act))
             }
         };
+        let (is_new, clock_is_candidate) = (chosen.is_none(), candidates.iter().any(|&(_, actor, _)| actor == clock));
         let Some(&(option, actor, _)) = picked else {
             self.unsupported = Some("the program does not do the same things each time");
             return 0;
@@ -170,6 +185,13 @@ impl Search {
         if wakeup.is_empty() {
             wakeup.push(Branch { step: Step::planned(actor), then: Vec::new() });
         }
+        // What acts may take away what would expire, so that no run has shown a race with that.
+        let may_move = is_new && actor != clock && clock_is_candidate;
+        let known = wakeup.iter().map(|branch| branch.step.actor).chain(sleep.iter().map(|asleep| asleep.actor));
+        if may_move && !known.into_iter().any(|actor| actor == clock) {
+            wakeup.push(Branch { step: Step::planned(clock), then: Vec::new() });
+        }
+        self.clock_could_move = clock_is_candidate;
         self.waits = all_wait && !stuck;
         self.stuck |= stuck;
         self.redundant |= *redundant;
@@ -197,9 +219,14 @@ impl Search {
                 let actor = self.names.actor(actor);
                 let past = *self.past(actor);
                 let operation = self.names.operation(actor, past, operation);
+                let clock = self.names.actor(Actor::CLOCK);
                 match self.node() {
                     Node::Act { chosen, operation: performed, wakeup, .. } => {
                         *performed = operation;
+                        if chosen.is_none() && actor != clock {
+                            // As in `choose`.
+                            wakeup.retain(|branch| branch.step.actor != clock);
+                        }
                         chosen.get_or_insert(actor);
                         if wakeup.is_empty() {
                             wakeup.push(Branch { step: Step::planned(actor), then: Vec::new() });

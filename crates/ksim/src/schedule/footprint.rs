@@ -32,6 +32,8 @@ pub enum Effect {
     Await,
     /// It gives up what its context has acquired.
     Release,
+    /// As `Access`, and what it arms expires if nothing else comes before.
+    Arm,
     /// It becomes one of several that share the object, and does nothing but wait while one has it for itself.
     Share,
     /// It gives up an object that its context shares. The order of those that share it matters only while somebody waits to have it for himself.
@@ -119,7 +121,8 @@ impl Footprint {
     /// A wait for one object: with a timeout, it may also do something else than wait.
     #[inline]
     pub(crate) fn wait<T, U>(object: *const T, timeout: *const U) -> Self {
-        if timeout.is_null() { Self::acquire(object) } else { Self::access(object) }
+        let effect = if timeout.is_null() { Effect::Acquire } else { Effect::Arm };
+        Self { effect, object: object.addr(), synchronizes: true }
     }
 
     /// True for a stall: its context does nothing but let time pass.

@@ -2,7 +2,7 @@
 
 use super::tree::{Step, insert, is_explored};
 use super::{Named, Node, Search};
-use crate::schedule::Footprint;
+use crate::schedule::{Actor, Footprint};
 
 /// For each context, how many of its events happen before.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +51,8 @@ pub(super) struct Done {
     operation: Footprint,
     /// Whether another could have come before it at that moment.
     available: bool,
+    /// Whether the clock could move at that moment, so that its move could have come first.
+    clock_could_move: bool,
     /// What happens before it but for what it depends on: its context's own events, and what woke that.
     own: Clock,
     clock: Clock,
@@ -96,11 +98,13 @@ impl Search {
             *self.past(actor) = past;
             self.names.performed(actor);
         }
-        self.done.push(Done { actor, number, operation, available, own, clock, past, node });
+        let clock_could_move = std::mem::take(&mut self.clock_could_move);
+        self.done.push(Done { actor, number, operation, available, clock_could_move, own, clock, past, node });
     }
 
     /// Finds the races of the present run, and keeps the ways to their reversals.
     pub(super) fn plan_reversals(&mut self) {
+        let the_clock = self.names.actor(Actor::CLOCK);
         for later in 0..self.done.len() {
             let event = &self.done[later];
             let mut ordered = event.own.clone();
@@ -116,7 +120,12 @@ impl Search {
                     // The later could not have come before this: it was what gave it the object, or held it.
                     continue;
                 }
+                // What arms depends on all, so that nothing between the two could have let the clock move.
+                let is_feasible = event.actor != the_clock || other.clock_could_move;
                 ordered.join(&other.clock);
+                if !is_feasible {
+                    continue;
+                }
                 self.plan_reversal(earlier, later);
             }
         }
