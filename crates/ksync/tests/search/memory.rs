@@ -116,7 +116,7 @@ fn names(threads: usize) {
             Err(error) => assert!([NtError::NOT_FOUND, NtError::DELETE_PENDING, NtError::INVALID_DEVICE_STATE].contains(&error)),
         },
         2 => _ = registry.unregister("value"),
-        _ => _ = registry.get::<Counted>("value").map(|handle| handle.clone()),
+        _ => _ = registry.get::<Counted>("value"),
     });
     assert_eq!(drops.load(Ordering::Relaxed), 1);
 }
