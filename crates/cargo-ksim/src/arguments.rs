@@ -310,6 +310,10 @@ impl SearchArguments {
 pub(crate) enum Faults {
     /// Allocations
     Allocation,
+    /// Creations of threads
+    Thread,
+    /// Creations of other objects, names and handles
+    Object,
     /// Waits with a timeout, which they end with
     Timeout,
     /// Alertable waits, which an alert ends
@@ -322,6 +326,8 @@ impl From<Faults> for FaultKind {
     fn from(faults: Faults) -> Self {
         match faults {
             Faults::Allocation => Self::Allocation,
+            Faults::Thread => Self::Thread,
+            Faults::Object => Self::Object,
             Faults::Timeout => Self::Timeout,
             Faults::Alert => Self::Alert,
             Faults::UserApc => Self::UserApc,

@@ -64,7 +64,7 @@ pub(crate) struct Config {
     pub(crate) profile: OsProfile,
     pub(crate) pool_limit: usize,
     pub(crate) failing_allocation: Option<u64>,
-    pub(crate) failing_wait: Option<Fault>,
+    pub(crate) failing: Option<Fault>,
     pub(crate) step_limit: u64,
     /// How often in a run the clock may move while something else could act.
     pub(crate) early_expiries: u32,
@@ -92,7 +92,7 @@ impl Default for Config {
             profile: OsProfile::Windows11,
             pool_limit: 1 << 30,
             failing_allocation: None,
-            failing_wait: None,
+            failing: None,
             step_limit: 20_000_000,
             early_expiries: 0,
             trace: true,
@@ -111,9 +111,9 @@ impl Default for Config {
 impl Config {
     /// All settings that the choices of a run depend on, as text.
     pub(crate) fn choices_depend_on(&self) -> String {
-        let Self { groups, system_time, clock, profile, pool_limit, failing_allocation, failing_wait, threaded_dpcs, .. } = self;
+        let Self { groups, system_time, clock, profile, pool_limit, failing_allocation, failing, threaded_dpcs, .. } = self;
         let mut all = format!(
-            "{groups} {system_time} {clock:?} {profile:?} {pool_limit} {failing_allocation:?} {failing_wait:?} {threaded_dpcs}"
+            "{groups} {system_time} {clock:?} {profile:?} {pool_limit} {failing_allocation:?} {failing:?} {threaded_dpcs}"
         );
         if !self.flushes_threaded_dpcs {
             all += " unflushed";

@@ -177,7 +177,7 @@ impl Explore {
         self
     }
 
-    /// Whether a failing schedule is made smaller before it is reported, which takes up to 1,000 runs. It is by default.
+    /// Whether a failing schedule is made smaller before it is reported, which takes up to 3,000 runs. It is by default.
     pub fn shrink(mut self, shrink: bool) -> Self {
         self.shrinks = shrink;
         self

@@ -14,6 +14,10 @@ use std::str::FromStr;
 pub enum FaultKind {
     /// An allocation: of pool, or of what the system allocates for an object, a thread's stack or a timer.
     Allocation,
+    /// The creation of a thread, with STATUS_INSUFFICIENT_RESOURCES.
+    Thread,
+    /// The creation of another object, of a name or of a handle, with STATUS_INSUFFICIENT_RESOURCES.
+    Object,
     /// A wait with a timeout: it ends with STATUS_TIMEOUT where it would have blocked.
     Timeout,
     /// An alertable wait: it ends with STATUS_ALERTED where it would have blocked.
@@ -24,11 +28,13 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Allocation, Self::Timeout, Self::Alert, Self::UserApc];
+    pub const ALL: [Self; 6] = [Self::Allocation, Self::Thread, Self::Object, Self::Timeout, Self::Alert, Self::UserApc];
 
     fn name(self) -> &'static str {
         match self {
             Self::Allocation => "allocation",
+            Self::Thread => "thread",
+            Self::Object => "object",
             Self::Timeout => "timeout",
             Self::Alert => "alert",
             Self::UserApc => "user-apc",

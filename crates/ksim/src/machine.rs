@@ -183,7 +183,7 @@ impl Machine {
     pub fn fault(mut self, fault: crate::Fault) -> Self {
         match fault.kind {
             FaultKind::Allocation => self.config.failing_allocation = Some(fault.n),
-            FaultKind::Timeout | FaultKind::Alert | FaultKind::UserApc => self.config.failing_wait = Some(fault),
+            _ => self.config.failing = Some(fault),
         }
         self
     }

@@ -278,3 +278,44 @@ fn a_fault_is_in_the_line_that_repeats_it() {
     assert_eq!(exploration.expect_clean().executions(), 20);
     assert_eq!(Machine::new().run_with_faults(&FaultKind::ALL, patient).unwrap(), 4);
 }
+
+/// Each creation of a kind fails in turn, and nothing of another kind does.
+#[test]
+fn threads_and_objects_fail_one_after_the_other() {
+    use ksync_sys::{HANDLE, PsCreateSystemThread, STATUS_INSUFFICIENT_RESOURCES, SynchronizationEvent, ZwClose, ZwCreateEvent};
+    use std::ptr::{null, null_mut};
+    unsafe extern "system-unwind" fn start(_context: *mut std::ffi::c_void) {}
+    let (threads, events) = (std::cell::RefCell::new(Vec::new()), std::cell::RefCell::new(Vec::new()));
+    let program = || {
+        let attributes = common::attributes(ksync_sys::OBJ_KERNEL_HANDLE);
+        let made = |status: i32, handle: HANDLE| match status {
+            0 => {
+                common::raw!(ZwClose(handle));
+                'o'
+            }
+            STATUS_INSUFFICIENT_RESOURCES => 'x',
+            status => panic!("{status:#x}"),
+        };
+        let thread = |_| {
+            let mut handle = null_mut();
+            let context = null_mut();
+            made(
+                common::raw!(PsCreateSystemThread(&mut handle, 0, &attributes, null_mut(), null_mut(), Some(start), context)),
+                handle,
+            )
+        };
+        let event = |_| {
+            let mut handle = null_mut();
+            made(common::raw!(ZwCreateEvent(&mut handle, 0x1f_0003, null(), SynchronizationEvent, 0)), handle)
+        };
+        threads.borrow_mut().push((0..2).map(thread).collect::<String>());
+        events.borrow_mut().push((0..2).map(event).collect::<String>());
+    };
+    assert_eq!(Machine::new().run_with_faults(&[FaultKind::Thread], program).unwrap(), 3);
+    // The last run is the one that comes to no third.
+    assert_eq!(threads.take(), ["oo", "xo", "ox", "oo"]);
+    assert_eq!(events.take(), ["oo"; 4]);
+    assert_eq!(Machine::new().run_with_faults(&[FaultKind::Object], program).unwrap(), 3);
+    assert_eq!(threads.take(), ["oo"; 4]);
+    assert_eq!(events.take(), ["oo", "xo", "ox", "oo"]);
+}

@@ -19,6 +19,7 @@ use super::timer_object::TimerApcs;
 use crate::check::lock_order::{LockOrder, Who};
 use crate::config::Config;
 use crate::explore::token::Choice;
+use crate::faults::FaultKind;
 use crate::image_local::ImageLocals;
 use crate::report::bug_check::Violation;
 use crate::report::sites::{Frames, SiteId, Sites};
@@ -131,8 +132,8 @@ pub(crate) struct Kernel {
     /// How often all contexts that were left have looked in vain for a write.
     pub(crate) vain_rounds: u32,
     pub(crate) stop: Option<Stop>,
-    /// Waits so far that a fault of the kind that was asked for could have ended.
-    pub(crate) failing_waits: u64,
+    /// What a fault of the kind that was asked for could have made fail so far.
+    pub(crate) failing: u64,
     pub(crate) steps: u64,
     pub(crate) switches: u64,
     pub(crate) dpcs_run: u64,
@@ -185,7 +186,14 @@ impl Kernel {
     /// True when the fault that was asked for has happened.
     pub(crate) fn has_fault(&self) -> bool {
         let allocation = self.config.failing_allocation.is_some_and(|n| self.pool.allocations() >= n);
-        allocation || self.config.failing_wait.is_some_and(|fault| self.failing_waits >= fault.n)
+        allocation || self.config.failing.is_some_and(|fault| self.failing >= fault.n)
+    }
+
+    /// True when this creation is the one that is to fail.
+    pub(crate) fn fails_to_create(&mut self, kind: FaultKind) -> bool {
+        let Some(fault) = self.config.failing.filter(|fault| fault.kind == kind) else { return false };
+        self.failing += 1;
+        self.failing == fault.n
     }
 
     /// Records an operation on an object in the trace.

@@ -100,7 +100,7 @@ impl Kernel {
             races: Default::default(),
             vain_rounds: 0,
             stop: None,
-            failing_waits: 0,
+            failing: 0,
             steps: 0,
             switches: 0,
             dpcs_run: 0,
@@ -159,7 +159,7 @@ impl Kernel {
             races,
             vain_rounds,
             stop,
-            failing_waits,
+            failing,
             steps,
             switches,
             dpcs_run,
@@ -199,7 +199,7 @@ impl Kernel {
         debug_output.clear();
         debug_partial.clear();
         *races = Default::default();
-        (*vain_rounds, *stop, *failing_waits) = (0, None, 0);
+        (*vain_rounds, *stop, *failing) = (0, None, 0);
         (*steps, *switches, *dpcs_run) = (0, 0, 0);
         SPARE.set(Some(self));
     }

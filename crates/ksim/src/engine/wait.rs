@@ -170,15 +170,15 @@ impl Kernel {
 
     /// The status of a wait that is to end here though nothing ends it: a fault.
     fn injected_end(&mut self, request: &WaitRequest) -> Option<NTSTATUS> {
-        let fault = self.config.failing_wait?;
+        let fault = self.config.failing?;
         let (can_fail, status) = match fault.kind {
             FaultKind::Timeout => (request.timeout != Timeout::Never && request.expired == STATUS_TIMEOUT, STATUS_TIMEOUT),
             FaultKind::Alert => (request.alertable, STATUS_ALERTED),
             FaultKind::UserApc => (request.user_mode, STATUS_USER_APC),
-            FaultKind::Allocation => return None,
+            FaultKind::Allocation | FaultKind::Thread | FaultKind::Object => return None,
         };
-        self.failing_waits += u64::from(can_fail);
-        (can_fail && self.failing_waits == fault.n).then_some(status)
+        self.failing += u64::from(can_fail);
+        (can_fail && self.failing == fault.n).then_some(status)
     }
 
     /// Blocks the running thread for something that is not a dispatcher object, and keeps its own list of who waits.

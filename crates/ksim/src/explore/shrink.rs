@@ -1,18 +1,24 @@
 //! Smaller schedules that fail in the same way.
 //!
 //! The choices that are not the uneventful one are taken back, many at a time and then one by one, as long as the run still fails as it did; and what a context does in
-//! two turns is put into one. What remains is what the failure needs: the fewest turns taken from contexts that could go on, and then the fewest choices.
+//! two turns is put into one. Each of these tries one change at a time, and may stop above what the failure needs: so then all schedules with fewer turns taken from
+//! contexts that could go on are run, none at first, then one and so on, as far as they are not too many. What remains has the fewest such turns, and then few choices.
 
 use super::Explore;
 use super::token::Choice;
 use super::workers::fails;
 use crate::machine::Keep;
 use crate::report::{End, Outcome};
-use crate::schedule::{Guided, Policy, Replay};
+use crate::schedule::{Bounded, BoundedSearch, Guided, Policy, Replay};
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// How many runs, and how many scheduling points in all, are spent at most.
 const MOST_RUNS: u32 = 1_000;
 const MOST_POINTS: u64 = 20_000_000;
+
+/// How many of them the search for fewer turns may have on top.
+const MOST_BOUNDED_RUNS: u32 = 2_000;
 
 /// How many choices are few.
 const FEW: usize = 24;
@@ -61,6 +67,9 @@ struct Shrinking<'a> {
 pub(super) fn shrink(explore: &Explore, failure: &Outcome, choices: Vec<Choice>, program: &dyn Fn()) -> Vec<Choice> {
     let mut shrinking = Shrinking { explore, program, failure, best: choices, runs: 0, points: 0 };
     while shrinking.pass() {}
+    if shrinking.search_fewer() {
+        while shrinking.pass() {}
+    }
     shrinking.best
 }
 
@@ -110,6 +119,29 @@ impl Shrinking<'_> {
         }
         self.join_turns();
         size(&self.best) < before && !self.is_spent()
+    }
+
+    /// Runs the schedules that take fewer turns than the best. True when one of them is a way to the same failure.
+    fn search_fewer(&mut self) -> bool {
+        let (most_runs, most_points) = (self.runs + MOST_BOUNDED_RUNS, self.points + MOST_POINTS);
+        for fewer in 0..preemptions(&self.best) {
+            let search = Rc::new(RefCell::new(BoundedSearch::new(fewer as u32)));
+            loop {
+                if self.try_policy(Box::new(Bounded(Rc::clone(&search)))) {
+                    // What there is left of runs is for making it shorter.
+                    self.runs = self.runs.min(MOST_RUNS / 2);
+                    self.points = self.points.min(MOST_POINTS / 2);
+                    return true;
+                }
+                if self.runs >= most_runs || self.points >= most_points {
+                    return false;
+                }
+                if !search.borrow_mut().finish() {
+                    break;
+                }
+            }
+        }
+        false
     }
 
     /// Lets contexts have fewer turns: one is left out, or changes places with the next, or a context does at once what it does in two.

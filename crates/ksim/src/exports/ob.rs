@@ -2,6 +2,7 @@
 
 use crate::engine::ob::{HandleUse, Type};
 use crate::exports::{ANY, DISPATCHER, IrqlRange, exports};
+use crate::faults::FaultKind;
 use crate::irql::PASSIVE_LEVEL;
 use crate::machine::Call;
 use ksync_sys::{
@@ -240,7 +241,7 @@ exports! {
             {
                 return Ok(Err(STATUS_OBJECT_TYPE_MISMATCH));
             }
-            if kernel.fails_allocation() {
+            if kernel.fails_allocation() || kernel.fails_to_create(FaultKind::Object) {
                 return Ok(Err(STATUS_INSUFFICIENT_RESOURCES));
             }
             kernel.open_handle(id, DesiredAccess, HandleAttributes & OBJ_KERNEL_HANDLE != 0).map(Ok)

@@ -5,6 +5,7 @@ use crate::engine::ob::Type;
 use crate::engine::thread::State;
 use crate::engine::{Kind, Tid};
 use crate::exports::{ANY, IrqlRange, PASSIVE, at_most, exports};
+use crate::faults::FaultKind;
 use crate::image::call as call_driver;
 use crate::irql::{APC_LEVEL, PASSIVE_LEVEL};
 use crate::machine::{Call, acting_processor};
@@ -49,7 +50,7 @@ exports! {
             Ok(process) => process,
             Err(status) => return status,
         };
-        if call.read(|kernel| kernel.fails_allocation()) {
+        if call.read(|kernel| kernel.fails_allocation() || kernel.fails_to_create(FaultKind::Thread)) {
             return STATUS_INSUFFICIENT_RESOURCES;
         }
         // SAFETY: the caller passes null or valid attributes.

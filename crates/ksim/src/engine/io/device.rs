@@ -5,6 +5,7 @@ use crate::engine::kernel::{Check, Kernel};
 use crate::engine::layout;
 use crate::engine::ob::Type;
 use crate::engine::object::{Kind, ObjId, SYSTEM};
+use crate::faults::FaultKind;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
 use ksync_sys::{
@@ -97,6 +98,9 @@ impl Kernel {
                 Ok(Some(_)) => return Ok(Err(STATUS_OBJECT_NAME_COLLISION)),
                 Ok(None) => {}
             }
+        }
+        if self.fails_to_create(FaultKind::Object) {
+            return Ok(Err(STATUS_INSUFFICIENT_RESOURCES));
         }
         let memory = self.allocate_system(size, TAG, Some(index));
         if memory.is_null() {

@@ -3,6 +3,7 @@
 use super::Type;
 use crate::engine::kernel::{Check, Kernel};
 use crate::engine::object::{Kind, ObjId};
+use crate::faults::FaultKind;
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{
     ACCESS_MASK, NTSTATUS, OBJ_CASE_INSENSITIVE, OBJ_KERNEL_HANDLE, OBJ_OPENIF, OBJ_PERMANENT, STATUS_INSUFFICIENT_RESOURCES,
@@ -93,6 +94,9 @@ impl Kernel {
                 let handle = self.open_handle(id, access, flags & OBJ_KERNEL_HANDLE != 0)?;
                 return Ok(Ok((handle, STATUS_OBJECT_NAME_EXISTS)));
             }
+        }
+        if self.fails_to_create(FaultKind::Object) {
+            return Ok(Err(STATUS_INSUFFICIENT_RESOURCES));
         }
         let Some(memory) = self.pool.allocate_for_system(bytes, object_type.name()) else {
             return Ok(Err(STATUS_INSUFFICIENT_RESOURCES));

@@ -5,6 +5,7 @@ use crate::engine::io::device::NewDevice;
 use crate::engine::io::names::{Link, Named};
 use crate::exports::rtl::text_of;
 use crate::exports::{BLOCKING, DISPATCHER, PASSIVE, exports};
+use crate::faults::FaultKind;
 use ksync_sys::{
     ACCESS_MASK, BOOLEAN, DEVICE_OBJECT, DRIVER_OBJECT, FILE_OBJECT, NTSTATUS, STATUS_NO_SUCH_DEVICE,
     STATUS_OBJECT_NAME_COLLISION, STATUS_OBJECT_NAME_NOT_FOUND, STATUS_OBJECT_TYPE_MISMATCH, STATUS_SUCCESS, ULONG,
@@ -55,7 +56,7 @@ exports! {
                 Ok(Some(_)) => return Ok(STATUS_OBJECT_NAME_COLLISION),
                 Ok(None) => {}
             }
-            if kernel.fails_allocation() {
+            if kernel.fails_allocation() || kernel.fails_to_create(FaultKind::Object) {
                 return Ok(ksync_sys::STATUS_INSUFFICIENT_RESOURCES);
             }
             let driver = kernel.current_driver();
