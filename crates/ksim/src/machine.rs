@@ -28,6 +28,7 @@ use std::time::Duration;
 
 mod call;
 mod images;
+mod twice;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use call::panicked_in_image;

@@ -236,3 +236,34 @@ fn trace_has_no_addresses() {
     }
     assert!(trace.lines().count() > 100);
 }
+
+#[test]
+fn a_program_that_does_the_same_each_time_is_run_twice() {
+    for seed in 0..5 {
+        let machine = Machine::new().processors(3).seed(seed);
+        assert_eq!(machine.run_twice(program).trace(), machine.run(program).trace());
+    }
+}
+
+#[test]
+#[should_panic(expected = "not deterministic: line")]
+fn a_program_that_does_something_else_is_noticed() {
+    let runs = Cell::new(0);
+    let _ = Machine::new().run_twice(|| {
+        runs.set(runs.get() + 1);
+        let event = Event::notification();
+        if runs.get() == 2 {
+            event.set();
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "not deterministic: one run ended")]
+fn a_program_that_ends_otherwise_is_noticed() {
+    let runs = Cell::new(0);
+    let _ = Machine::new().run_twice(|| {
+        runs.set(runs.get() + 1);
+        panic!("run {}", runs.get());
+    });
+}

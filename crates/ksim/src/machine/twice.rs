@@ -1,0 +1,54 @@
+//! Runs that are compared with each other.
+
+use super::{Keep, Machine};
+use crate::report::Outcome;
+
+impl Machine {
+    /// [`run`](Self::run), twice, for whether the program decides anything by itself: by the host's clock, by addresses, by a `HashMap` or a static. Then neither a seed nor a token repeats
+    /// what it does. The outcome is the second run's.
+    ///
+    /// # Panics
+    /// - If the two runs differ: the message says where.
+    /// - If called from code that runs on a machine already.
+    ///
+    /// # Examples
+    /// ```should_panic
+    /// use ksim::Machine;
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    ///
+    /// static RUNS: AtomicU32 = AtomicU32::new(0);
+    /// let _ = Machine::new().run_twice(|| {
+    ///     // SAFETY: the call may be made anywhere.
+    ///     unsafe { ksync_sys::KeStallExecutionProcessor(1 + RUNS.fetch_add(1, Ordering::Relaxed)) };
+    /// });
+    /// ```
+    #[track_caller]
+    #[must_use = "a bug check, a panic, a deadlock and a leak are all reported in the outcome and nowhere else"]
+    pub fn run_twice(&self, main: impl Fn()) -> Outcome {
+        let machine = self.clone().record_trace(true);
+        let [first, second] = [(); 2].map(|()| machine.run_recorded(machine.config.policy(), Keep::Choices(Vec::new()), &main));
+        let traces = [&first, &second].map(|run| String::from_utf8_lossy(&run.outcome.trace()).into_owned());
+        let [mut one, mut other] = traces.each_ref().map(|trace| trace.lines());
+        let mut number = 0;
+        loop {
+            number += 1;
+            match (one.next(), other.next()) {
+                (None, None) => break,
+                (one, other) if one == other => {}
+                (one, other) => {
+                    let [one, other] = [one, other].map(|line| line.unwrap_or("its end"));
+                    panic!(
+                        "ksim: the program is not deterministic: line {number} of the trace is {one:?} in one run and {other:?} in another"
+                    );
+                }
+            }
+        }
+        let same = first.choices == second.choices && first.outcome.to_string() == second.outcome.to_string();
+        assert!(
+            same,
+            "ksim: the program is not deterministic: one run ended in {}, and another in {}",
+            first.outcome, second.outcome
+        );
+        second.outcome
+    }
+}
