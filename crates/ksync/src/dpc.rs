@@ -558,7 +558,6 @@ unsafe extern "system-unwind" fn routine(
     argument2: *mut c_void,
 ) {
     /// Ends the insertion's use, also when the closure unwinds.
-    /// Ends the insertion's use, also when the closure unwinds.
     struct Leave(NonNull<PinnedDpc>);
     impl Drop for Leave {
         fn drop(&mut self) {
