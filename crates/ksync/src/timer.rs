@@ -114,7 +114,7 @@ pub struct Timer(Owner);
 
 impl Timer {
     /// Makes a notification timer whose closure runs at each expiry: at `DISPATCH_LEVEL`, as a [`Dpc`](crate::dpc::Dpc), or if `threaded` is set as a
-    /// [`ThreadedDpc`](crate::dpc::ThreadedDpc), at `PASSIVE_LEVEL` where the system admits it.
+    /// [`ThreadedDpc`], at `PASSIVE_LEVEL` where the system admits it.
     ///
     /// The closure can run on two processors at once, if it takes longer than the period.
     ///
