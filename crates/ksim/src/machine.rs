@@ -1,17 +1,13 @@
 //! The machine: its settings and its loop.
 
-use crate::check::lock_order::Strictness;
-use crate::check::rules::RuleId;
-use crate::config::{ClockMode, Config, OsProfile};
+use crate::config::Config;
 use crate::engine::context::{Context, ContextHandle, Resumed};
 use crate::engine::dpc::RunningDpc;
-use crate::engine::groups::Groups;
 use crate::engine::kernel::Executing;
 use crate::engine::thread::State;
 use crate::engine::{Cpu, Kernel, Stop, Tid};
 use crate::explore::token::Choice;
 use crate::exports::Export;
-use crate::faults::FaultKind;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use crate::image::Place;
 use crate::image::{self, Activity, MachineImages};
@@ -27,7 +23,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 mod call;
-mod images;
+mod settings;
 mod twice;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -107,192 +103,6 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine with one processor, seed 0, an exact clock, and Windows 11's behaviour.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// How many processors, 1 to 64, in one group.
-    ///
-    /// # Panics
-    /// If the number is 0 or above 64.
-    pub fn processors(self, processors: u8) -> Self {
-        assert!((1..=64).contains(&processors), "a machine has 1 to 64 processors, not {processors}");
-        self.groups(&[processors])
-    }
-
-    /// Processors in several groups: how many each has. A group may have any number of them, from 1 on; in all there are at most 64.
-    ///
-    /// # Panics
-    /// If there is no group, an empty one, or if there are more than 64 processors.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksim::Machine;
-    /// use ksync_sys::{ALL_PROCESSOR_GROUPS, KeQueryActiveGroupCount, KeQueryActiveProcessorCountEx};
-    ///
-    /// Machine::new().groups(&[2, 1]).run(|| {
-    ///     // SAFETY: these routines may be called anywhere.
-    ///     assert_eq!(unsafe { KeQueryActiveGroupCount() }, 2);
-    ///     // SAFETY: as above.
-    ///     assert_eq!(unsafe { KeQueryActiveProcessorCountEx(ALL_PROCESSOR_GROUPS) }, 3);
-    /// }).expect_clean();
-    /// ```
-    pub fn groups(mut self, sizes: &[u8]) -> Self {
-        self.config.groups = Groups::new(sizes);
-        self.config.processors = self.config.groups.processors();
-        self
-    }
-
-    /// What decides everything that NT leaves open. The same seed gives the same run.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.config.seed = seed;
-        self
-    }
-
-    /// The system time at boot: 100 ns units since 1601-01-01 UTC, at least 0. The default is 2026-01-01.
-    pub fn system_time(mut self, time: i64) -> Self {
-        self.config.system_time = time.max(0);
-        self
-    }
-
-    /// How the clock reads and when timers expire.
-    pub fn clock(mut self, clock: ClockMode) -> Self {
-        self.config.clock = clock;
-        self
-    }
-
-    /// The Windows whose behaviour it shows.
-    pub fn profile(mut self, profile: OsProfile) -> Self {
-        self.config.profile = profile;
-        self
-    }
-
-    /// How many bytes of pool there are. The default is 1 GiB.
-    pub fn pool_limit(mut self, bytes: usize) -> Self {
-        self.config.pool_limit = bytes;
-        self
-    }
-
-    /// Makes the `n`th pool allocation fail, counted from 1.
-    pub fn fail_allocation(mut self, n: u64) -> Self {
-        self.config.failing_allocation = Some(n);
-        self
-    }
-
-    /// Makes one [fault](crate::Fault) happen.
-    pub fn fault(mut self, fault: crate::Fault) -> Self {
-        match fault.kind {
-            FaultKind::Allocation => self.config.failing_allocation = Some(fault.n),
-            _ => self.config.failing = Some(fault),
-        }
-        self
-    }
-
-    /// After how many scheduling points a run is given up. The default is 20 million.
-    pub fn step_limit(mut self, steps: u64) -> Self {
-        self.config.step_limit = steps;
-        self
-    }
-
-    /// How often in a run, at most, the clock may move to the next expiry of a timer or timeout while something else could act. What runs takes time, so that on Windows a
-    /// timeout can end between any two operations of another thread; when it does is a choice of the schedule. The default is 0: the clock moves when nothing can act.
-    ///
-    /// # Examples
-    /// ```
-    /// use ksim::{Machine, explore};
-    /// use ksync_sys::{KTIMER, KeCancelTimer, KeInitializeTimer, KeReadStateTimer, KeSetTimer};
-    /// use std::ptr::null_mut;
-    ///
-    /// let exploration = explore().machine(Machine::new().early_expiries(1)).check(|| {
-    ///     // SAFETY: the structure is plain data, for which zero is valid.
-    ///     let mut timer: Box<KTIMER> = Box::new(unsafe { std::mem::zeroed() });
-    ///     // SAFETY: the timer's memory is the box's, which outlives its use, here and below.
-    ///     unsafe { KeInitializeTimer(&raw mut *timer) };
-    ///     // SAFETY: as above.
-    ///     unsafe { KeSetTimer(&raw mut *timer, -10_000_000, null_mut()) };
-    ///     // SAFETY: as above.
-    ///     let signaled = unsafe { KeReadStateTimer(&raw const *timer) };
-    ///     assert_eq!(signaled, 0, "a second is long, but is it long enough?");
-    ///     // SAFETY: as above.
-    ///     unsafe { KeCancelTimer(&raw mut *timer) };
-    /// });
-    /// assert!(exploration.expect_failure().outcome.panic().is_some());
-    /// ```
-    pub fn early_expiries(mut self, most: u32) -> Self {
-        self.config.early_expiries = most;
-        self
-    }
-
-    /// Whether the trace is recorded. It is by default.
-    pub fn record_trace(mut self, record: bool) -> Self {
-        self.config.trace = record;
-        self
-    }
-
-    /// Whether each operation of the trace says where driver code called from. Off by default: it costs microseconds a call.
-    pub fn record_sites(mut self, record: bool) -> Self {
-        self.config.sites = record;
-        self
-    }
-
-    /// Whether threaded DPCs run in threads at PASSIVE_LEVEL, as they do by default, or like ordinary ones at DISPATCH_LEVEL, as they do
-    /// where an administrator has disabled them. A driver must be right under both (rule 47).
-    pub fn threaded_dpcs(mut self, enabled: bool) -> Self {
-        self.config.threaded_dpcs = enabled;
-        self
-    }
-
-    /// Whether KeFlushQueuedDpcs waits for threaded DPCs too, as it does by default. No page says so: a driver should be right under both.
-    pub fn flushes_threaded_dpcs(mut self, flushes: bool) -> Self {
-        self.config.flushes_threaded_dpcs = flushes;
-        self
-    }
-
-    /// How the order of locks is checked. Two orders that form a cycle are bug check 0xC4 (0x1001), whether the run came to a deadlock or not.
-    ///
-    /// By default, what is reported is what can come to a deadlock: the orders are different threads', and nothing keeps these apart. `true` asks for more, as Driver Verifier does: the orders of
-    /// one thread count too, locks that were created at one place stand for each other, and so do locks of one word that were one after the other in memory of the host. `false` turns the
-    /// check off.
-    pub fn check_lock_order(mut self, strict: bool) -> Self {
-        self.config.lock_order = if strict { Strictness::Strict } else { Strictness::Off };
-        self
-    }
-
-    /// Whether a [rule](crate::rules) is checked.
-    ///
-    /// # Panics
-    /// If the rule is to be off and [cannot be](crate::Rule::can_be_off).
-    ///
-    /// # Example
-    /// ```
-    /// use ksim::{Machine, RuleId};
-    ///
-    /// let outcome = Machine::new().check_rule(RuleId::WithinCriticalRegion, false).run(|| {});
-    /// outcome.expect_clean();
-    /// ```
-    #[track_caller]
-    pub fn check_rule(mut self, rule: RuleId, check: bool) -> Self {
-        self.config.rules.set(rule, check);
-        if rule == RuleId::LockOrder {
-            self.config.lock_order = if check { Strictness::Certain } else { Strictness::Off };
-        }
-        self
-    }
-
-    /// For how long a processor may stay at DISPATCH_LEVEL or above by the virtual clock, which stalls alone let pass there: then bug check 0x133 follows. The default is that of Windows, 20 s.
-    /// The documentation's advice for DPC routines is 100 us, and 25 us for spin locks.
-    pub fn dispatch_limit(mut self, limit: Duration) -> Self {
-        self.config.dispatch_limit = u64::try_from(limit.as_nanos() / 100).unwrap_or(u64::MAX);
-        self
-    }
-
-    /// Whether `DbgPrint` also goes to standard output.
-    pub fn echo(mut self, echo: bool) -> Self {
-        self.config.echo = echo;
-        self
-    }
-
     /// Boots the machine, runs `main` as a system thread at PASSIVE_LEVEL, lets all other threads end and all DPCs run, and
     /// says how it went. Whatever goes wrong inside comes back in the outcome; nothing of it ends the process.
     ///
