@@ -60,9 +60,8 @@ macro_rules! types {
         $rows.push(Row { headers: Headers::Kernel, name: format!("{name} size"), c: format!("sizeof({name})"), rust: size_of::<$type>() as u64 });
         $rows.push(Row { headers: Headers::Kernel, name: format!("{name} align"), c: format!("_Alignof({name})"), rust: align_of::<$type>() as u64 });
         $(
-            #[allow(unused_mut, unused_assignments, reason = "set only where C's name differs")]
-            let mut field = stringify!($field);
-            $(field = stringify!($c_field);)?
+            // C's name, where it differs.
+            let [field, ..] = [$(stringify!($c_field),)? stringify!($field)];
             $rows.push(Row {
                 headers: Headers::Kernel,
                 name: format!("{name}.{} offset", stringify!($field)),

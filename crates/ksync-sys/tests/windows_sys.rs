@@ -18,7 +18,7 @@ mod theirs {
     pub(crate) use windows_sys::Win32::System::SystemInformation::{GROUP_AFFINITY, OSVERSIONINFOW as RTL_OSVERSIONINFOW};
     pub(crate) use windows_sys::Win32::System::Threading::INIT_ONCE as RTL_RUN_ONCE;
     pub(crate) use windows_sys::Win32::System::WindowsProgramming::CLIENT_ID;
-    #[allow(non_camel_case_types, reason = "the name is NT's")]
+    #[expect(non_camel_case_types, reason = "the name is NT's")]
     pub(crate) type EXT_SET_PARAMETERS = windows_sys::Wdk::System::SystemServices::_EXT_SET_PARAMETERS_V0;
 }
 

@@ -91,10 +91,9 @@ fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
 
 /// Wanted by the linker where floating point is used.
 #[cfg(all(windows, panic = "abort"))]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "_fltused")]
 #[used]
-#[allow(non_upper_case_globals, reason = "the name is the linker's")]
-pub static _fltused: i32 = 0x9875;
+pub static FLOATING_POINT_USED: i32 = 0x9875;
 
 /// Hosted, the process' own allocator serves Rust's `alloc`.
 #[cfg(all(windows, panic = "abort"))]

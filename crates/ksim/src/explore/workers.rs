@@ -152,9 +152,13 @@ impl Shared<'_> {
                 }
                 classes.insert(run.class);
                 if fails(&run.outcome) {
-                    // The number alone decides the schedule: once more, for its choices, which cost more than all else.
-                    let run = machine.run_recorded(self.planned.policy(schedule), Keep::Choices(Vec::new()), self.program);
-                    self.record_failure(number, &run.choices);
+                    let mut choices = Vec::new();
+                    if self.is_lowest(number) {
+                        // The number alone decides the schedule: once more, for its choices, which cost more than all else.
+                        let keep = Keep::Choices(choices);
+                        choices = machine.run_recorded(self.planned.policy(schedule), keep, self.program).choices;
+                    }
+                    self.record_failure(number, &choices);
                 }
             }
             if executions - reported >= REPORT_EVERY {
@@ -170,6 +174,13 @@ impl Shared<'_> {
         self.distinct.lock().expect("no worker panics while it holds the lock").extend(classes);
     }
 
+    /// True when no failure of a lower number is known.
+    fn is_lowest(&self, number: u64) -> bool {
+        let failure = self.failure.lock().expect("no worker panics while it holds the lock");
+        failure.as_ref().is_none_or(|(lowest, _)| number < *lowest)
+    }
+
+    /// Counts a failure, and keeps its choices if it is the lowest.
     fn record_failure(&self, number: u64, choices: &[Choice]) {
         let mut failure = self.failure.lock().expect("no worker panics while it holds the lock");
         if failure.as_ref().is_none_or(|(lowest, _)| number < *lowest) {

@@ -38,8 +38,18 @@ pub unsafe trait ObjectType: sealed::Sealed + 'static {
 /// Such objects begin with a dispatcher header.
 pub unsafe trait WaitableType: ObjectType {}
 
+macro_rules! type_object {
+    (none) => {
+        ptr::null_mut()
+    };
+    ($variable:path) => {
+        // SAFETY: the kernel sets the variable before it loads a driver, and never again.
+        unsafe { $variable }
+    };
+}
+
 macro_rules! object_types {
-    ($($(#[$meta:meta])* $name:ident = $raw:ty, $text:literal, $exported:expr $(, $owner:literal)?;)*) => {$(
+    ($($(#[$meta:meta])* $name:ident = $raw:ty, $text:literal, [$($exported:tt)*] $(, $owner:literal)?;)*) => {$(
         $(#[$meta])*
         #[derive(Debug)]
         pub enum $name {}
@@ -54,9 +64,7 @@ macro_rules! object_types {
             $(const HAS_OWNER: bool = $owner;)?
 
             fn type_object() -> *mut sys::OBJECT_TYPE {
-                // SAFETY: the kernel sets the variable, if it is one, before it loads a driver, and never again.
-                #[allow(unused_unsafe, reason = "not all are variables")]
-                unsafe { $exported }
+                type_object!($($exported)*)
             }
         }
     )*};
@@ -64,19 +72,19 @@ macro_rules! object_types {
 
 object_types! {
     /// The type of thread objects, in [`ThreadObject`](super::ThreadObject).
-    Thread = sys::ETHREAD, "Thread", sys::PsThreadType;
+    Thread = sys::ETHREAD, "Thread", [sys::PsThreadType];
     /// The type of process objects, in [`ProcessObject`](super::ProcessObject).
-    Process = sys::EPROCESS, "Process", sys::PsProcessType;
+    Process = sys::EPROCESS, "Process", [sys::PsProcessType];
     /// The type of event objects, in [`EventObject`](super::EventObject).
-    Event = sys::KEVENT, "Event", sys::ExEventObjectType;
+    Event = sys::KEVENT, "Event", [sys::ExEventObjectType];
     /// The type of semaphore objects, in [`SemaphoreObject`](super::SemaphoreObject).
-    Semaphore = sys::KSEMAPHORE, "Semaphore", sys::ExSemaphoreObjectType;
+    Semaphore = sys::KSEMAPHORE, "Semaphore", [sys::ExSemaphoreObjectType];
     /// The type of mutant objects, in [`MutantObject`](super::MutantObject): what user programs call a mutex.
-    Mutant = sys::KMUTANT, "Mutant", ptr::null_mut(), true;
+    Mutant = sys::KMUTANT, "Mutant", [none], true;
     /// The type of timer objects, in [`TimerObject`](super::TimerObject).
-    Timer = sys::KTIMER, "Timer", ptr::null_mut();
+    Timer = sys::KTIMER, "Timer", [none];
     /// The type of file objects, in [`FileObject`](super::FileObject): files and devices that someone has open.
-    File = sys::FILE_OBJECT, "File", sys::IoFileObjectType;
+    File = sys::FILE_OBJECT, "File", [sys::IoFileObjectType];
 }
 
 macro_rules! waitable_types {
