@@ -19,6 +19,7 @@ use crate::report::{BugCheck, DriverPanic, End, Left, Outcome, PoolLeft, Related
 use crate::schedule::{Estimate, Footprint, Policy};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub(crate) struct MachineCell {
     kernel: RefCell<Box<Kernel>>,
     /// The way back to the machine's loop for the context that runs.
     handle: Cell<ContextHandle>,
+    /// The context that is resumed has been let perform what it announced, and has nothing else to do first.
+    granted: Cell<bool>,
     /// A panic unwinds hosted code. The machine is dead: nothing else will run, waits return and locks are granted.
     dying: Cell<bool>,
     /// How many calls came from there.
@@ -141,6 +144,7 @@ impl Machine {
         let cell = MachineCell {
             kernel: RefCell::new(kernel),
             handle: Cell::new(ContextHandle::NONE),
+            granted: Cell::new(false),
             dying: Cell::new(false),
             unwinding_calls: Cell::new(0),
             panic: RefCell::new(None),
@@ -194,8 +198,12 @@ impl MachineCell {
             let cell = unsafe { &*cell };
             cell.handle.set(handle);
             cell.images.set_activity(Activity::NONE);
-            cell.settle();
-            cell.kernel.borrow_mut().begin_thread();
+            if !cell.granted.take() {
+                cell.settle();
+                if !cell.granted.take() {
+                    cell.kernel.borrow_mut().begin_thread();
+                }
+            }
             cell.guard(|| body(cell));
             if !cell.dying.get() {
                 crate::exports::ke::apc::run_down(cell.call());
@@ -359,10 +367,16 @@ impl MachineCell {
     fn wait_for_turn(&self, footprint: Footprint) {
         loop {
             self.suspend();
+            if self.granted.take() {
+                return;
+            }
             let mut kernel = self.kernel.borrow_mut();
             if !kernel.is_settled() {
                 drop(kernel);
                 self.settle();
+                if self.granted.take() {
+                    return;
+                }
                 kernel = self.kernel.borrow_mut();
             }
             if kernel.resume_point(footprint) || !kernel.scheduling_point(footprint) {
@@ -529,16 +543,15 @@ impl MachineCell {
             }
         }
         let _discard = Discard(self);
-        while let Some(acting) = self.next_context() {
-            let (cpu, executing, mut context) = match acting {
-                Next::Context(cpu, executing, context) => (cpu, executing, context),
-                Next::Idle => continue,
-            };
+        while let Some(next) = self.next_context() {
+            let Next::Context(mut context) = next else { continue };
             self.images.enter(&self.kernel);
-            let resumed = context.resume();
+            // SAFETY: `next_context` has taken the address of a context whose box its thread or processor has. Both live as long as the machine, and leave it alone until
+            // the context has given control back.
+            let resumed = unsafe { context.as_mut() }.resume();
             self.handle.set(ContextHandle::NONE);
             self.images.set_activity(Activity::NONE);
-            self.put_back(cpu, executing, context, resumed);
+            self.take_if_over(resumed);
         }
         self.inspect();
     }
@@ -586,45 +599,50 @@ impl MachineCell {
             kernel.executing = Executing::Dpcs;
             kernel.perform(Footprint::interrupt(cpu));
         }
+        let kernel = &mut **kernel;
         let processor = &mut kernel.processors[cpu as usize];
         if processor.in_dpc {
-            let context = processor.dpc_context.take();
             kernel.executing = Executing::Dpcs;
-            let context = match context {
-                Some(context) => context,
-                None => match self.dpc_context() {
-                    Ok(context) => Box::new(context),
-                    Err(error) => panic!("ksim: no stack for a DPC queue: {error}"),
-                },
-            };
-            return Some(Next::Context(cpu, Executing::Dpcs, context));
+            let context = processor.dpc_context.get_or_insert_with(|| match self.dpc_context() {
+                Ok(context) => Box::new(context),
+                Err(error) => panic!("ksim: no stack for a DPC queue: {error}"),
+            });
+            return Some(Next::Context(NonNull::from(&mut **context)));
         }
         let tid = processor.current.expect("ksim: a runnable processor has a thread or DPCs");
         kernel.executing = Executing::Thread(tid);
-        let context = kernel.threads[tid as usize].context.take().expect("ksim: a live thread has a context");
-        Some(Next::Context(cpu, Executing::Thread(tid), context))
+        let thread = &mut *kernel.threads[tid as usize];
+        let context = NonNull::from(&mut **thread.context.as_mut().expect("ksim: a live thread has a context"));
+        if let Some(footprint) = thread.progress.pending {
+            // What else could come first: see `Kernel::is_settled`.
+            let looks = processor.spinning || thread.watch.waiting;
+            let interrupted = !processor.dpcs.is_empty() || !thread.apc.kernel.is_empty();
+            if !looks && !interrupted && kernel.ready.is_empty() {
+                kernel.perform(footprint);
+                self.granted.set(true);
+            }
+        }
+        Some(Next::Context(context))
     }
 
-    /// Keeps a context that suspended, and takes the stack of one that is over.
-    fn put_back(&self, cpu: Cpu, executing: Executing, context: Box<Context>, resumed: Resumed) {
+    /// Takes the stack of the context that has just run, if that is over.
+    #[inline]
+    fn take_if_over(&self, resumed: Resumed) {
         let mut kernel = self.kernel.borrow_mut();
-        let over = match executing {
+        let context = match kernel.executing {
             Executing::Thread(tid) => {
                 let thread = &mut kernel.threads[tid as usize];
-                let over = resumed == Resumed::Finished || thread.state == State::Terminated;
-                if !over {
-                    thread.context = Some(context);
+                if resumed != Resumed::Finished && thread.state != State::Terminated {
                     return;
                 }
-                over
+                thread.context.take()
             }
-            _ => resumed == Resumed::Finished,
+            _ if resumed == Resumed::Finished => kernel.processor().dpc_context.take(),
+            _ => return,
         };
-        if over {
-            drop(kernel);
+        drop(kernel);
+        if let Some(context) = context {
             context.discard();
-        } else {
-            kernel.processors[cpu as usize].dpc_context = Some(context);
         }
     }
 
@@ -714,7 +732,9 @@ impl MachineCell {
             Some(Stop::StepLimit(limit)) => End::StepLimit(limit),
         };
         let mut trace = std::mem::take(&mut kernel.trace);
-        trace.set_kinds(kernel.objects.take_kinds());
+        if trace.is_enabled() {
+            trace.set_kinds(kernel.objects.take_kinds());
+        }
         let sites = std::mem::take(&mut kernel.sites);
         let state = self.snapshot.into_inner();
         let fault = kernel.has_fault();
@@ -727,7 +747,7 @@ impl MachineCell {
 
 /// What the loop does next.
 enum Next {
-    Context(Cpu, Executing, Box<Context>),
+    Context(NonNull<Context>),
     Idle,
 }
 

@@ -406,7 +406,7 @@ impl Kernel {
             self.chosen = Some(silent.trailing_zeros() as Cpu);
             return true;
         }
-        let rotation = if rotatable { self.after_quantum().map(|tid| (self.cpu, tid)) } else { None };
+        let rotation = if rotatable { self.after_quantum() } else { None };
         match self.decide(rotation) {
             Next::Acts(cpu) if cpu == self.cpu => {
                 self.perform(footprint);
@@ -440,57 +440,50 @@ impl Kernel {
     /// The context that runs performs an operation.
     #[inline]
     pub(crate) fn perform(&mut self, footprint: Footprint) {
-        let (progress, watch) = match self.executing {
+        let (progress, watch, actor) = match self.executing {
             Executing::Thread(tid) => {
                 let thread = &mut *self.threads[tid as usize];
-                (&mut thread.progress, &mut thread.watch)
+                (&mut thread.progress, &mut thread.watch, Actor::thread(tid))
             }
             _ => {
                 let processor = &mut self.processors[self.cpu as usize];
-                (&mut processor.dpc_progress, &mut processor.dpc_watch)
+                (&mut processor.dpc_progress, &mut processor.dpc_watch, Actor::dpcs(self.cpu))
             }
         };
         progress.pending = None;
         progress.performed += 1;
         let performed = progress.performed;
-        if footprint.effect != Effect::Read && footprint.object != CLOCK {
+        if !watch.is_empty() && footprint.effect != Effect::Read && footprint.object != CLOCK {
             watch.changes(footprint.object);
         }
         self.announced &= !(1 << self.cpu);
         self.acting = self.cpu;
         if self.classifies {
-            self.classify(footprint, performed);
+            self.classify(footprint, actor, performed);
         }
-        if self.observed {
+        if self.observed || self.races.enabled {
             self.observe_operation(footprint);
-        }
-        if self.races.enabled
-            && footprint.synchronizes
-            && let Some(actor) = self.actor()
-        {
-            self.races.performs(actor, footprint);
         }
     }
 
     /// Adds an operation to the class of the run: which operation of which context came before it on the same object. A release adds nothing, as it
     /// comes behind its acquisition in any case.
     #[inline]
-    fn classify(&mut self, footprint: Footprint, performed: u32) {
-        let actor = self.actor().map_or(u32::MAX, Actor::index);
-        let operation = u64::from(actor) << 32 | u64::from(performed);
+    fn classify(&mut self, footprint: Footprint, actor: Actor, performed: u32) {
+        let operation = u64::from(actor.index()) << 32 | u64::from(performed);
         let before = match footprint.effect {
             Effect::Release | Effect::Await | Effect::Unshare => return,
             Effect::Unknown => std::mem::replace(&mut self.last_unknown, operation),
             effect => match self.objects.find(footprint.object) {
                 Some(id) => {
                     let last = &mut self.objects[id].last_operation;
-                    if *last == 0 && !self.first_operations.is_empty() {
-                        *last = self.first_operations.remove(&footprint.object).unwrap_or(0);
+                    let reads = matches!(effect, Effect::Read | Effect::Share);
+                    match if reads { *last } else { std::mem::replace(last, operation) } {
+                        0 => self.first_operation(id, footprint.object, reads),
+                        before => before,
                     }
-                    if matches!(effect, Effect::Read | Effect::Share) { *last } else { std::mem::replace(last, operation) }
                 }
-                // Header code has initialised it, and this is its first use.
-                None => self.first_operations.insert(footprint.object, operation).unwrap_or(0),
+                None => self.operation_on_unknown(footprint.object, operation),
             },
         };
         let pair = operation.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(before.wrapping_mul(0xc2b2_ae3d_27d4_eb4f));
@@ -498,9 +491,35 @@ impl Kernel {
         self.class = self.class.wrapping_add(mixed ^ mixed >> 29);
     }
 
-    #[cold]
+    /// The last operation on an object before it was in the table, which stays its last one after one that reads.
+    #[inline(never)]
+    fn first_operation(&mut self, id: ObjId, address: usize, reads: bool) -> u64 {
+        if self.first_operations.is_empty() {
+            return 0;
+        }
+        let before = self.first_operations.remove(&address).unwrap_or(0);
+        if reads {
+            self.objects[id].last_operation = before;
+        }
+        before
+    }
+
+    /// An operation on what is not in the table of objects: header code has initialised it, and this is its first use. Returns the one before.
+    #[inline(never)]
+    fn operation_on_unknown(&mut self, address: usize, operation: u64) -> u64 {
+        self.first_operations.insert(address, operation).unwrap_or(0)
+    }
+
+    /// Tells the policy and the check for data races of an operation.
+    #[inline(never)]
     fn observe_operation(&mut self, operation: Footprint) {
         let Some(actor) = self.actor() else { return };
+        if self.races.enabled && operation.synchronizes {
+            self.races.performs(actor, operation);
+        }
+        if !self.observed {
+            return;
+        }
         let operation = self.objects.resolved(operation, self.config.early_expiries > 0);
         let available = self.objects.is_available(operation.object, None);
         self.policy.observe(Event::Performs { actor, operation, available });
@@ -571,9 +590,10 @@ impl Kernel {
         (if behind != 0 { behind } else { runnable }).trailing_zeros() as Cpu
     }
 
-    /// Decides which processor acts next, of those that can. `rotation` is the thread that would get a processor if the quantum there
+    /// Decides which processor acts next, of those that can. `rotation` is the thread that would get the acting processor if the quantum there
     /// ended here.
-    fn decide(&mut self, rotation: Option<(Cpu, Tid)>) -> Next {
+    #[inline]
+    fn decide(&mut self, rotation: Option<Tid>) -> Next {
         let runnable = self.runnable;
         let clock = self.clock_may_move();
         if runnable == 0 {
@@ -585,13 +605,13 @@ impl Kernel {
         if others == 0 && rotation.is_none() && !clock {
             return Next::Acts(first);
         }
+        let rotation = rotation.map(|tid| (self.cpu, tid));
+        let clock = clock.then_some(self.clock_moves);
         // Most often there is one other.
         let others_count = if others & others.wrapping_sub(1) == 0 { u32::from(others != 0) } else { several(others) };
-        let count = 1 + others_count + u32::from(rotation.is_some()) + u32::from(clock);
+        let count = 1 + others_count + u32::from(rotation.is_some()) + u32::from(clock.is_some());
         let Self { processors, threads, objects, timers, policy, choices, .. } = self;
-        let clock_can_move = !timers.is_empty();
-        let clock = clock.then_some(self.clock_moves);
-        let contexts = Contexts { processors, threads, objects, clock_can_move, first, continues, others, rotation, clock };
+        let contexts = Contexts { processors, threads, objects, timers, first, continues, others, rotation, clock };
         let decision = Decision { options: count, contexts: Some(contexts) };
         let choice = policy.choose(&decision);
         check_choice(choice, count);
@@ -695,10 +715,18 @@ fn several(mask: u64) -> u32 {
 /// Checks a choice.
 #[inline]
 fn check_choice(choice: u32, options: u32) {
-    assert!(choice < options, "ksim: a policy chose {choice} of {options} options");
+    if choice >= options {
+        invalid_choice(choice, options);
+    }
+}
+
+#[cold]
+fn invalid_choice(choice: u32, options: u32) -> ! {
+    panic!("ksim: a policy chose {choice} of {options} options");
 }
 
 /// Records a choice.
+#[cold]
 fn record_choice(choices: &mut Vec<Choice>, choice: u32, decision: &Decision<'_>) {
     let actor = decision.candidate(choice).map(|candidate| candidate.actor.index());
     choices.push(match choice {

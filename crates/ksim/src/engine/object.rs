@@ -216,6 +216,8 @@ const CACHED: usize = 256;
 #[derive(Debug)]
 pub(crate) struct ObjectTable {
     slots: Vec<Object>,
+    /// How many entries are in use, or were. Those behind are of machines before this, and free.
+    used: usize,
     free: Vec<ObjId>,
     by_address: FxHashMap<usize, ObjId>,
     cache: Box<[(usize, ObjId); CACHED]>,
@@ -230,6 +232,7 @@ impl Default for ObjectTable {
     fn default() -> Self {
         Self {
             slots: Vec::new(),
+            used: 0,
             free: Vec::new(),
             by_address: FxHashMap::default(),
             cache: Box::new([(0, 0); CACHED]),
@@ -264,22 +267,25 @@ impl ObjectTable {
     /// The object at `address`.
     #[inline]
     pub(crate) fn find(&mut self, address: usize) -> Option<ObjId> {
-        let slot = Self::cache_slot(address);
-        let (cached, id) = self.cache[slot];
-        if cached == address && address != 0 {
-            return Some(id);
-        }
+        let (cached, id) = self.cache[Self::cache_slot(address)];
+        if cached == address && address != 0 { Some(id) } else { self.find_uncached(address) }
+    }
+
+    #[inline(never)]
+    fn find_uncached(&mut self, address: usize) -> Option<ObjId> {
         let id = *self.by_address.get(&address)?;
-        self.cache[slot] = (address, id);
+        self.cache[Self::cache_slot(address)] = (address, id);
         Some(id)
     }
 
     /// The object at `address`, for who only looks.
     pub(crate) fn peek(&self, address: usize) -> Option<&Object> {
         let (cached, id) = self.cache[Self::cache_slot(address)];
-        if cached == address && address != 0 {
-            return Some(&self.slots[id as usize]);
-        }
+        if cached == address && address != 0 { Some(&self.slots[id as usize]) } else { self.peek_uncached(address) }
+    }
+
+    #[inline(never)]
+    fn peek_uncached(&self, address: usize) -> Option<&Object> {
         self.by_address.get(&address).map(|&id| &self.slots[id as usize])
     }
 
@@ -305,22 +311,23 @@ impl ObjectTable {
             object.last_operation = 0;
             return id;
         }
-        let id = match self.free.pop() {
-            Some(id) => {
-                let object = &mut self.slots[id as usize];
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.used += 1;
+            (self.used - 1) as ObjId
+        });
+        match self.slots.get_mut(id as usize) {
+            Some(object) => {
                 object.address = address;
                 object.number = number;
                 object.kind = kind;
                 object.identity = Identity::Unasked;
                 object.last_operation = 0;
-                id
             }
             None => {
                 let (waiters, identity) = (VecDeque::new(), Identity::Unasked);
                 self.slots.push(Object { address, number, kind, waiters, identity, last_operation: 0 });
-                (self.slots.len() - 1) as ObjId
             }
-        };
+        }
         self.by_address.insert(address, id);
         // What a thread initialises on its own stack is not far above the frame of this function. Which stack it is, if any, is looked at when the thread ends.
         let here = (&raw const number).addr();
@@ -372,11 +379,17 @@ impl ObjectTable {
 
     /// Removes everything, and forgets that it was there.
     pub(crate) fn clear(&mut self) {
-        let Self { slots, free, by_address, cache, last_number, on_stack, kinds } = self;
-        slots.clear();
+        let Self { slots, used, free, by_address, cache, last_number, on_stack, kinds } = self;
+        for object in &mut slots[..*used] {
+            // What was removed by address is in the cache no more.
+            cache[Self::cache_slot(object.address)] = (0, 0);
+            object.address = 0;
+            object.kind = Kind::Free;
+            object.waiters.clear();
+        }
+        *used = 0;
         free.clear();
         by_address.clear();
-        cache.fill((0, 0));
         *last_number = 0;
         on_stack.clear();
         kinds.clear();

@@ -25,10 +25,16 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// The context changes something: what it reads from now on is not the same loop.
+    /// True when the context has read nothing since.
     #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.reads.is_empty()
+    }
+
+    /// The context changes something: what it reads from now on is not the same loop.
+    #[inline(never)]
     pub(crate) fn changes(&mut self, object: usize) {
-        if !self.reads.is_empty() && !self.reads.iter().any(|&(address, _)| address == object) {
+        if !self.reads.iter().any(|&(address, _)| address == object) {
             self.reads.clear();
         }
     }

@@ -5,6 +5,7 @@ use crate::engine::Kind;
 use crate::engine::object::ObjectTable;
 use crate::engine::processor::{Cpu, Processor};
 use crate::engine::thread::{Thread, Tid};
+use crate::engine::timer::TimerQueue;
 use std::fmt;
 
 /// A context: a thread, or the DPC queue of a processor.
@@ -83,8 +84,7 @@ pub(crate) struct Contexts<'a> {
     #[expect(clippy::vec_box, reason = "as the kernel has them")]
     pub(crate) threads: &'a Vec<Box<Thread>>,
     pub(crate) objects: &'a ObjectTable,
-    /// Some timer or timeout is still to come.
-    pub(crate) clock_can_move: bool,
+    pub(crate) timers: &'a TimerQueue,
     /// The processor of option 0, whether it is the one that acted last, and the processors of the others.
     pub(crate) first: Cpu,
     pub(crate) continues: bool,
@@ -171,7 +171,7 @@ impl Decision<'_> {
     /// True when the clock would move if no context could act.
     #[must_use]
     pub fn clock_can_move(&self) -> bool {
-        self.contexts.as_ref().is_some_and(|contexts| contexts.clock_can_move)
+        self.contexts.as_ref().is_some_and(|contexts| !contexts.timers.is_empty())
     }
 
     /// True when the option's context would do nothing but wait: it wants what another has.
