@@ -49,6 +49,14 @@ impl Default for ApcState {
 }
 
 impl ApcState {
+    /// Becomes that of a fresh thread, and keeps its memory.
+    pub(super) fn recycle(&mut self) {
+        let (mut kernel, mut user) = (std::mem::take(&mut self.kernel), std::mem::take(&mut self.user));
+        kernel.clear();
+        user.clear();
+        *self = Self { kernel, user, ..Self::default() };
+    }
+
     /// KeAreApcsDisabled: both counters, not the IRQL (rule 23).
     pub(crate) fn normal_disabled(&self) -> bool {
         self.kernel_disable != 0 || self.special_disable != 0

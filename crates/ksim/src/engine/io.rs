@@ -38,3 +38,15 @@ impl Default for IoManager {
         }
     }
 }
+
+impl IoManager {
+    /// Forgets everything, and keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        let Self { names, requests, work, cancel_lock, automatic_names } = self;
+        *names = names::Names::default();
+        *requests = request::Requests::default();
+        work.clear();
+        **cancel_lock = 0;
+        *automatic_names = 0;
+    }
+}

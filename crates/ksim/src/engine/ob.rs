@@ -5,7 +5,6 @@ use super::layout;
 use super::object::{Kind, ObjId};
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{ACCESS_MASK, DISPATCHER_HEADER};
-use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 
 mod handle;
@@ -135,12 +134,40 @@ struct ProcessObject {
     opaque: [u64; 13],
 }
 
+/// What has references, by the index of its object.
+#[derive(Default)]
+struct Bodies(Vec<Option<Body>>);
+
+impl Bodies {
+    fn get(&self, object: ObjId) -> Option<&Body> {
+        self.0.get(object as usize)?.as_ref()
+    }
+
+    fn get_mut(&mut self, object: ObjId) -> Option<&mut Body> {
+        self.0.get_mut(object as usize)?.as_mut()
+    }
+
+    fn insert(&mut self, object: ObjId, body: Body) {
+        let index = object as usize;
+        if index >= self.0.len() {
+            self.0.resize_with(index + 1, || None);
+        }
+        self.0[index] = Some(body);
+    }
+
+    fn remove(&mut self, object: ObjId) {
+        if let Some(body) = self.0.get_mut(object as usize) {
+            *body = None;
+        }
+    }
+}
+
 /// Objects with references, and the handles and names of them.
 #[derive(Default)]
 pub(crate) struct ObjectManager {
-    bodies: FxHashMap<ObjId, Body>,
-    client_ids: BTreeMap<u32, ObjId>,
-    last_client_id: u32,
+    bodies: Bodies,
+    /// The objects with process and thread IDs, by a quarter of the ID.
+    client_ids: Vec<Option<ObjId>>,
     handles: handle::Handles,
     names: BTreeMap<Vec<u16>, ObjId>,
     pub(crate) processes: Vec<Process>,
@@ -149,11 +176,10 @@ pub(crate) struct ObjectManager {
 impl ObjectManager {
     /// Forgets all objects.
     pub(crate) fn clear(&mut self) {
-        let Self { bodies, client_ids, last_client_id, handles, names, processes } = self;
-        bodies.clear();
+        let Self { bodies, client_ids, handles, names, processes } = self;
+        bodies.0.clear();
         client_ids.clear();
-        *last_client_id = 0;
-        *handles = handle::Handles::default();
+        handles.clear();
         names.clear();
         processes.clear();
     }
@@ -168,7 +194,7 @@ impl ObjectManager {
     /// Enters an object that the object manager made, with one reference, which is its maker's.
     fn add_made(&mut self, object: ObjId, object_type: Type, memory: usize) {
         self.add_object(object, object_type);
-        if let Some(body) = self.bodies.get_mut(&object) {
+        if let Some(body) = self.bodies.get_mut(object) {
             body.own = 0;
             body.memory = Some(memory);
         }
@@ -176,33 +202,37 @@ impl ObjectManager {
 
     /// The object's life is over: only others' references are left. False if it was over before.
     pub(crate) fn drop_own(&mut self, object: ObjId) -> bool {
-        self.bodies.get_mut(&object).is_some_and(|body| std::mem::replace(&mut body.own, 0) > 0)
+        self.bodies.get_mut(object).is_some_and(|body| std::mem::replace(&mut body.own, 0) > 0)
     }
 
     /// Removes an object that nobody references.
     pub(crate) fn remove_object(&mut self, object: ObjId) {
-        self.bodies.remove(&object);
+        self.bodies.remove(object);
     }
 
     /// A fresh process or thread ID: a multiple of 4.
     pub(crate) fn new_client_id(&mut self, object: ObjId) -> u32 {
-        self.last_client_id += 4;
-        if let Some(body) = self.bodies.get_mut(&object) {
-            body.client_id = Some(self.last_client_id);
+        if self.client_ids.is_empty() {
+            // 0 is nobody's.
+            self.client_ids.push(None);
         }
-        self.client_ids.insert(self.last_client_id, object);
-        self.last_client_id
+        let id = 4 * self.client_ids.len() as u32;
+        self.client_ids.push(Some(object));
+        if let Some(body) = self.bodies.get_mut(object) {
+            body.client_id = Some(id);
+        }
+        id
     }
 
     /// The object with a process or thread ID.
     pub(crate) fn by_client_id(&self, id: u32) -> Option<ObjId> {
-        self.client_ids.get(&id).copied()
+        if id.is_multiple_of(4) { self.client_ids.get(id as usize / 4).copied().flatten() } else { None }
     }
 
     /// Handles that are open, and references that nobody dropped, at the end of a run.
     pub(crate) fn left(&self) -> (usize, usize) {
         let by_handles = self.handles.len();
-        let references: i64 = self.bodies.values().map(|body| (body.references - body.own).max(0)).sum();
+        let references: i64 = self.bodies.0.iter().flatten().map(|body| (body.references - body.own).max(0)).sum();
         (by_handles, usize::try_from(references).unwrap_or(0).saturating_sub(by_handles))
     }
 }
@@ -249,7 +279,7 @@ impl Kernel {
 
     /// The object manager's type of an object, if it is one of its.
     pub(crate) fn type_of(&self, id: ObjId) -> Option<Type> {
-        self.ob.bodies.get(&id).map(|body| body.object_type)
+        self.ob.bodies.get(id).map(|body| body.object_type)
     }
 
     /// The object that a driver references by pointer.
@@ -262,7 +292,7 @@ impl Kernel {
             ));
         }
         let id = self.object_at(pointer as *const u8)?;
-        if self.ob.bodies.contains_key(&id) {
+        if self.ob.bodies.get(id).is_some() {
             return Ok(id);
         }
         Err(Violation::boxed(
@@ -275,7 +305,7 @@ impl Kernel {
     /// Adds references. Returns the new count.
     pub(crate) fn reference_object(&mut self, id: ObjId, count: i64) -> Check<i64> {
         let address = self.objects[id].address as u64;
-        let Some(body) = self.ob.bodies.get_mut(&id) else { return Ok(0) };
+        let Some(body) = self.ob.bodies.get_mut(id) else { return Ok(0) };
         if body.references == 0 {
             return Err(Violation::boxed(
                 codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
@@ -294,7 +324,7 @@ impl Kernel {
             Kind::Thread(tid) => self.threads[tid as usize].state == super::thread::State::Terminated,
             _ => false,
         };
-        let Some(body) = self.ob.bodies.get_mut(&id) else { return Ok(0) };
+        let Some(body) = self.ob.bodies.get_mut(id) else { return Ok(0) };
         let own = if terminated { 0 } else { body.own };
         if body.references - count < own {
             return Err(Violation::boxed(
@@ -308,7 +338,7 @@ impl Kernel {
         let references = body.references;
         if references == 0 {
             if let Some(client_id) = body.client_id.take() {
-                self.ob.client_ids.remove(&client_id);
+                self.ob.client_ids[client_id as usize / 4] = None;
             }
             self.delete_object(id)?;
         }
@@ -320,7 +350,7 @@ impl Kernel {
 
     /// Adds a reference unless the object is being deleted already. False then.
     pub(crate) fn reference_if_alive(&mut self, id: ObjId) -> bool {
-        match self.ob.bodies.get_mut(&id) {
+        match self.ob.bodies.get_mut(id) {
             Some(body) if body.references > 0 => {
                 body.references += 1;
                 true
@@ -331,6 +361,6 @@ impl Kernel {
 
     /// How many handles and references an object has.
     pub(crate) fn counts_of(&self, id: ObjId) -> (u32, i64) {
-        self.ob.bodies.get(&id).map_or((0, 0), |body| (body.handles, body.references))
+        self.ob.bodies.get(id).map_or((0, 0), |body| (body.handles, body.references))
     }
 }

@@ -92,6 +92,16 @@ impl Pool {
         }
     }
 
+    /// True when it is as a new machine's.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.allocations == 0
+    }
+
+    /// Limits a new machine's pool.
+    pub(crate) fn set_limits(&mut self, limit: usize, failing: Option<u64>) {
+        (self.limit, self.failing) = (limit, failing);
+    }
+
     /// Memory for a driver, or null when there is none.
     fn allocate(&mut self, request: PoolRequest, driver: Option<u16>, allocated_at: Option<SiteId>) -> *mut u8 {
         let PoolRequest { size, tag, paged, .. } = request;

@@ -54,6 +54,44 @@ pub(crate) struct Processor {
 }
 
 impl Processor {
+    /// Becomes one of a new machine, and keeps its memory.
+    pub(super) fn recycle(&mut self) {
+        // Each field is named, so that none is forgotten.
+        let Self {
+            irql,
+            current,
+            in_dpc,
+            interrupted_irql,
+            idle_thread,
+            spinning,
+            dpcs,
+            threaded_dpcs,
+            dpc_thread,
+            running_threaded,
+            dpc_requested,
+            dpc_progress,
+            dpc_watch,
+            dpc_context,
+            running_dpc,
+            running_driver,
+            dpc_spin_locks,
+            dispatch_time,
+            dpc_site,
+            raises,
+        } = self;
+        (*irql, *current, *in_dpc, *interrupted_irql) = (0, None, false, 0);
+        (*idle_thread, *spinning) = (None, false);
+        dpcs.clear();
+        threaded_dpcs.clear();
+        (*dpc_thread, *running_threaded, *dpc_requested) = (None, None, false);
+        (*dpc_progress, *dpc_context) = (Progress::default(), None);
+        dpc_watch.recycle();
+        (*running_dpc, *running_driver, *dpc_site) = (None, None, None);
+        dpc_spin_locks.clear();
+        *dispatch_time = 0;
+        raises.clear();
+    }
+
     /// The level of the thread context, below any DPC that interrupted it.
     pub(crate) fn thread_irql(&self) -> u8 {
         if self.in_dpc { self.interrupted_irql } else { self.irql }

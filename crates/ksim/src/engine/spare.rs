@@ -38,10 +38,10 @@ impl Kernel {
     /// A machine before its first thread.
     pub(crate) fn boot(config: Config, policy: Box<dyn Policy>) -> Box<Self> {
         let mut kernel = SPARE.take().unwrap_or_else(|| Box::new(Self::empty()));
-        kernel.processors.extend((0..config.processors).map(|_| Processor::default()));
+        kernel.processors.resize_with(usize::from(config.processors), Processor::default);
         kernel.clock = Clock::new(config.system_time, config.clock);
         kernel.trace = Trace::new(config.trace);
-        kernel.pool = Pool::new(config.pool_limit, config.failing_allocation);
+        kernel.pool.set_limits(config.pool_limit, config.failing_allocation);
         kernel.observed = policy.observes();
         kernel.policy = policy;
         kernel.early_left = config.early_expiries;
@@ -168,12 +168,13 @@ impl Kernel {
         *choices = None;
         (*classifies, *class, *last_unknown) = (false, 0, 0);
         first_operations.clear();
-        processors.clear();
+        processors.iter_mut().for_each(Processor::recycle);
         (*cpu, *executing, *runnable, *announced, *chosen) = (0, Executing::Machine, 0, 0, None);
         (*early_left, *clock_due, *expiring, *clock_moves) = (0, false, false, 0);
         (*acting, *in_a_row, *attention) = (0, (0, 0), false);
+        threads.truncate(SPARE_THREADS.saturating_sub(spare_threads.len()));
+        threads.iter_mut().for_each(|thread| thread.recycle());
         spare_threads.append(threads);
-        spare_threads.truncate(SPARE_THREADS);
         *live_threads = 0;
         ready.clear();
         if objects.len() > SPARE_OBJECTS {
@@ -187,10 +188,12 @@ impl Kernel {
         wanted_dpc_threads.clear();
         generic.clear();
         *run_once = Default::default();
-        *pool = Pool::new(0, None);
+        if !pool.is_unused() {
+            *pool = Pool::new(0, None);
+        }
         ob.clear();
         *drivers = Default::default();
-        *io = Default::default();
+        io.clear();
         *image_locals = Default::default();
         *lock_order = Default::default();
         *trace = Trace::new(false);

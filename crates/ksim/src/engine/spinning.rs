@@ -25,6 +25,12 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// Becomes that of a fresh context, and keeps its memory.
+    pub(super) fn recycle(&mut self) {
+        self.reads.clear();
+        self.waiting = false;
+    }
+
     /// True when the context has read nothing since.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {

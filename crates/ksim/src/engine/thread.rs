@@ -122,51 +122,23 @@ impl ThreadObject {
 }
 
 impl Thread {
-    /// The pointer that drivers know the thread by.
-    pub(crate) fn address(&self) -> usize {
-        (&raw const *self.memory) as usize
-    }
-}
-
-impl Kernel {
-    /// Creates a thread and makes it ready. `context` will run it.
-    pub(crate) fn create_thread(&mut self, process: u32, context: Context) -> Tid {
-        let tid = self.new_thread(process, context);
-        // To begin is a choice too: what it does before its first visible operation may touch what others touch.
-        let address = self.threads[tid as usize].address();
-        self.thread(tid).progress.pending = Some(Footprint::read(address as *const u8));
-        self.make_ready(tid);
-        tid
-    }
-
-    fn new_thread(&mut self, process: u32, context: Context) -> Tid {
-        let tid = self.threads.len() as Tid;
-        let mut memory = ThreadObject::boxed();
-        let header = &raw mut memory.header;
-        // SAFETY: the box is fresh memory of the right size.
-        let object = unsafe {
-            self.initialize_dispatcher(header, ksync_sys::ThreadObject, size_of::<ThreadObject>(), 0, Kind::Thread(tid))
-        }
-        .expect("ksim: a fresh allocation is not in use");
-        self.ob.add_object(object, crate::engine::ob::Type::Thread);
-        let client_id = self.ob.new_client_id(object);
-        let driver = self.current_driver();
-        let affinity = self.first_affinity();
-        let thread = Thread {
-            memory,
-            object,
-            client_id,
-            process,
-            driver,
+    /// What is no thread yet.
+    fn unused() -> Self {
+        Self {
+            memory: ThreadObject::boxed(),
+            object: 0,
+            client_id: 0,
+            process: 0,
+            driver: None,
             state: State::Ready,
             base_priority: NORMAL_PRIORITY,
             priority: NORMAL_PRIORITY,
-            affinity,
-            last_cpu: self.cpu,
+            affinity: 0,
+            last_cpu: 0,
             irql: PASSIVE_LEVEL,
             raises: Vec::new(),
-            stack: context.stack(),
-            context: Some(Box::new(context)),
+            context: None,
+            stack: 0..0,
             progress: Progress::default(),
             watch: Watch::default(),
             wait: Wait::default(),
@@ -187,18 +159,113 @@ impl Kernel {
             terminating: false,
             idle_clock_reads: 0,
             last_operation: 0,
-            user_affinity: affinity,
+            user_affinity: 0,
             system_affinity: None,
             waited_in_vain: None,
             site: None,
-        };
-        self.threads.push(match self.spare_threads.pop() {
-            Some(mut spare) => {
-                *spare = thread;
-                spare
-            }
-            None => Box::new(thread),
-        });
+        }
+    }
+
+    /// A thread of a machine that is over becomes unused, and keeps its memory.
+    pub(super) fn recycle(&mut self) {
+        // Each field is named, so that none is forgotten.
+        let Self {
+            memory: _,
+            object,
+            client_id,
+            process,
+            driver,
+            state,
+            base_priority,
+            priority,
+            affinity,
+            last_cpu,
+            irql,
+            raises,
+            context,
+            stack,
+            progress,
+            watch,
+            wait,
+            // They are written before they are used.
+            wait_blocks: _,
+            apc,
+            mutants,
+            fast_mutexes,
+            push_locks,
+            resources,
+            spin_locks,
+            queue,
+            exit_status,
+            runs_dpcs,
+            stack_swap,
+            name,
+            user_mode_before,
+            worker,
+            terminating,
+            idle_clock_reads,
+            last_operation,
+            user_affinity,
+            system_affinity,
+            waited_in_vain,
+            site,
+        } = self;
+        (*object, *client_id, *process, *driver) = (0, 0, 0, None);
+        (*state, *base_priority, *priority) = (State::Ready, NORMAL_PRIORITY, NORMAL_PRIORITY);
+        (*affinity, *user_affinity, *system_affinity, *last_cpu, *irql) = (0, 0, None, 0, PASSIVE_LEVEL);
+        (*context, *stack) = (None, 0..0);
+        *progress = Progress::default();
+        watch.recycle();
+        wait.recycle();
+        apc.recycle();
+        for held in [mutants, fast_mutexes, push_locks, resources, spin_locks] {
+            held.clear();
+        }
+        raises.clear();
+        name.clear();
+        (*queue, *exit_status, *runs_dpcs, *stack_swap) = (None, 0, false, true);
+        (*user_mode_before, *worker, *terminating) = (false, false, false);
+        (*idle_clock_reads, *last_operation, *waited_in_vain, *site) = (0, 0, None, None);
+    }
+
+    /// The pointer that drivers know the thread by.
+    pub(crate) fn address(&self) -> usize {
+        (&raw const *self.memory) as usize
+    }
+}
+
+impl Kernel {
+    /// Creates a thread and makes it ready. `context` will run it.
+    pub(crate) fn create_thread(&mut self, process: u32, context: Context) -> Tid {
+        let tid = self.new_thread(process, context);
+        // To begin is a choice too: what it does before its first visible operation may touch what others touch.
+        let address = self.threads[tid as usize].address();
+        self.thread(tid).progress.pending = Some(Footprint::read(address as *const u8));
+        self.make_ready(tid);
+        tid
+    }
+
+    fn new_thread(&mut self, process: u32, context: Context) -> Tid {
+        let tid = self.threads.len() as Tid;
+        let mut thread = self.spare_threads.pop().unwrap_or_else(|| Box::new(Thread::unused()));
+        let header = &raw mut thread.memory.header;
+        // SAFETY: the memory is of the right size, and of no thread's.
+        let object = unsafe {
+            self.initialize_dispatcher(header, ksync_sys::ThreadObject, size_of::<ThreadObject>(), 0, Kind::Thread(tid))
+        }
+        .expect("ksim: the memory of a new thread is not in use");
+        self.ob.add_object(object, crate::engine::ob::Type::Thread);
+        let affinity = self.first_affinity();
+        thread.object = object;
+        thread.client_id = self.ob.new_client_id(object);
+        thread.process = process;
+        thread.driver = self.current_driver();
+        thread.affinity = affinity;
+        thread.user_affinity = affinity;
+        thread.last_cpu = self.cpu;
+        thread.stack = context.stack();
+        thread.context = Some(Box::new(context));
+        self.threads.push(thread);
         self.live_threads += 1;
         self.record(Operation::CreateThread, self.objects[object].number, u64::from(tid));
         self.order_published(object);

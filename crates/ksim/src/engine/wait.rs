@@ -76,6 +76,15 @@ impl Default for Wait {
     }
 }
 
+impl Wait {
+    /// Becomes that of a fresh thread, and keeps its memory.
+    pub(super) fn recycle(&mut self) {
+        let mut objects = std::mem::take(&mut self.objects);
+        objects.clear();
+        *self = Self { objects, ..Self::default() };
+    }
+}
+
 /// Stands for a DPC where a thread that waits would be.
 const NOBODY: Tid = Tid::MAX;
 

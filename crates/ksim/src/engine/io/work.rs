@@ -79,6 +79,15 @@ pub(crate) struct WorkQueue {
 }
 
 impl WorkQueue {
+    /// Forgets everything, and keeps its memory.
+    pub(super) fn clear(&mut self) {
+        let Self { queues, idle, wanted, running } = self;
+        queues.iter_mut().for_each(VecDeque::clear);
+        idle.clear();
+        *wanted = 0;
+        running.clear();
+    }
+
     /// True for a worker thread that has nothing to do.
     pub(crate) fn is_idle(&self, tid: Tid) -> bool {
         self.idle.contains(&tid)

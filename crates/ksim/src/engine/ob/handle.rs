@@ -8,7 +8,6 @@ use ksync_sys::{
     ACCESS_MASK, DUPLICATE_CLOSE_SOURCE, DUPLICATE_SAME_ACCESS, DUPLICATE_SAME_ATTRIBUTES, NTSTATUS, OBJ_KERNEL_HANDLE,
     STATUS_ACCESS_DENIED, STATUS_INVALID_HANDLE, STATUS_OBJECT_TYPE_MISMATCH,
 };
-use std::collections::BTreeMap;
 
 /// The bit that tells kernel handles from those of a process.
 const KERNEL_HANDLE: usize = 0xffff_ffff_8000_0000;
@@ -30,17 +29,49 @@ struct Handle {
 /// A table, which is a process', or none for the kernel's; and a value in it.
 type Key = (Option<u32>, usize);
 
-/// All handle tables.
+/// All handle tables. A value is used once in a run, so that a handle that was closed means nothing ever after.
 #[derive(Debug, Default)]
 pub(super) struct Handles {
-    open: BTreeMap<Key, Handle>,
-    last: usize,
+    /// By a quarter of the value: the handle, and the table that it is in. There is no value 0.
+    values: Vec<Option<(Option<u32>, Handle)>>,
+    open: usize,
 }
 
 impl Handles {
     /// How many handles are open.
     pub(super) fn len(&self) -> usize {
-        self.open.len()
+        self.open
+    }
+
+    /// Closes all, and forgets them.
+    pub(super) fn clear(&mut self) {
+        self.values.clear();
+        self.open = 0;
+    }
+
+    fn insert(&mut self, process: Option<u32>, handle: Handle) -> usize {
+        if self.values.is_empty() {
+            self.values.push(None);
+        }
+        let value = 4 * self.values.len();
+        self.values.push(Some((process, handle)));
+        self.open += 1;
+        if process.is_none() { value | KERNEL_HANDLE } else { value }
+    }
+
+    fn entry(&mut self, key: Key) -> Option<&mut Option<(Option<u32>, Handle)>> {
+        let value = if key.0.is_none() { key.1 & !KERNEL_HANDLE } else { key.1 };
+        self.values.get_mut(value / 4).filter(|entry| value.is_multiple_of(4) && entry.is_some_and(|(process, _)| process == key.0))
+    }
+
+    fn get(&mut self, key: Key) -> Option<Handle> {
+        self.entry(key)?.map(|(_, handle)| handle)
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Handle> {
+        let (_, handle) = self.entry(key)?.take()?;
+        self.open -= 1;
+        Some(handle)
     }
 }
 
@@ -83,19 +114,16 @@ impl Kernel {
     /// Opens a handle to an object in a process' table, or in the kernel's if the attributes say so.
     pub(super) fn open_handle_in(&mut self, process: u32, id: ObjId, access: ACCESS_MASK, attributes: u32) -> Check<usize> {
         self.reference_object(id, 1)?;
-        let access = match self.ob.bodies.get_mut(&id) {
+        let access = match self.ob.bodies.get_mut(id) {
             Some(body) => {
                 body.handles += 1;
                 body.object_type.granted(access)
             }
             None => access,
         };
-        let handles = &mut self.ob.handles;
-        handles.last += 4;
         let kernel = attributes & OBJ_KERNEL_HANDLE != 0;
-        let key = if kernel { (None, handles.last | KERNEL_HANDLE) } else { (Some(process), handles.last) };
-        handles.open.insert(key, Handle { object: id, access, attributes });
-        Ok(key.1)
+        let process = if kernel { None } else { Some(process) };
+        Ok(self.ob.handles.insert(process, Handle { object: id, access, attributes }))
     }
 
     /// The process of the running thread.
@@ -118,8 +146,8 @@ impl Kernel {
     }
 
     fn close_entry(&mut self, key: Key) -> Check<NTSTATUS> {
-        let Some(entry) = self.ob.handles.open.remove(&key) else { return Ok(STATUS_INVALID_HANDLE) };
-        if let Some(body) = self.ob.bodies.get_mut(&entry.object) {
+        let Some(entry) = self.ob.handles.remove(key) else { return Ok(STATUS_INVALID_HANDLE) };
+        if let Some(body) = self.ob.bodies.get_mut(entry.object) {
             body.handles -= 1;
             if body.handles == 0 && !body.permanent {
                 self.drop_name(entry.object);
@@ -169,7 +197,7 @@ impl Kernel {
                 "a handle of a user process was referenced in kernel mode, without its access checks",
             ));
         }
-        let Some(entry) = self.ob.handles.open.get(&Self::handle_key(process, handle)).copied() else {
+        let Some(entry) = self.ob.handles.get(Self::handle_key(process, handle)) else {
             if user_mode {
                 return Ok(Err(STATUS_INVALID_HANDLE));
             }
@@ -200,7 +228,7 @@ impl Kernel {
         // Which handle it is, is said by its process: a user's handle may be duplicated by the kernel.
         let looked_up = HandleUse { handle: request.handle, user_mode: request.user_mode, access: 0, object_type: None };
         let known = self.pseudo_handle(request.handle).is_some()
-            || self.ob.handles.open.contains_key(&Self::handle_key(from, request.handle));
+            || self.ob.handles.get(Self::handle_key(from, request.handle)).is_some();
         let found = if known {
             let user_handle = request.handle & KERNEL_HANDLE != KERNEL_HANDLE;
             self.reference_handle_in(from, HandleUse { user_mode: request.user_mode || user_handle, ..looked_up })?

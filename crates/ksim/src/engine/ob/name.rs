@@ -65,7 +65,7 @@ impl Kernel {
 
     /// The object loses its name.
     pub(super) fn drop_name(&mut self, id: ObjId) {
-        if let Some(name) = self.ob.bodies.get_mut(&id).and_then(|body| body.name.take()) {
+        if let Some(name) = self.ob.bodies.get_mut(id).and_then(|body| body.name.take()) {
             self.ob.names.remove(&name);
         }
     }
@@ -105,7 +105,7 @@ impl Kernel {
         let id = self.object_at(memory as *const u8)?;
         self.ob.add_made(id, object_type, memory);
         let handle = self.open_handle(id, access, flags & OBJ_KERNEL_HANDLE != 0)?;
-        if let Some(body) = self.ob.bodies.get_mut(&id) {
+        if let Some(body) = self.ob.bodies.get_mut(id) {
             body.permanent = flags & OBJ_PERMANENT != 0;
             if body.permanent {
                 // The directory's own, which nobody gives back.
@@ -142,10 +142,10 @@ impl Kernel {
 
     /// The last reference is gone: so is the object, if the object manager made it. Above PASSIVE_LEVEL NT leaves that to a system thread.
     pub(super) fn delete_object(&mut self, id: ObjId) -> Check<()> {
-        let Some(body) = self.ob.bodies.get(&id) else { return Ok(()) };
+        let Some(body) = self.ob.bodies.get(id) else { return Ok(()) };
         let (object_type, Some(memory)) = (body.object_type, body.memory) else { return Ok(()) };
         self.drop_name(id);
-        self.ob.bodies.remove(&id);
+        self.ob.bodies.remove(id);
         match &self.objects[id].kind {
             Kind::Timer(_) => self.cancel_timer_of_handle(id)?,
             Kind::Mutant(state) if state.owner.is_some() => {
