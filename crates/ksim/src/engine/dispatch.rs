@@ -184,6 +184,7 @@ impl Kernel {
     }
 
     /// Gives an idle processor to a thread.
+    #[inline]
     fn assign(&mut self, cpu: Cpu, tid: Tid) {
         self.switches += 1;
         let thread = &mut self.threads[tid as usize];
@@ -204,6 +205,7 @@ impl Kernel {
     }
 
     /// Takes the current thread off a processor and remembers its level.
+    #[inline]
     fn unassign(&mut self, cpu: Cpu) -> Option<Tid> {
         let processor = &mut self.processors[cpu as usize];
         let tid = processor.current.take()?;
@@ -212,12 +214,15 @@ impl Kernel {
         processor.set_thread_irql(0);
         processor.swap_raises(&mut thread.raises);
         self.attention |= cpu == self.cpu;
-        let why = match thread.state {
-            State::Running | State::Ready => 0,
-            State::Waiting => 1,
-            State::Terminated => 2,
-        };
-        self.note_dispatch(Operation::LeaveThread, cpu, tid, why);
+        let state = thread.state;
+        if self.trace.is_enabled() {
+            let why = match state {
+                State::Running | State::Ready => 0,
+                State::Waiting => 1,
+                State::Terminated => 2,
+            };
+            self.note_dispatch(Operation::LeaveThread, cpu, tid, why);
+        }
         Some(tid)
     }
 
@@ -237,6 +242,7 @@ impl Kernel {
 
     /// The running thread gives up its processor (it waits, or has ended), and the next ready thread gets it, unless one that it
     /// woke on its way has taken it already.
+    #[inline]
     pub(crate) fn leave_processor(&mut self) {
         let cpu = self.cpu;
         if self.processors[cpu as usize].current != Some(self.this_thread()) {
@@ -247,8 +253,10 @@ impl Kernel {
     }
 
     /// Gives an idle processor the next ready thread, if there is one.
+    #[inline]
     fn fill(&mut self, cpu: Cpu) {
-        match self.take_ready(cpu, None, true) {
+        let next = if self.ready.is_empty() { None } else { self.take_ready(cpu, None, true) };
+        match next {
             Some(next) => self.assign(cpu, next),
             None => self.update_runnable(cpu),
         }

@@ -93,6 +93,8 @@ pub(crate) struct Kernel {
     pub(crate) clock_due: bool,
     /// What expires does so as a choice of the schedule.
     pub(crate) expiring: bool,
+    /// A context has announced that it lets time pass.
+    pub(crate) stalls: bool,
     /// How often the clock has moved as something that a policy observes.
     pub(super) clock_moves: u32,
     /// A processor, and how many choices in a row found it the one that acted last.
@@ -326,21 +328,27 @@ impl Kernel {
     /// Recomputes whether `cpu` could act, and whether it has announced what it would do, after a change of its state.
     #[inline]
     pub(crate) fn update_runnable(&mut self, cpu: Cpu) {
-        let processor = &self.processors[cpu as usize];
-        let active = processor.in_dpc || processor.current.is_some();
-        let interrupted = processor.dpc_deliverable();
-        let turns = active && (processor.spinning || self.watches(cpu));
-        let can_act = if turns { interrupted } else { active || interrupted };
-        let announced = match processor.current {
-            _ if processor.in_dpc => processor.dpc_progress.pending.is_some(),
-            // The interrupt itself: on another processor it may come late.
-            _ if interrupted => true,
-            Some(tid) => self.threads[tid as usize].progress.pending.is_some(),
-            None => false,
-        };
         let bit = 1 << cpu;
-        self.runnable = if can_act { self.runnable | bit } else { self.runnable & !bit };
-        self.announced = if announced { self.announced | bit } else { self.announced & !bit };
+        self.runnable &= !bit;
+        self.announced &= !bit;
+        let processor = &self.processors[cpu as usize];
+        // The interrupt itself: on another processor it may come late.
+        let interrupted = processor.dpc_deliverable();
+        let (progress, watch) = match processor.current {
+            _ if processor.in_dpc => (&processor.dpc_progress, &processor.dpc_watch),
+            Some(tid) => {
+                let thread = &*self.threads[tid as usize];
+                (&thread.progress, &thread.watch)
+            }
+            None if interrupted => (&processor.dpc_progress, &processor.dpc_watch),
+            None => return,
+        };
+        if interrupted || !(processor.spinning || watch.waiting) {
+            self.runnable |= bit;
+        }
+        if interrupted || progress.pending.is_some() {
+            self.announced |= bit;
+        }
     }
 
     /// What acts, as policies know it.
@@ -400,6 +408,7 @@ impl Kernel {
         }
         self.progress().pending = Some(footprint);
         self.announced |= bit;
+        self.stalls |= footprint.lets_time_pass();
         let silent = others & !self.announced;
         if silent != 0 {
             // Those that have not said what they would do go on until they have.
@@ -567,21 +576,27 @@ impl Kernel {
     /// True when the context that acted last is not the first to act again: it stalls, or has gone on for so long that it may wait in a loop for another.
     #[inline]
     fn gives_way(&mut self) -> bool {
-        let processor = &self.processors[self.acting as usize];
-        let pending = match processor.current {
-            Some(tid) if !processor.in_dpc => self.threads[tid as usize].progress.pending,
-            _ => processor.dpc_progress.pending,
-        };
         if self.in_a_row.0 == self.acting {
             self.in_a_row.1 += 1;
         } else {
             self.in_a_row = (self.acting, 1);
         }
-        let long = self.in_a_row.1 > LONGEST_ROW;
-        if long {
+        if self.in_a_row.1 > LONGEST_ROW {
             self.in_a_row.1 = 0;
+            return true;
         }
-        long || pending.is_some_and(Footprint::lets_time_pass)
+        self.stalls && self.acting_stalls()
+    }
+
+    /// True when the context that acted last would do no more than let time pass.
+    #[cold]
+    fn acting_stalls(&self) -> bool {
+        let processor = &self.processors[self.acting as usize];
+        let pending = match processor.current {
+            Some(tid) if !processor.in_dpc => self.threads[tid as usize].progress.pending,
+            _ => processor.dpc_progress.pending,
+        };
+        pending.is_some_and(Footprint::lets_time_pass)
     }
 
     /// The next of these processors, cyclically.

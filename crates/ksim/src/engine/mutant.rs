@@ -41,14 +41,9 @@ impl Kernel {
     }
 
     /// The mutex at `pointer`.
+    #[inline]
     pub(crate) fn mutant_at(&mut self, pointer: *const KMUTANT) -> Check<ObjId> {
         self.object_of_kind(pointer, "mutex", |kind| matches!(kind, Kind::Mutant(_)))
-    }
-
-    fn write_owner(&self, id: ObjId, owner: *mut ksync_sys::KTHREAD) {
-        let memory = self.objects[id].address as *mut KMUTANT;
-        // SAFETY: a registered mutex's memory is valid.
-        unsafe { (*memory).OwnerThread = owner };
     }
 
     fn write_abandoned(&self, id: ObjId, abandoned: bool) {
@@ -58,35 +53,24 @@ impl Kernel {
     }
 
     /// A wait of `tid` takes the mutex, once more if it has it. True when it was abandoned.
+    #[inline]
     pub(crate) fn acquire_mutant(&mut self, id: ObjId, tid: Tid) -> Check<bool> {
         let at_dispatch = self.irql() >= DISPATCH_LEVEL && self.executing == super::kernel::Executing::Thread(tid);
         let object = &mut self.objects[id];
-        let state = object.signal_state();
-        let number = object.number;
+        let (memory, number) = (object.address as *mut KMUTANT, object.number);
         let Kind::Mutant(mutant) = &mut object.kind else { return Ok(false) };
         if mutant.owner == Some(tid) {
-            if state == i32::MIN {
-                return Err(Violation::raised(
-                    STATUS_MUTANT_LIMIT_EXCEEDED,
-                    format!("mutex #{number} was acquired recursively too often"),
-                ));
-            }
-            object.set_signal_state(state - 1);
-            self.record_for(tid, Operation::AcquireMutex, number, (state - 1) as u32 as u64);
-            return Ok(false);
+            return self.acquire_mutant_again(id, tid);
         }
         mutant.owner = Some(tid);
         mutant.at_dispatch = at_dispatch;
         let abandoned = std::mem::take(&mut mutant.abandoned);
-        let kernel = mutant.kernel;
-        object.set_signal_state(0);
-        let thread = &mut self.threads[tid as usize];
+        let thread = &mut *self.threads[tid as usize];
         thread.mutants.push(id);
-        if kernel {
-            thread.apc.kernel_disable -= 1;
-        }
-        let address = thread.address();
-        self.write_owner(id, address as *mut _);
+        thread.apc.kernel_disable -= i16::from(mutant.kernel);
+        object.set_signal_state(0);
+        // SAFETY: a registered mutex's memory is valid.
+        unsafe { (*memory).OwnerThread = thread.address() as *mut _ };
         if abandoned {
             self.write_abandoned(id, false);
         }
@@ -94,7 +78,24 @@ impl Kernel {
         Ok(abandoned)
     }
 
+    /// The owner of the mutex takes it once more.
+    #[inline(never)]
+    fn acquire_mutant_again(&mut self, id: ObjId, tid: Tid) -> Check<bool> {
+        let object = &self.objects[id];
+        let (state, number) = (object.signal_state(), object.number);
+        if state == i32::MIN {
+            return Err(Violation::raised(
+                STATUS_MUTANT_LIMIT_EXCEEDED,
+                format!("mutex #{number} was acquired recursively too often"),
+            ));
+        }
+        object.set_signal_state(state - 1);
+        self.record_for(tid, Operation::AcquireMutex, number, (state - 1) as u32 as u64);
+        Ok(false)
+    }
+
     /// Releases a mutex once. Returns the previous state (rule 7).
+    #[inline]
     pub(crate) fn release_mutant(&mut self, id: ObjId, increment: i32) -> Check<i32> {
         let tid = self.current_thread();
         let at_dispatch = self.irql() >= DISPATCH_LEVEL;
@@ -102,19 +103,8 @@ impl Kernel {
         let previous = object.signal_state();
         let number = object.number;
         let Kind::Mutant(mutant) = &object.kind else { return Ok(previous) };
-        if mutant.owner.is_none() || mutant.owner != tid || self.in_dpc() {
-            let status = if mutant.abandoned { STATUS_ABANDONED } else { STATUS_MUTANT_NOT_OWNED };
-            let why = match self.waited_in_vain(id) {
-                Some(waited) => format!(": its wait for it ended with {waited}, which NT_SUCCESS takes for success"),
-                None => String::new(),
-            };
-            return Err(Violation::raised(status, format!("mutex #{number} was released by a thread that does not own it{why}")));
-        }
-        if mutant.at_dispatch != at_dispatch {
-            return Err(Violation::raised(
-                STATUS_MUTANT_NOT_OWNED,
-                format!("mutex #{number} was acquired at DISPATCH_LEVEL and released below it, or the other way round"),
-            ));
+        if mutant.owner.is_none() || mutant.owner != tid || mutant.at_dispatch != at_dispatch || self.in_dpc() {
+            return Err(self.wrong_release(id));
         }
         self.record(Operation::ReleaseMutex, number, previous as u32 as u64);
         if previous < 0 {
@@ -125,20 +115,51 @@ impl Kernel {
         Ok(previous)
     }
 
+    /// Why a mutex cannot be released here.
+    #[cold]
+    fn wrong_release(&mut self, id: ObjId) -> super::Fault {
+        let tid = self.current_thread();
+        let number = self.objects[id].number;
+        let (owner, abandoned) = match &self.objects[id].kind {
+            Kind::Mutant(mutant) => (mutant.owner, mutant.abandoned),
+            _ => (None, false),
+        };
+        if owner.is_some() && owner == tid && !self.in_dpc() {
+            return Violation::raised(
+                STATUS_MUTANT_NOT_OWNED,
+                format!("mutex #{number} was acquired at DISPATCH_LEVEL and released below it, or the other way round"),
+            );
+        }
+        let status = if abandoned { STATUS_ABANDONED } else { STATUS_MUTANT_NOT_OWNED };
+        let why = match self.waited_in_vain(id) {
+            Some(waited) => format!(": its wait for it ended with {waited}, which NT_SUCCESS takes for success"),
+            None => String::new(),
+        };
+        Violation::raised(status, format!("mutex #{number} was released by a thread that does not own it{why}"))
+    }
+
     /// The owner lets go: the mutex is signaled.
+    #[inline]
     fn free_mutant(&mut self, id: ObjId, increment: i32) -> Check<()> {
-        let Kind::Mutant(mutant) = &mut self.objects[id].kind else { return Ok(()) };
+        let object = &mut self.objects[id];
+        let Kind::Mutant(mutant) = &mut object.kind else { return Ok(()) };
         let kernel = mutant.kernel;
         let Some(owner) = mutant.owner.take() else { return Ok(()) };
-        let thread = &mut self.threads[owner as usize];
-        thread.mutants.retain(|&owned| owned != id);
+        object.set_signal_state(1);
+        let (memory, waited_for) = (object.address as *mut KMUTANT, !object.waiters.is_empty());
+        // SAFETY: a registered mutex's memory is valid.
+        unsafe { (*memory).OwnerThread = std::ptr::null_mut() };
+        let thread = &mut *self.threads[owner as usize];
+        if thread.mutants.last() == Some(&id) {
+            thread.mutants.pop();
+        } else {
+            thread.mutants.retain(|&owned| owned != id);
+        }
         if kernel {
             thread.apc.kernel_disable += 1;
             self.attention |= !thread.apc.kernel.is_empty();
         }
-        self.write_owner(id, std::ptr::null_mut());
-        self.objects[id].set_signal_state(1);
-        self.satisfy_waiters(id, increment)
+        if waited_for { self.satisfy_waiters(id, increment) } else { Ok(()) }
     }
 
     /// KeReleaseMutant with Abandoned: the mutex is free, however often it was acquired, and its next owner learns of it.

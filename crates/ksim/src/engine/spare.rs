@@ -71,6 +71,7 @@ impl Kernel {
             early_left: 0,
             clock_due: false,
             expiring: false,
+            stalls: false,
             clock_moves: 0,
             in_a_row: (0, 0),
             attention: false,
@@ -130,6 +131,7 @@ impl Kernel {
             early_left,
             clock_due,
             expiring,
+            stalls,
             clock_moves,
             in_a_row,
             attention,
@@ -170,7 +172,7 @@ impl Kernel {
         first_operations.clear();
         processors.iter_mut().for_each(Processor::recycle);
         (*cpu, *executing, *runnable, *announced, *chosen) = (0, Executing::Machine, 0, 0, None);
-        (*early_left, *clock_due, *expiring, *clock_moves) = (0, false, false, 0);
+        (*early_left, *clock_due, *expiring, *stalls, *clock_moves) = (0, false, false, false, 0);
         (*acting, *in_a_row, *attention) = (0, (0, 0), false);
         threads.truncate(SPARE_THREADS.saturating_sub(spare_threads.len()));
         threads.iter_mut().for_each(|thread| thread.recycle());

@@ -107,22 +107,23 @@ impl Kernel {
         if let Some(status) = self.satisfy_now(tid, request.all)? {
             return Ok(Begun::Done(status));
         }
-        self.block(tid, request)
+        self.block(tid, &request)
     }
 
     /// The same for a wait on one object alone, which is what nearly all waits are.
-    pub(crate) fn begin_single_wait(&mut self, id: ObjId, request: WaitRequest) -> Check<Begun> {
+    #[inline]
+    pub(crate) fn begin_single_wait(&mut self, id: ObjId, request: &WaitRequest) -> Check<Begun> {
         let tid = self.this_thread();
         if request.timeout == Timeout::Never && matches!(self.objects[id].kind, Kind::Mutant(_)) {
             self.check_lock_order(id, true)?;
         }
-        let objects = &mut self.threads[tid as usize].wait.objects;
-        objects.clear();
-        objects.push(id);
         if self.is_signaled_for(id, tid) {
             let abandoned = self.consume(id, tid)?;
             return Ok(Begun::Done(wait_status(0, abandoned)));
         }
+        let objects = &mut self.threads[tid as usize].wait.objects;
+        objects.clear();
+        objects.push(id);
         self.block(tid, request)
     }
 
@@ -144,12 +145,14 @@ impl Kernel {
     pub(crate) fn block_on_queue(&mut self, id: ObjId, request: WaitRequest) -> Check<Begun> {
         let tid = self.this_thread();
         self.thread(tid).wait.objects.push(id);
-        self.block(tid, request)
+        self.block(tid, &request)
     }
 
     /// The part of a wait after its objects turned out not to be signaled.
-    fn block(&mut self, tid: Tid, request: WaitRequest) -> Check<Begun> {
-        if let Some(status) = self.check_alertability(tid, request.alertable, request.user_mode) {
+    fn block(&mut self, tid: Tid, request: &WaitRequest) -> Check<Begun> {
+        if (request.alertable || request.user_mode)
+            && let Some(status) = self.check_alertability(tid, request.alertable, request.user_mode)
+        {
             return Ok(Begun::Done(status));
         }
         let due = match request.timeout {
@@ -159,18 +162,23 @@ impl Kernel {
             Timeout::Until(due) => Some(due),
         };
         self.check_blocking(tid)?;
-        if let Some(status) = self.injected_end(&request) {
+        if self.config.failing.is_some()
+            && let Some(status) = self.injected_end(request)
+        {
             return Ok(Begun::Done(status));
         }
         let expiry = due.map(|due| self.timers.insert_wait(due, tid, self.cpu));
-        let thread = &mut self.threads[tid as usize];
-        thread.wait.request = request;
+        let thread = &mut *self.threads[tid as usize];
+        thread.wait.request = *request;
         thread.wait.expiry = expiry;
         thread.wait.status = STATUS_SUCCESS;
         thread.state = State::Waiting;
-        self.note_block(tid);
+        let serves = thread.queue.is_some();
+        if self.trace.is_enabled() {
+            self.note_block(tid);
+        }
         self.enqueue_waits(tid);
-        if self.threads[tid as usize].queue.is_some() {
+        if serves {
             self.deactivate_queue_thread(tid)?;
         }
         self.leave_processor();
@@ -202,7 +210,9 @@ impl Kernel {
         thread.wait.status = STATUS_SUCCESS;
         thread.wait.request = WaitRequest { reason, ..Wait::default().request };
         thread.state = State::Waiting;
-        self.note_block(tid);
+        if self.trace.is_enabled() {
+            self.note_block(tid);
+        }
         if self.threads[tid as usize].queue.is_some() {
             self.deactivate_queue_thread(tid)?;
         }
@@ -211,10 +221,8 @@ impl Kernel {
     }
 
     /// Records that a thread blocks, and on what: for a fast mutex that is the mutex, not the event in it.
+    #[inline(never)]
     fn note_block(&mut self, tid: Tid) {
-        if !self.trace.is_enabled() {
-            return;
-        }
         let wait = &self.threads[tid as usize].wait;
         let count = wait.objects.len().max(usize::from(wait.parked_on.is_some_and(|id| id != SYSTEM))) as u64;
         let first = wait.parked_on.filter(|&id| id != SYSTEM).or(wait.objects.first().copied());
@@ -453,23 +461,22 @@ impl Kernel {
 
     /// Ends the wait of a blocked thread: it leaves all lists, and is ready with `status`.
     pub(crate) fn end_wait(&mut self, tid: Tid, status: NTSTATUS, increment: i32) {
-        let objects = std::mem::take(&mut self.threads[tid as usize].wait.objects);
-        for (slot, &id) in objects.iter().enumerate() {
+        for slot in 0..self.threads[tid as usize].wait.objects.len() {
+            let id = self.threads[tid as usize].wait.objects[slot];
             let wanted = Waiter { thread: tid, slot: slot as u16 };
             if let Some(position) = self.objects[id].waiters.iter().position(|waiter| *waiter == wanted) {
                 self.unlink_waiter(id, position);
             }
         }
-        let thread = &mut self.threads[tid as usize];
-        thread.wait.objects = objects;
+        let thread = &mut *self.threads[tid as usize];
         thread.wait.status = status;
         thread.wait.parked_on = None;
+        let (object, serves) = (thread.object, thread.queue.is_some());
         if let Some(expiry) = thread.wait.expiry.take() {
             self.timers.remove(expiry, Target::Wait(tid));
         }
-        let number = self.objects[self.threads[tid as usize].object].number;
-        self.record(Operation::EndWait, number, status as u32 as u64);
-        if self.threads[tid as usize].queue.is_some() && !self.waited_for_entry(tid) {
+        self.record(Operation::EndWait, self.objects[object].number, status as u32 as u64);
+        if serves && !self.waited_for_entry(tid) {
             self.reactivate_queue_thread(tid);
         }
         self.boost(tid, increment);

@@ -126,6 +126,7 @@ impl Footprint {
     }
 
     /// True for a stall: its context does nothing but let time pass.
+    #[inline]
     pub(crate) fn lets_time_pass(self) -> bool {
         self.effect == Effect::Access && self.object == CLOCK
     }

@@ -1,6 +1,6 @@
 //! Waits.
 
-use crate::engine::kernel::{Check, Kernel};
+use crate::engine::kernel::{Check, Executing, Kernel};
 use crate::engine::wait::{Begun, Timeout, WaitRequest};
 use crate::exports::{ANY, BLOCKING, exports};
 use crate::irql::{DISPATCH_LEVEL, irql_name};
@@ -31,8 +31,20 @@ fn is_pause(mode: KPROCESSOR_MODE, alertable: BOOLEAN, interval: *const LARGE_IN
     mode != UserMode as KPROCESSOR_MODE && alertable == 0 && unsafe { interval.read() } == 0
 }
 
-/// Checks that a wait is allowed here (rule 16). True when a release with Wait = TRUE came before, whose level the wait
-/// returns to.
+/// Checks that a wait is allowed here (rule 16). One that follows a release with Wait = TRUE returns to the level before that (rule 3).
+#[inline]
+fn check_wait(kernel: &mut Kernel, object: u64, timeout: Timeout) -> Check<()> {
+    if let Executing::Thread(tid) = kernel.executing {
+        let thread = &kernel.threads[tid as usize];
+        if kernel.irql() < DISPATCH_LEVEL && !thread.runs_dpcs && thread.wait.next_irql.is_none() {
+            return Ok(());
+        }
+    }
+    restore_level(kernel)?;
+    check_wait_level(kernel, object, timeout)
+}
+
+#[inline(never)]
 fn check_wait_level(kernel: &mut Kernel, object: u64, timeout: Timeout) -> Check<()> {
     let irql = kernel.irql();
     if irql < DISPATCH_LEVEL {
@@ -94,6 +106,7 @@ pub(crate) fn after_release(kernel: &mut Kernel, wait: BOOLEAN) {
 }
 
 /// A wait that follows a release with Wait = TRUE returns to the level before that release.
+#[inline(never)]
 fn restore_level(kernel: &mut Kernel) -> Check<()> {
     if kernel.in_dpc() {
         return Ok(());
@@ -145,8 +158,7 @@ exports! {
         let timeout = read_timeout(call, Timeout);
         let request = wait_request(ksync_sys::WaitAny, WaitMode, Alertable, timeout);
         let status = wait(call, |kernel| {
-            restore_level(kernel)?;
-            check_wait_level(kernel, Object as u64, timeout)?;
+            check_wait(kernel, Object as u64, timeout)?;
             let id = kernel.object_of_kind(Object.cast_const(), "dispatcher object", |kind| kind.is_waitable())?;
             let number = kernel.objects[id].number;
             kernel.record(Operation::BeginWait, number, 1);
@@ -156,7 +168,7 @@ exports! {
             if request.user_mode {
                 kernel.check_user_wait(kernel.this_thread(), Object as usize)?;
             }
-            kernel.begin_single_wait(id, request)
+            kernel.begin_single_wait(id, &request)
         });
         if timeout != Timeout::Never || request.alertable || request.user_mode {
             call.read(|kernel| {
