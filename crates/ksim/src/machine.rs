@@ -545,13 +545,22 @@ impl MachineCell {
         let _discard = Discard(self);
         while let Some(next) = self.next_context() {
             let Next::Context(mut context) = next else { continue };
-            self.images.enter(&self.kernel);
-            // SAFETY: `next_context` has taken the address of a context whose box its thread or processor has. Both live as long as the machine, and leave it alone until
-            // the context has given control back.
-            let resumed = unsafe { context.as_mut() }.resume();
-            self.handle.set(ContextHandle::NONE);
-            self.images.set_activity(Activity::NONE);
-            self.take_if_over(resumed);
+            loop {
+                self.images.enter(&self.kernel);
+                // SAFETY: it is the address of a context whose box its thread or processor has. Both live as long as the machine, and leave it alone until the context has
+                // given control back.
+                let resumed = unsafe { context.as_mut() }.resume();
+                self.handle.set(ContextHandle::NONE);
+                self.images.set_activity(Activity::NONE);
+                let granted = self.kernel.borrow_mut().granted.take();
+                match granted {
+                    Some(next) => {
+                        self.granted.set(true);
+                        context = next;
+                    }
+                    None => break self.take_if_over(resumed),
+                }
+            }
         }
         self.inspect();
     }
@@ -611,18 +620,12 @@ impl MachineCell {
         }
         let tid = processor.current.expect("ksim: a runnable processor has a thread or DPCs");
         kernel.executing = Executing::Thread(tid);
-        let thread = &mut *kernel.threads[tid as usize];
-        let context = NonNull::from(&mut **thread.context.as_mut().expect("ksim: a live thread has a context"));
-        if let Some(footprint) = thread.progress.pending {
-            // What else could come first: see `Kernel::is_settled`.
-            let looks = processor.spinning || thread.watch.waiting;
-            let interrupted = !processor.dpcs.is_empty() || !thread.apc.kernel.is_empty();
-            if !looks && !interrupted && kernel.ready.is_empty() {
-                kernel.perform(footprint);
-                self.granted.set(true);
-            }
+        if let Some(context) = kernel.grant(cpu, tid) {
+            self.granted.set(true);
+            return Some(Next::Context(context));
         }
-        Some(Next::Context(context))
+        let context = kernel.threads[tid as usize].context.as_mut().expect("ksim: a live thread has a context");
+        Some(Next::Context(NonNull::from(&mut **context)))
     }
 
     /// Takes the stack of the context that has just run, if that is over.

@@ -1,6 +1,7 @@
 //! The state of one machine.
 
 use super::clock::Clock;
+use super::context::Context;
 use super::dispatch::ReadyQueues;
 use super::dpc::DpcCounters;
 use super::driver::Drivers;
@@ -26,6 +27,7 @@ use crate::report::sites::{Frames, SiteId, Sites};
 use crate::report::trace::{Operation, Place, Trace};
 use crate::schedule::{Actor, Contexts, Decision, Effect, Estimate, Event, Footprint, Policy, Progress, nth_set_bit};
 use rustc_hash::FxHashMap;
+use std::ptr::NonNull;
 
 /// A rule that was broken, on its way to stop the machine.
 pub(crate) type Fault = Box<Violation>;
@@ -85,6 +87,8 @@ pub(crate) struct Kernel {
     pub(crate) announced: u64,
     /// The processor that a scheduling decision has picked to act next.
     pub(crate) chosen: Option<Cpu>,
+    /// The context that is to be resumed next: it has been let perform what it announced.
+    pub(crate) granted: Option<NonNull<Context>>,
     /// The processor that performed the last visible operation.
     pub(crate) acting: Cpu,
     /// How often the clock may still move while something could act.
@@ -422,11 +426,45 @@ impl Kernel {
                 false
             }
             Next::Acts(cpu) => {
-                self.chosen = Some(cpu);
+                self.hand_over(cpu);
                 true
             }
             Next::Rotated | Next::ClockMoves | Next::Nobody => true,
         }
+    }
+
+    /// The acting context gives way to that of another processor. If nothing comes first there, that performs what it has announced right now, and the machine's loop need
+    /// only resume it.
+    #[inline]
+    fn hand_over(&mut self, cpu: Cpu) {
+        let machine_waits = !self.wanted_dpc_threads.is_empty() || self.io.work.wanted > 0;
+        if self.processors[cpu as usize].in_dpc || machine_waits {
+            self.chosen = Some(cpu);
+            return;
+        }
+        if let Some(tid) = self.processors[cpu as usize].current
+            && let Some(context) = self.grant(cpu, tid)
+        {
+            self.granted = Some(context);
+        } else {
+            self.chosen = Some(cpu);
+        }
+    }
+
+    /// Lets a thread perform what it has announced, if nothing comes first (see [`is_settled`](Self::is_settled)), and returns its context, which is to be resumed.
+    #[inline]
+    pub(crate) fn grant(&mut self, cpu: Cpu, tid: Tid) -> Option<NonNull<Context>> {
+        let (processor, thread) = (&self.processors[cpu as usize], &mut *self.threads[tid as usize]);
+        let looks = processor.spinning || thread.watch.waiting;
+        let interrupted = !processor.dpcs.is_empty() || !thread.apc.kernel.is_empty();
+        if looks || interrupted || !self.ready.is_empty() {
+            return None;
+        }
+        let (footprint, context) = (thread.progress.pending?, NonNull::from(&mut **thread.context.as_mut()?));
+        self.cpu = cpu;
+        self.executing = Executing::Thread(tid);
+        self.perform(footprint);
+        Some(context)
     }
 
     /// The thread that runs begins.
@@ -447,7 +485,7 @@ impl Kernel {
     }
 
     /// The context that runs performs an operation.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn perform(&mut self, footprint: Footprint) {
         let (progress, watch, actor) = match self.executing {
             Executing::Thread(tid) => {
@@ -461,67 +499,71 @@ impl Kernel {
         };
         progress.pending = None;
         progress.performed += 1;
-        let performed = progress.performed;
-        if !watch.is_empty() && footprint.effect != Effect::Read && footprint.object != CLOCK {
-            watch.changes(footprint.object);
-        }
+        let operation = u64::from(actor.index()) << 32 | u64::from(progress.performed);
+        let watches = !watch.is_empty();
         self.announced &= !(1 << self.cpu);
         self.acting = self.cpu;
-        if self.classifies {
-            self.classify(footprint, actor, performed);
-        }
-        if self.observed || self.races.enabled {
+        if watches || self.observed || self.races.enabled {
             self.observe_operation(footprint);
+        }
+        if self.classifies {
+            self.classify(footprint, operation);
         }
     }
 
     /// Adds an operation to the class of the run: which operation of which context came before it on the same object. A release adds nothing, as it
     /// comes behind its acquisition in any case.
     #[inline]
-    fn classify(&mut self, footprint: Footprint, actor: Actor, performed: u32) {
-        let operation = u64::from(actor.index()) << 32 | u64::from(performed);
+    fn classify(&mut self, footprint: Footprint, operation: u64) {
         let before = match footprint.effect {
             Effect::Release | Effect::Await | Effect::Unshare => return,
             Effect::Unknown => std::mem::replace(&mut self.last_unknown, operation),
-            effect => match self.objects.find(footprint.object) {
-                Some(id) => {
-                    let last = &mut self.objects[id].last_operation;
-                    let reads = matches!(effect, Effect::Read | Effect::Share);
-                    match if reads { *last } else { std::mem::replace(last, operation) } {
-                        0 => self.first_operation(id, footprint.object, reads),
-                        before => before,
+            effect => match self.objects.last_operation(footprint.object) {
+                Some(last) => {
+                    let before = *last;
+                    if !matches!(effect, Effect::Read | Effect::Share) {
+                        *last = operation;
                     }
+                    before
                 }
-                None => self.operation_on_unknown(footprint.object, operation),
+                None => return self.classify_first(footprint, operation),
             },
         };
-        let pair = operation.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(before.wrapping_mul(0xc2b2_ae3d_27d4_eb4f));
-        let mixed = (pair ^ pair >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        self.class = self.class.wrapping_add(mixed ^ mixed >> 29);
+        self.add_pair(before, operation);
     }
 
-    /// The last operation on an object before it was in the table, which stays its last one after one that reads.
+    /// Adds a pair of operations to the class of the run.
+    #[inline]
+    fn add_pair(&mut self, before: u64, operation: u64) {
+        let product = u128::from(before ^ 0x9e37_79b9_7f4a_7c15) * u128::from(operation ^ 0xc2b2_ae3d_27d4_eb4f);
+        self.class = self.class.wrapping_add(product as u64 ^ (product >> 64) as u64);
+    }
+
+    /// The same for the first operation on an object since it is in the table, or since it was found last.
     #[inline(never)]
-    fn first_operation(&mut self, id: ObjId, address: usize, reads: bool) -> u64 {
-        if self.first_operations.is_empty() {
-            return 0;
-        }
-        let before = self.first_operations.remove(&address).unwrap_or(0);
-        if reads {
-            self.objects[id].last_operation = before;
-        }
-        before
+    fn classify_first(&mut self, footprint: Footprint, operation: u64) {
+        let Footprint { effect, object: address, .. } = footprint;
+        let before = match self.objects.find(address) {
+            Some(id) => {
+                let mut before = self.objects[id].last_operation;
+                if before == 0 && !self.first_operations.is_empty() {
+                    before = self.first_operations.remove(&address).unwrap_or(0);
+                }
+                self.objects[id].last_operation = if matches!(effect, Effect::Read | Effect::Share) { before } else { operation };
+                before
+            }
+            // Header code has initialised it, and this is its first use.
+            None => self.first_operations.insert(address, operation).unwrap_or(0),
+        };
+        self.add_pair(before, operation);
     }
 
-    /// An operation on what is not in the table of objects: header code has initialised it, and this is its first use. Returns the one before.
-    #[inline(never)]
-    fn operation_on_unknown(&mut self, address: usize, operation: u64) -> u64 {
-        self.first_operations.insert(address, operation).unwrap_or(0)
-    }
-
-    /// Tells the policy and the check for data races of an operation.
+    /// Tells those that follow the operations of one: a context's loops that wait by reading, the check for data races, and the policy.
     #[inline(never)]
     fn observe_operation(&mut self, operation: Footprint) {
+        if operation.effect != Effect::Read && operation.object != CLOCK {
+            self.watch().changes(operation.object);
+        }
         let Some(actor) = self.actor() else { return };
         if self.races.enabled && operation.synchronizes {
             self.races.performs(actor, operation);
@@ -607,7 +649,7 @@ impl Kernel {
 
     /// Decides which processor acts next, of those that can. `rotation` is the thread that would get the acting processor if the quantum there
     /// ended here.
-    #[inline]
+    #[inline(always)]
     fn decide(&mut self, rotation: Option<Tid>) -> Next {
         let runnable = self.runnable;
         let clock = self.clock_may_move();

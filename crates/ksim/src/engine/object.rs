@@ -278,6 +278,16 @@ impl ObjectTable {
         Some(id)
     }
 
+    /// The last operation on the object at `address`, if there was one and the object is one of the recently used.
+    #[inline]
+    pub(crate) fn last_operation(&mut self, address: usize) -> Option<&mut u64> {
+        let (cached, id) = self.cache[Self::cache_slot(address)];
+        if cached != address || address == 0 {
+            return None;
+        }
+        Some(&mut self.slots[id as usize].last_operation).filter(|last| **last != 0)
+    }
+
     /// The object at `address`, for who only looks.
     pub(crate) fn peek(&self, address: usize) -> Option<&Object> {
         let (cached, id) = self.cache[Self::cache_slot(address)];

@@ -67,6 +67,7 @@ impl Kernel {
             runnable: 0,
             announced: 0,
             chosen: None,
+            granted: None,
             acting: 0,
             early_left: 0,
             clock_due: false,
@@ -127,6 +128,7 @@ impl Kernel {
             runnable,
             announced,
             chosen,
+            granted,
             acting,
             early_left,
             clock_due,
@@ -171,7 +173,7 @@ impl Kernel {
         (*classifies, *class, *last_unknown) = (false, 0, 0);
         first_operations.clear();
         processors.iter_mut().for_each(Processor::recycle);
-        (*cpu, *executing, *runnable, *announced, *chosen) = (0, Executing::Machine, 0, 0, None);
+        (*cpu, *executing, *runnable, *announced, *chosen, *granted) = (0, Executing::Machine, 0, 0, None, None);
         (*early_left, *clock_due, *expiring, *stalls, *clock_moves) = (0, false, false, false, 0);
         (*acting, *in_a_row, *attention) = (0, (0, 0), false);
         threads.truncate(SPARE_THREADS.saturating_sub(spare_threads.len()));

@@ -38,7 +38,6 @@ impl Watch {
     }
 
     /// The context changes something: what it reads from now on is not the same loop.
-    #[inline(never)]
     pub(crate) fn changes(&mut self, object: usize) {
         if !self.reads.iter().any(|&(address, _)| address == object) {
             self.reads.clear();
@@ -47,7 +46,7 @@ impl Watch {
 }
 
 impl Kernel {
-    fn watch(&mut self) -> &mut Watch {
+    pub(super) fn watch(&mut self) -> &mut Watch {
         match self.executing {
             Executing::Thread(tid) => &mut self.threads[tid as usize].watch,
             _ => &mut self.processors[self.cpu as usize].dpc_watch,
