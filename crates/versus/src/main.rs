@@ -4,6 +4,7 @@
 //!
 //! Arguments name the parts to be measured, such as `counter2 pingpong`; without any, all are.
 
+mod bare;
 mod measure;
 mod nt;
 mod peers;
@@ -34,6 +35,9 @@ const STRATEGIES: [(&str, Strategy); 6] = [
     ("ksim PCT d=3", Strategy::Pct { depth: 3 }),
 ];
 
+/// Has no seed: it begins with the same schedules each time, as the depth-first searches of the peers do.
+const BOUNDED: (&str, Strategy) = ("ksim bounded to 2", Strategy::Bounded { preemptions: 2 });
+
 /// Runs schedules of a program on ksim.
 fn run_ksim(strategy: Strategy, seed: u64, schedules: u64, jobs: usize, program: impl Fn() + Sync) -> Exploration {
     let jobs = NonZeroUsize::new(jobs).expect("at least one job");
@@ -47,8 +51,11 @@ struct Contender<'a> {
     run: Box<dyn Fn(u64) + 'a>,
 }
 
-/// The rates of contenders, who take turns. Returns that of ksim with its random walk, and the best of the peers.
-fn rates(title: &str, contenders: &[Contender<'_>]) -> (f64, f64) {
+/// The name of what is no contender, but the bound of what a simulator can reach.
+const BARE: &str = "(a bare scheduler)";
+
+/// The rates of contenders, who take turns. Prints the best of ksim's against the best of the peers'.
+fn rates(program: &str, title: &str, contenders: &[Contender<'_>]) {
     println!("\n{title}: schedules per second");
     let mut seconds = vec![Vec::new(); contenders.len()];
     for trial in 0..TRIALS {
@@ -56,25 +63,35 @@ fn rates(title: &str, contenders: &[Contender<'_>]) -> (f64, f64) {
             seconds.push(time(|| (contender.run)(trial as u64)).as_secs_f64());
         }
     }
-    let (mut ours, mut theirs) = (0.0, 0.0_f64);
+    let (mut ours, mut theirs, mut bare, mut random) = (0.0_f64, 0.0_f64, 0.0, [0.0; 2]);
     for (contender, seconds) in contenders.iter().zip(seconds) {
         let rate = contender.schedules as f64 / median(seconds);
         println!("    {:<28} {rate:>10.0}", contender.name);
-        if contender.name == "ksim random" {
-            ours = rate;
-        } else if !contender.name.starts_with("ksim") {
-            theirs = theirs.max(rate);
+        match &*contender.name {
+            BARE => bare = rate,
+            name if name.starts_with("ksim") => ours = ours.max(rate),
+            _ => theirs = theirs.max(rate),
+        }
+        match &*contender.name {
+            "ksim random" => random[0] = rate,
+            "shuttle Random" => random[1] = rate,
+            _ => {}
         }
     }
-    println!("    ksim's random walk : the best peer = {:.2}", ours / theirs);
-    (ours, theirs)
+    let [our_walk, their_walk] = random;
+    println!("    ksim's best : the best of the peers = {:.2}; random walk : random walk = {:.2}", ours / theirs, our_walk / their_walk);
+    println!("    the bare scheduler : the best of the peers = {:.2}", bare / theirs);
+    println!("RESULT versus.{program}.rate_ratio {:.2}", ours / theirs);
+    println!("RESULT versus.{program}.random_ratio {:.2}", our_walk / their_walk);
+    println!("RESULT versus.{program}.bare_ratio {:.2}", bare / theirs);
+    println!("RESULT versus.{program}.rate {ours:.0}");
 }
 
 fn counter_rates(threads: usize) {
     const TURNS: usize = 10;
-    let (ours, theirs) = (20_000, 4_000);
+    let (ours, theirs) = (20_000_u64, 4_000);
     let mut contenders = Vec::new();
-    for (name, strategy) in STRATEGIES {
+    for (name, strategy) in STRATEGIES.into_iter().chain([BOUNDED]) {
         let run = move |seed| {
             run_ksim(strategy, seed, ours, 1, || programs::counter(threads, TURNS, &Mutex::zeroed())).expect_clean();
         };
@@ -97,16 +114,16 @@ fn counter_rates(threads: usize) {
     }
     let run = move |_| loom::run(theirs as usize, None, move || loom::counter(threads, TURNS));
     contenders.push(Contender { name: "loom".to_owned(), schedules: theirs, run: Box::new(run) });
-    let (ours, theirs) = rates(&format!("(a) {threads} threads, {TURNS} times lock, increment, unlock"), &contenders);
-    println!("RESULT versus.counter{threads}.rate_ratio {:.2}", ours / theirs);
-    println!("RESULT versus.counter{threads}.rate {ours:.0}");
+    let run = move |seed: u64| (0..ours).for_each(|schedule| bare::counter(threads, TURNS, seed << 32 | schedule));
+    contenders.push(Contender { name: BARE.to_owned(), schedules: ours, run: Box::new(run) });
+    rates(&format!("counter{threads}"), &format!("(a) {threads} threads, {TURNS} times lock, increment, unlock"), &contenders);
 }
 
 fn ping_pong_rates() {
     const ROUNDS: usize = 100;
-    let (ours, theirs) = (4_000, 1_000);
+    let (ours, theirs) = (4_000_u64, 1_000);
     let mut contenders = Vec::new();
-    for (name, strategy) in STRATEGIES {
+    for (name, strategy) in STRATEGIES.into_iter().chain([BOUNDED]) {
         let run = move |seed| {
             run_ksim(strategy, seed, ours, 1, || programs::ping_pong(ROUNDS)).expect_clean();
         };
@@ -116,9 +133,9 @@ fn ping_pong_rates() {
         let run = move |seed| shuttle::run(by, seed, theirs as usize, || shuttle::ping_pong(ROUNDS));
         contenders.push(Contender { name: format!("shuttle {by:?}"), schedules: theirs, run: Box::new(run) });
     }
-    let (ours, theirs) = rates(&format!("(b) ping-pong by semaphores, {ROUNDS} rounds (loom has none)"), &contenders);
-    println!("RESULT versus.pingpong.rate_ratio {:.2}", ours / theirs);
-    println!("RESULT versus.pingpong.rate {ours:.0}");
+    let run = move |seed: u64| (0..ours).for_each(|schedule| bare::ping_pong(ROUNDS, seed << 32 | schedule));
+    contenders.push(Contender { name: BARE.to_owned(), schedules: ours, run: Box::new(run) });
+    rates("pingpong", &format!("(b) ping-pong by semaphores, {ROUNDS} rounds (loom has none)"), &contenders);
 }
 
 type Program = fn();
