@@ -577,18 +577,21 @@ impl Kernel {
     }
 
     /// What `actor` does from now on comes after what acts has done so far.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn note_follower(&mut self, actor: Actor) {
-        if (self.observed || self.races.enabled)
-            && let Some(after) = self.actor()
-            && actor != after
-        {
-            if self.observed {
-                self.policy.observe(Event::Follows { actor, after });
-            }
-            if self.races.enabled {
-                self.races.follows(actor, after);
-            }
+        if self.observed || self.races.enabled {
+            self.observe_follower(actor);
+        }
+    }
+
+    #[inline(never)]
+    fn observe_follower(&mut self, actor: Actor) {
+        let Some(after) = self.actor().filter(|after| *after != actor) else { return };
+        if self.observed {
+            self.policy.observe(Event::Follows { actor, after });
+        }
+        if self.races.enabled {
+            self.races.follows(actor, after);
         }
     }
 

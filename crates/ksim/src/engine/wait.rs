@@ -464,7 +464,10 @@ impl Kernel {
         for slot in 0..self.threads[tid as usize].wait.objects.len() {
             let id = self.threads[tid as usize].wait.objects[slot];
             let wanted = Waiter { thread: tid, slot: slot as u16 };
-            if let Some(position) = self.objects[id].waiters.iter().position(|waiter| *waiter == wanted) {
+            let waiters = &self.objects[id].waiters;
+            // Most often it is the first that is served.
+            let first = waiters.front() == Some(&wanted);
+            if let Some(position) = if first { Some(0) } else { waiters.iter().position(|waiter| *waiter == wanted) } {
                 self.unlink_waiter(id, position);
             }
         }
