@@ -79,7 +79,11 @@ fn rates(program: &str, title: &str, contenders: &[Contender<'_>]) {
         }
     }
     let [our_walk, their_walk] = random;
-    println!("    ksim's best : the best of the peers = {:.2}; random walk : random walk = {:.2}", ours / theirs, our_walk / their_walk);
+    println!(
+        "    ksim's best : the best of the peers = {:.2}; random walk : random walk = {:.2}",
+        ours / theirs,
+        our_walk / their_walk
+    );
     println!("    the bare scheduler : the best of the peers = {:.2}", bare / theirs);
     println!("RESULT versus.{program}.rate_ratio {:.2}", ours / theirs);
     println!("RESULT versus.{program}.random_ratio {:.2}", our_walk / their_walk);

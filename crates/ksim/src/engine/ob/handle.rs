@@ -61,7 +61,9 @@ impl Handles {
 
     fn entry(&mut self, key: Key) -> Option<&mut Option<(Option<u32>, Handle)>> {
         let value = if key.0.is_none() { key.1 & !KERNEL_HANDLE } else { key.1 };
-        self.values.get_mut(value / 4).filter(|entry| value.is_multiple_of(4) && entry.is_some_and(|(process, _)| process == key.0))
+        self.values
+            .get_mut(value / 4)
+            .filter(|entry| value.is_multiple_of(4) && entry.is_some_and(|(process, _)| process == key.0))
     }
 
     fn get(&mut self, key: Key) -> Option<Handle> {
@@ -227,8 +229,8 @@ impl Kernel {
         let [from, to] = request.processes;
         // Which handle it is, is said by its process: a user's handle may be duplicated by the kernel.
         let looked_up = HandleUse { handle: request.handle, user_mode: request.user_mode, access: 0, object_type: None };
-        let known = self.pseudo_handle(request.handle).is_some()
-            || self.ob.handles.get(Self::handle_key(from, request.handle)).is_some();
+        let known =
+            self.pseudo_handle(request.handle).is_some() || self.ob.handles.get(Self::handle_key(from, request.handle)).is_some();
         let found = if known {
             let user_handle = request.handle & KERNEL_HANDLE != KERNEL_HANDLE;
             self.reference_handle_in(from, HandleUse { user_mode: request.user_mode || user_handle, ..looked_up })?
