@@ -432,8 +432,10 @@ impl Kernel {
             if self.has_deferred_expiry() {
                 self.expire_deferred()?;
             }
-            self.reschedule_if_outranked();
-            self.attention = true;
+            if !self.ready.is_empty() {
+                self.reschedule_if_outranked();
+            }
+            self.attention |= !self.is_settled();
         }
         Ok(())
     }

@@ -69,7 +69,7 @@ impl Kernel {
     pub(crate) fn fast_acquire(&mut self, pointer: *mut FAST_MUTEX) -> Check<FastAttempt> {
         let id = self.fast_mutex_at(pointer)?;
         self.check_lock_order(id, true)?;
-        if self.fast_try(pointer)? {
+        if self.fast_try_at(id, pointer) {
             return Ok(FastAttempt::Acquired);
         }
         let tid = self.this_thread();
@@ -90,9 +90,6 @@ impl Kernel {
         unsafe { contention.write(count.wrapping_add(1)) };
         let event = (pointer as usize) + std::mem::offset_of!(FAST_MUTEX, Event);
         let event = self.object_at(event as *const u8)?;
-        let objects = &mut self.thread(tid).wait.objects;
-        objects.clear();
-        objects.push(event);
         let request = WaitRequest {
             all: false,
             alertable: false,
@@ -102,7 +99,7 @@ impl Kernel {
             blocks: std::ptr::null_mut(),
             reason: "fast mutex",
         };
-        match self.begin_wait(request)? {
+        match self.begin_single_wait(event, &request)? {
             Begun::Blocked | Begun::Done(_) => Ok(FastAttempt::Waiting),
         }
     }
@@ -110,11 +107,17 @@ impl Kernel {
     /// One attempt that does not wait. It fails for the owner too.
     pub(crate) fn fast_try(&mut self, pointer: *mut FAST_MUTEX) -> Check<bool> {
         let id = self.fast_mutex_at(pointer)?;
+        Ok(self.fast_try_at(id, pointer))
+    }
+
+    #[inline]
+    fn fast_try_at(&mut self, id: ObjId, pointer: *mut FAST_MUTEX) -> bool {
         let tid = self.current_thread();
-        let number = self.objects[id].number;
-        let Kind::FastMutex(state) = &mut self.objects[id].kind else { return Ok(false) };
+        let object = &mut self.objects[id];
+        let number = object.number;
+        let Kind::FastMutex(state) = &mut object.kind else { return false };
         if state.owner.is_some() {
-            return Ok(false);
+            return false;
         }
         state.owner = tid;
         let mut owner = std::ptr::null_mut();
@@ -125,27 +128,27 @@ impl Kernel {
         }
         self.write_fast_mutex(pointer, 0, owner);
         self.record(Operation::AcquireFastMutex, number, 0);
-        Ok(true)
+        true
     }
 
     /// Releases a fast mutex and wakes the first that waits for it.
     pub(crate) fn fast_release(&mut self, pointer: *mut FAST_MUTEX) -> Check<()> {
-        let id = self.fast_mutex_at(pointer)?;
-        let tid = self.current_thread();
-        let number = self.objects[id].number;
-        let Kind::FastMutex(state) = &mut self.objects[id].kind else { return Ok(()) };
-        match state.owner {
-            Some(owner) if Some(owner) == tid => {
-                state.owner = None;
-                self.thread(owner).fast_mutexes.retain(|&owned| owned != id);
-            }
-            owner => {
-                let code = if owner.is_none() { codes::verifier::NOT_ACQUIRED } else { codes::verifier::WRONG_THREAD };
-                return Err(Violation::boxed(
-                    codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                    [code, pointer as u64, 0, 0],
-                    "a fast or guarded mutex was released by a thread that does not own it",
-                ));
+        let id = self.owned_fast_mutex(pointer)?;
+        self.release_owned(id, pointer)
+    }
+
+    /// Releases a fast mutex that the running thread owns.
+    #[inline]
+    pub(crate) fn release_owned(&mut self, id: ObjId, pointer: *mut FAST_MUTEX) -> Check<()> {
+        let object = &mut self.objects[id];
+        let number = object.number;
+        let Kind::FastMutex(state) = &mut object.kind else { return Ok(()) };
+        if let Some(owner) = state.owner.take() {
+            let held = &mut self.threads[owner as usize].fast_mutexes;
+            if held.last() == Some(&id) {
+                held.pop();
+            } else {
+                held.retain(|&owned| owned != id);
             }
         }
         self.write_fast_mutex(pointer, 1, std::ptr::null_mut());
@@ -158,20 +161,26 @@ impl Kernel {
         Ok(())
     }
 
-    /// The running thread must own the mutex: checked before anything is read from it.
-    pub(crate) fn check_fast_owner(&mut self, pointer: *mut FAST_MUTEX) -> Check<()> {
+    /// The fast mutex at `pointer`, which the running thread must own: checked before anything is read from it.
+    #[inline]
+    pub(crate) fn owned_fast_mutex(&mut self, pointer: *mut FAST_MUTEX) -> Check<ObjId> {
         let id = self.fast_mutex_at(pointer)?;
         let tid = self.current_thread();
-        let Kind::FastMutex(state) = &self.objects[id].kind else { return Ok(()) };
-        if state.owner.is_some() && state.owner == tid {
-            return Ok(());
+        match &self.objects[id].kind {
+            Kind::FastMutex(state) if state.owner.is_some() && state.owner == tid => Ok(id),
+            Kind::FastMutex(state) => Err(Self::not_fast_owner(pointer, state.owner)),
+            _ => unreachable!("`fast_mutex_at` has found one"),
         }
-        let code = if state.owner.is_none() { codes::verifier::NOT_ACQUIRED } else { codes::verifier::WRONG_THREAD };
-        Err(Violation::boxed(
+    }
+
+    #[cold]
+    fn not_fast_owner(pointer: *mut FAST_MUTEX, owner: Option<Tid>) -> super::Fault {
+        let code = if owner.is_none() { codes::verifier::NOT_ACQUIRED } else { codes::verifier::WRONG_THREAD };
+        Violation::boxed(
             codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
             [code, pointer as u64, 0, 0],
             "a fast or guarded mutex was released by a thread that does not own it",
-        ))
+        )
     }
 
     /// KeInitializeGuardedMutex.

@@ -98,6 +98,7 @@ impl Kernel {
         Ok(())
     }
 
+    #[inline]
     fn spin_state(&mut self, id: ObjId) -> &mut SpinState {
         match &mut self.objects[id].kind {
             Kind::SpinLock(state) => state,
@@ -113,6 +114,7 @@ impl Kernel {
     }
 
     /// Who acts, as an owner of spin locks.
+    #[inline]
     fn spin_owner(&self, old_irql: Option<u8>, handle: usize) -> SpinOwner {
         let thread = match self.executing {
             Executing::Thread(tid) => Some(tid),
@@ -121,6 +123,7 @@ impl Kernel {
         SpinOwner { cpu: self.cpu, thread, old_irql, handle }
     }
 
+    #[inline]
     fn spin_locks_of(&mut self, owner: SpinOwner) -> &mut Vec<ObjId> {
         match owner.thread {
             Some(tid) => &mut self.threads[tid as usize].spin_locks,
@@ -172,9 +175,19 @@ impl Kernel {
         Ok(true)
     }
 
+    #[inline]
     fn spin_granted(&mut self, id: ObjId, owner: SpinOwner) {
         self.write_spin_word(id, 1);
         self.spin_locks_of(owner).push(id);
+        if self.trace.is_enabled() || self.config.sites {
+            self.record_grant(id, owner);
+        } else {
+            self.trace.count();
+        }
+    }
+
+    #[inline(never)]
+    fn record_grant(&mut self, id: ObjId, owner: SpinOwner) {
         let number = self.objects[id].number;
         let mut place = self.place();
         if owner.cpu != self.cpu {
@@ -199,13 +212,20 @@ impl Kernel {
 
     /// The same lock must never be used both as an ordinary and as a queued lock. Whether a free lock is still the same is only
     /// known in pool: a word on a stack, or in the host's memory, may have become another lock meanwhile.
+    #[inline]
     fn check_spin_use(&mut self, id: ObjId, queued: bool, acquire: bool) -> Check<()> {
         let state = self.spin_state(id);
-        let (before, free) = (state.queued, state.owner.is_none() && state.turning.is_empty());
-        if before.is_none_or(|before| before == queued) {
+        if state.queued.is_none_or(|before| before == queued) {
             state.queued = Some(queued);
             return Ok(());
         }
+        self.other_spin_use(id, queued, acquire)
+    }
+
+    #[cold]
+    fn other_spin_use(&mut self, id: ObjId, queued: bool, acquire: bool) -> Check<()> {
+        let state = self.spin_state(id);
+        let free = state.owner.is_none() && state.turning.is_empty();
         let address = self.objects[id].address;
         if free && !self.pool.is_allocated(address) {
             self.spin_state(id).queued = Some(queued);
@@ -222,60 +242,70 @@ impl Kernel {
     /// Releases a spin lock. `restore` is the level that the caller says it had before, when the release restores one.
     pub(crate) fn spin_release(&mut self, pointer: *mut KSPIN_LOCK, restore: Option<u8>, handle: usize) -> Check<()> {
         let id = self.spin_lock_at(pointer)?;
-        let address = self.objects[id].address as u64;
-        let irql = self.irql();
         self.check_spin_use(id, handle != 0, false)?;
-        if irql < DISPATCH_LEVEL {
-            return Err(Violation::boxed(
-                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                [codes::verifier::SPIN_RELEASE_IRQL, u64::from(irql), address, 0],
-                "a spin lock was released below DISPATCH_LEVEL",
-            ));
-        }
         let me = self.spin_owner(None, handle);
+        let too_low = self.irql() < DISPATCH_LEVEL;
         let state = self.spin_state(id);
-        let Some(owner) = state.owner else {
-            return Err(Violation::boxed(
-                codes::SPIN_LOCK_NOT_OWNED,
-                [address, 0, 0, 0],
-                "a spin lock was released that nobody held",
-            ));
+        let owner = match state.owner {
+            Some(owner) if owner.cpu == me.cpu && owner.thread == me.thread && owner.handle == handle && !too_low => owner,
+            owner => return Err(self.wrong_spin_release(id, owner)),
         };
-        if owner.cpu != me.cpu || owner.thread != me.thread || owner.handle != handle {
-            return Err(Violation::boxed(
-                codes::SPIN_LOCK_NOT_OWNED,
-                [address, 0, 0, 0],
-                "a spin lock was released by a processor, or with a queue handle, other than the one that acquired it",
-            ));
-        }
         if let Some(restore) = restore
             && owner.old_irql != Some(restore)
         {
-            let old = owner.old_irql.map_or(u64::from(DISPATCH_LEVEL), u64::from);
-            return Err(Violation::boxed(
-                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                [codes::verifier::RULE_IRQL_KE_RELEASE_SPIN_LOCK, u64::from(restore), old, address],
-                "a spin lock was released to another IRQL than it was acquired at",
-            ));
+            return Err(self.wrong_spin_level(id, owner, restore));
         }
         state.owner = None;
+        let turned_on = !state.turning.is_empty();
         self.write_spin_word(id, 0);
-        self.spin_locks_of(owner).retain(|&held| held != id);
+        let held = self.spin_locks_of(owner);
+        if held.last() == Some(&id) {
+            held.pop();
+        } else {
+            held.retain(|&held| held != id);
+        }
         let number = self.objects[id].number;
         self.record(Operation::ReleaseSpinLock, number, 0);
-        self.wake_turning(id);
+        if turned_on {
+            self.wake_turning(id);
+        }
         if let Some(restore) = restore {
             self.set_irql(restore)?;
         }
         Ok(())
     }
 
+    /// Why a spin lock cannot be released here.
+    #[cold]
+    fn wrong_spin_release(&self, id: ObjId, owner: Option<SpinOwner>) -> super::Fault {
+        let (address, irql) = (self.objects[id].address as u64, self.irql());
+        if irql < DISPATCH_LEVEL {
+            return Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::SPIN_RELEASE_IRQL, u64::from(irql), address, 0],
+                "a spin lock was released below DISPATCH_LEVEL",
+            );
+        }
+        let why = match owner {
+            None => "a spin lock was released that nobody held",
+            Some(_) => "a spin lock was released by a processor, or with a queue handle, other than the one that acquired it",
+        };
+        Violation::boxed(codes::SPIN_LOCK_NOT_OWNED, [address, 0, 0, 0], why)
+    }
+
+    #[cold]
+    fn wrong_spin_level(&self, id: ObjId, owner: SpinOwner, restore: u8) -> super::Fault {
+        let old = owner.old_irql.map_or(u64::from(DISPATCH_LEVEL), u64::from);
+        Violation::boxed(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [codes::verifier::RULE_IRQL_KE_RELEASE_SPIN_LOCK, u64::from(restore), old, self.objects[id].address as u64],
+            "a spin lock was released to another IRQL than it was acquired at",
+        )
+    }
+
     /// After a release: a queued lock is handed to the first that turns; on an ordinary one all of them race again.
     fn wake_turning(&mut self, id: ObjId) {
         let state = self.spin_state(id);
-        if state.turning.is_empty() {
-            return;
-        }
         if state.queued == Some(true) {
             if let Some(next) = state.turning.pop_front() {
                 state.owner = Some(next);

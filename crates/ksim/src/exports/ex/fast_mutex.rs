@@ -56,10 +56,10 @@ pub(crate) fn release_restoring(call: Call, mutex: *mut FAST_MUTEX) {
                 "a fast mutex was released at another level than APC_LEVEL",
             ));
         }
-        kernel.check_fast_owner(mutex)?;
+        let id = kernel.owned_fast_mutex(mutex)?;
         // SAFETY: the running thread owns the mutex, so that it is a valid one.
         let old = unsafe { (*mutex).OldIrql };
-        kernel.fast_release(mutex)?;
+        kernel.release_owned(id, mutex)?;
         kernel.set_irql(old as u8)
     });
 }
