@@ -1,6 +1,6 @@
 //! What an image costs: `cargo xtask bench image`.
 //!
-//! An imported call beside the same call hosted, a read of CR8, and loading. Each figure is the median of several runs.
+//! An imported call beside the same call hosted, reads and writes of CR8, and loading. Each figure is the median of several runs.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[path = "../tests/image/pe.rs"]
@@ -80,6 +80,35 @@ mod measured {
         "level_count: .quad 0"
     }
 
+    code! { write:
+        // Raises and lowers the level by its register: two writes a turn.
+        "push rbx"
+        "lea rax, [rip + write_unload]"
+        "mov [rcx + 0x68], rax"
+        "mov ebx, [rip + write_count]"
+        "test ebx, ebx"
+        "jz write_done"
+        "mov ecx, 2"
+        "xor edx, edx"
+        "write_again:"
+        "mov cr8, rcx"
+        "mov cr8, rdx"
+        "dec ebx"
+        "jnz write_again"
+        "write_done:"
+        "xor eax, eax"
+        "pop rbx"
+        "ret"
+        ".rept 16"
+        "int3"
+        ".endr"
+        "write_unload: ret"
+        ".p2align 12"
+        "image_write_data:"
+        "write_KeInitializeEvent: .quad 0, 0, 0, 0"
+        "write_count: .quad 0"
+    }
+
     /// An image whose loop turns so often.
     fn image(text: &[u8], data: &[u8], count: u32) -> Image {
         let mut data = data.to_vec();
@@ -132,16 +161,19 @@ mod measured {
     pub(super) fn run() {
         let (idle, busy) = (image(calls::text(), calls::data(), 0), image(calls::text(), calls::data(), CALLS));
         let reading = image(level::text(), level::data(), CALLS);
+        let writing = image(write::text(), write::data(), CALLS);
         let loaded = median(|| load(&idle));
         let imported = (median(|| load(&busy)) - loaded) / f64::from(CALLS);
         let hosted = median(hosted) / f64::from(CALLS);
         let level = (median(|| load(&reading)) - loaded) / f64::from(CALLS);
+        let written = (median(|| load(&writing)) - loaded) / f64::from(2 * CALLS);
         println!("an imported call takes {imported:.1} ns, the same hosted {hosted:.1} ns: {:.2} times", imported / hosted);
-        println!("a read of CR8 takes {level:.2} ns after its first; loading takes {:.1} us", loaded / 1e3);
+        println!("a read of CR8 takes {level:.2} ns after its first, a write {written:.1} ns; loading takes {:.1} us", loaded / 1e3);
         println!("RESULT image.call.imported {imported:.2} ns");
         println!("RESULT image.call.hosted {hosted:.2} ns");
         println!("RESULT image.call.ratio {:.3} times", imported / hosted);
         println!("RESULT image.cr8 {level:.3} ns");
+        println!("RESULT image.cr8.write {written:.2} ns");
         println!("RESULT image.load {:.2} us", loaded / 1e3);
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod entry;
 pub(crate) mod exception;
 mod fault;
 pub(crate) mod guarded;
+mod level;
 mod mapping;
 mod paging;
 mod patch;

@@ -84,6 +84,249 @@ fn the_level_is_read_and_written_by_its_register() {
     assert_eq!(outcome.debug_output(), ["0 2 1", "0 2 1", "0 2 1", "2 0 0"]);
 }
 
+code! { writes:
+    "writes_entry:"
+    "push rbx"
+    "push rsi"
+    "sub rsp, 0x38"
+    "writes_body:"
+    "lea rax, [rip + writes_unload]"
+    "mov [rcx + 0x68], rax"
+    "lea rcx, [rip + writes_dpc]"
+    "lea rdx, [rip + writes_routine]"
+    "xor r8d, r8d"
+    "call [rip + writes_KeInitializeDpc]"
+    "mov esi, 3"
+    "writes_again:"
+    // The same places again and again: as faults first, then patched. All that a driver sees of its registers stays.
+    "mov eax, 2"
+    "xorps xmm5, xmm5"
+    "movd xmm0, eax"
+    "movd xmm15, esi"
+    "mov rdx, rsp"
+    "mov r8d, 8"
+    "mov r9d, 9"
+    "mov r10d, 10"
+    "mov r11d, 11"
+    "mov ecx, 1"
+    "std"
+    "cmp ecx, 2"
+    "writes_up: mov cr8, rax"
+    "pushfq"
+    "cld"
+    "pop rbx"
+    "and ebx, 0xcd5"
+    "mov [rip + writes_flags], ebx"
+    "sub rdx, rsp"
+    "movd ebx, xmm0"
+    "sub ebx, eax"
+    "or edx, ebx"
+    "movd ebx, xmm15"
+    "sub ebx, esi"
+    "or edx, ebx"
+    "add r8d, r9d"
+    "add r8d, r10d"
+    "add r8d, r11d"
+    "add r8d, ecx"
+    "lea rcx, [rip + writes_format]"
+    "mov r9d, [rip + writes_flags]"
+    "call [rip + writes_DbgPrint]"
+    "call [rip + writes_KeGetCurrentIrql]"
+    "movzx ebx, al"
+    // A DPC that waits for the level to fall.
+    "lea rcx, [rip + writes_dpc]"
+    "xor edx, edx"
+    "xor r8d, r8d"
+    "call [rip + writes_KeInsertQueueDpc]"
+    "call writes_leaf"
+    "call [rip + writes_KeGetCurrentIrql]"
+    "movzx edx, al"
+    "lea rcx, [rip + writes_format]"
+    "mov r8d, ebx"
+    "mov r9d, [rip + writes_ran]"
+    "call [rip + writes_DbgPrint]"
+    "dec esi"
+    "jnz writes_again"
+    // The first bytes of the three places, which say whether they were patched.
+    "movzx edx, byte ptr [rip + writes_up]"
+    "movzx r8d, byte ptr [rip + writes_down]"
+    "lea rcx, [rip + writes_format]"
+    "xor r9d, r9d"
+    "call [rip + writes_DbgPrint]"
+    "xor eax, eax"
+    "add rsp, 0x38"
+    "pop rsi"
+    "pop rbx"
+    "ret"
+    "writes_entry_end:"
+    // Where the stack is 8 off a multiple of 16.
+    "writes_leaf:"
+    "xor r12d, r12d"
+    "writes_down: mov cr8, r12"
+    "ret"
+    "writes_leaf_end:"
+    "writes_unload: ret"
+    "nop"
+    "nop"
+    "nop"
+    "nop"
+    "nop"
+    "nop"
+    "writes_routine:"
+    "inc dword ptr [rip + writes_ran]"
+    "xorps xmm0, xmm0"
+    "ret"
+    ".p2align 12"
+    "image_writes_data:"
+    "writes_DbgPrint: .quad 0"
+    "writes_KeGetCurrentIrql: .quad 0"
+    "writes_KeInitializeDpc: .quad 0"
+    "writes_KeInsertQueueDpc: .quad 0, 0"
+    "writes_functions:"
+    ".long writes_entry - image_writes + 0x1000, writes_entry_end - image_writes + 0x1000, writes_unwind - image_writes + 0x1000"
+    ".long writes_leaf - image_writes + 0x1000, writes_leaf_end - image_writes + 0x1000, writes_leaf_unwind - image_writes + 0x1000"
+    "writes_unwind:"
+    ".byte 0x01, writes_body - writes_entry, 3, 0, writes_body - writes_entry, 0x62, 2, 0x60, 1, 0x30, 0, 0"
+    "writes_leaf_unwind: .byte 0x01, 0, 0, 0"
+    "writes_flags: .long 0"
+    "writes_ran: .long 0"
+    "writes_format: .asciz \"%x %x %x\\n\""
+    ".p2align 3"
+    "writes_dpc: .zero 64"
+}
+
+#[test]
+fn a_write_of_the_level_keeps_all_registers_and_delivers_dpcs() {
+    let mut pe = pe!(writes, "DbgPrint", "KeGetCurrentIrql", "KeInitializeDpc", "KeInsertQueueDpc");
+    pe.functions = (0x1000 + writes::text().len() as u32 + 40, 24);
+    let expected = |places| {
+        let turn = |number| ["0 27 495".to_owned(), format!("0 2 {number}")];
+        [turn(1), turn(2), turn(3)].into_iter().flatten().chain([places]).collect::<Vec<_>>()
+    };
+    // One place keeps its fault, as what stands behind it may not move; behind the other is a return, which may.
+    let outcome = run(&Machine::new(), &pe).expect_clean();
+    assert_eq!(outcome.debug_output(), expected("44 e9 0".to_owned()));
+    // With padding near by, both are patched with a short jump.
+    let text = &mut pe.sections[0].bytes;
+    let padding = text.windows(6).position(|window| window == [0x90; 6]).expect("six bytes");
+    text[padding..padding + 6].fill(0xcc);
+    let outcome = run(&Machine::new(), &pe).expect_clean();
+    assert_eq!(outcome.debug_output(), expected("44 eb 0".to_owned()));
+}
+
+code! { uppers:
+    // What the upper halves of the vector registers have at a write of the level, with a DPC that clears them.
+    "push rbx"
+    "push rsi"
+    "sub rsp, 0x28"
+    "lea rax, [rip + uppers_unload]"
+    "mov [rcx + 0x68], rax"
+    "lea rcx, [rip + uppers_dpc]"
+    "lea rdx, [rip + uppers_routine]"
+    "xor r8d, r8d"
+    "call [rip + uppers_KeInitializeDpc]"
+    "mov esi, 3"
+    "uppers_again:"
+    "mov cl, 2"
+    "call [rip + uppers_KfRaiseIrql]"
+    "lea rcx, [rip + uppers_dpc]"
+    "xor edx, edx"
+    "xor r8d, r8d"
+    "call [rip + uppers_KeInsertQueueDpc]"
+    "mov eax, 0x5eed"
+    "movd xmm0, eax"
+    "vinsertf128 ymm7, ymm0, xmm0, 1"
+    "xor ebx, ebx"
+    "mov cr8, rbx"
+    "vextractf128 xmm0, ymm7, 1"
+    "movd edx, xmm0"
+    "lea rcx, [rip + uppers_format]"
+    "call [rip + uppers_DbgPrint]"
+    "dec esi"
+    "jnz uppers_again"
+    "xor eax, eax"
+    "add rsp, 0x28"
+    "pop rsi"
+    "pop rbx"
+    "uppers_unload: ret"
+    "uppers_routine: vzeroall"
+    "ret"
+    ".rept 16"
+    "int3"
+    ".endr"
+    ".p2align 12"
+    "image_uppers_data:"
+    "uppers_KfRaiseIrql: .quad 0"
+    "uppers_DbgPrint: .quad 0"
+    "uppers_KeInitializeDpc: .quad 0"
+    "uppers_KeInsertQueueDpc: .quad 0, 0"
+    "uppers_format: .asciz \"%x\\n\""
+    ".p2align 3"
+    "uppers_dpc: .zero 64"
+}
+
+#[test]
+fn a_write_of_the_level_keeps_vectors_in_full() {
+    if !is_x86_feature_detected!("avx") {
+        return;
+    }
+    let pe = pe!(uppers, "KfRaiseIrql", "DbgPrint", "KeInitializeDpc", "KeInsertQueueDpc");
+    for seed in 0..10 {
+        let outcome = run(&Machine::new().processors(2).seed(seed), &pe).expect_clean();
+        assert_eq!(outcome.debug_output(), ["5eed"; 3]);
+    }
+}
+
+code! { wrong:
+    // Lowers the level by its register, past what the last raise began with. The second turn is the wrong one.
+    "sub rsp, 0x28"
+    "xor edx, edx"
+    "wrong_again:"
+    "mov [rsp + 0x20], edx"
+    "mov cl, 5"
+    "call [rip + wrong_KfRaiseIrql]"
+    "mov eax, [rsp + 0x20]"
+    "wrong_site: mov cr8, rax"
+    "inc edx"
+    "mov edx, 2"
+    "jmp wrong_again"
+    "nop"
+    "nop"
+    "nop"
+    "nop"
+    "nop"
+    "nop"
+    ".p2align 12"
+    "image_wrong_data:"
+    "wrong_KfRaiseIrql: .quad 0, 0"
+}
+
+#[test]
+fn a_wrong_write_of_the_level_is_reported_at_its_place() {
+    for (padded, level) in [(false, 2), (true, 2), (false, 0x20), (true, 0x20)] {
+        let mut pe = pe!(wrong, "KfRaiseIrql");
+        let text = &mut pe.sections[0].bytes;
+        let at = |bytes: &[u8], text: &[u8]| text.windows(bytes.len()).position(|window| window == bytes).expect("the bytes");
+        let site = at(&[0x44, 0x0f, 0x22, 0xc0], text);
+        if padded {
+            let padding = at(&[0x90; 6], text);
+            text[padding..padding + 6].fill(0xcc);
+        }
+        let again = at(&[0xba, 2], text);
+        text[again + 1] = level;
+        let check = bug_check(&pe);
+        let place = check.call_site().expect("a site").function.clone();
+        if level == 2 {
+            assert_eq!((check.code, check.parameters[0]), (bug_check::DRIVER_VERIFIER_DETECTED_VIOLATION, 0x31), "{check}");
+            // Within the instruction, as for a call.
+            assert_eq!(place, format!("test+{:#x}", 0x1000 + site + 3), "{check}");
+        } else {
+            assert_eq!((check.code, check.parameters[0]), (bug_check::KMODE_EXCEPTION_NOT_HANDLED, 0xc000_0096), "{check}");
+            assert_eq!(place, format!("test+{:#x}", 0x1000 + site), "{check}");
+        }
+    }
+}
+
 code! { block:
     "sub rsp, 0x38"
     "lea rax, [rip + block_unload]"

@@ -28,14 +28,18 @@ pub(crate) struct CallFrame {
     previous: *mut CallFrame,
     /// 1 while the routine has called the driver where exceptions pass it: see [`through`].
     passable: u64,
+    /// The driver's stack pointer right after the call returns.
+    rsp: u64,
+    _unused: u64,
     return_address: u64,
 }
 
 const _: () = {
     assert!(std::mem::offset_of!(CallFrame, rbx) == 160);
     assert!(std::mem::offset_of!(CallFrame, entry) == 224);
-    assert!(std::mem::offset_of!(CallFrame, return_address) == 248);
-    assert!(size_of::<CallFrame>() == 256);
+    assert!(std::mem::offset_of!(CallFrame, rsp) == 248);
+    assert!(std::mem::offset_of!(CallFrame, return_address) == 264);
+    assert!(size_of::<CallFrame>() == 272);
 };
 
 /// Reads the arguments, calls the routine, and returns its result.
@@ -61,7 +65,7 @@ global_asm!(
     "mov [rsp + 16], rdx",
     "mov [rsp + 24], r8",
     "mov [rsp + 32], r9",
-    "sub rsp, 248",
+    "sub rsp, 264",
     "movaps [rsp], xmm6",
     "movaps [rsp + 16], xmm7",
     "movaps [rsp + 32], xmm8",
@@ -82,7 +86,8 @@ global_asm!(
     "mov [rsp + 216], r15",
     "mov [rsp + 224], r10",
     "mov rdi, rsp",
-    "lea rsi, [rsp + 256]",
+    "lea rsi, [rsp + 272]",
+    "mov [rsp + 248], rsi",
     "call [r10]",
     "movaps xmm6, [rsp]",
     "movaps xmm7, [rsp + 16]",
@@ -96,7 +101,7 @@ global_asm!(
     "movaps xmm15, [rsp + 144]",
     "mov rsi, [rsp + 176]",
     "mov rdi, [rsp + 184]",
-    "add rsp, 248",
+    "add rsp, 264",
     "ret",
     // Loads all registers and goes on there. The three words below the new stack pointer are used on the way.
     ".globl ksim_image_resume",
@@ -178,11 +183,33 @@ pub(crate) unsafe fn resume(context: *const Context) -> ! {
 }
 
 impl CallFrame {
+    /// The frame of an instruction that the kernel does for the driver, which goes on at `next` with these registers.
+    pub(super) fn of_instruction(gpr: &[u64; 16], xmm: &[u128; 16], next: u64) -> Self {
+        let [.., xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15] = *xmm;
+        Self {
+            xmm: [xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15],
+            rbx: gpr[RBX],
+            rbp: gpr[RBP],
+            rsi: gpr[RSI],
+            rdi: gpr[RDI],
+            r12: gpr[12],
+            r13: gpr[13],
+            r14: gpr[14],
+            r15: gpr[15],
+            entry: std::ptr::null(),
+            previous: std::ptr::null_mut(),
+            passable: 0,
+            rsp: gpr[RSP],
+            _unused: 0,
+            return_address: next,
+        }
+    }
+
     /// The driver's registers right after the call returns.
     pub(crate) fn context(&self) -> Context {
         let mut context = Context::new();
         context.rip = self.return_address;
-        context.gpr[RSP] = std::ptr::from_ref(self) as u64 + size_of::<Self>() as u64;
+        context.gpr[RSP] = self.rsp;
         context.gpr[RBX] = self.rbx;
         context.gpr[RBP] = self.rbp;
         context.gpr[RSI] = self.rsi;
@@ -192,10 +219,10 @@ impl CallFrame {
         context
     }
 
-    /// The entry that was called.
-    pub(crate) fn entry(&self) -> &Entry {
+    /// The entry that was called, unless an instruction is what is done.
+    pub(crate) fn entry(&self) -> Option<&Entry> {
         // SAFETY: the stub passed it, and it outlives the stub.
-        unsafe { &*self.entry }
+        unsafe { self.entry.as_ref() }
     }
 
     /// The frame of the call that was under way before.
@@ -283,7 +310,7 @@ impl Drop for Impassable {
 /// Runs a routine for an image: what it raises goes to the driver's handlers, and a panic ends the machine.
 ///
 /// # Safety
-/// `frame` is the frame that `ksim_image_import` has made for this call.
+/// `frame` is the frame that `ksim_image_import` has made for this call, or that of an instruction, and nothing below the driver's own frames is left to be done when it is over.
 #[inline]
 pub(crate) unsafe fn boundary(frame: *mut CallFrame, body: impl FnOnce() -> u64) -> u64 {
     let images = &current("an import of an image").images;

@@ -1,8 +1,10 @@
 //! What a fault of an image means: an instruction to emulate, an exception, or a bug check.
 
 use super::context::{Context, ExceptionRecord, RAX, RCX, RDX};
+use super::entry::CallFrame;
 use super::exception::{self, Exception, not_handled};
 use super::mapping::Gone;
+use super::patch::Level;
 use super::signal::Fault;
 use super::{State, arena, entry, guarded, shared_data};
 use crate::irql::DISPATCH_LEVEL;
@@ -10,7 +12,7 @@ use crate::machine::{Call, current, panicked_in_image};
 use crate::report::bug_check::{Violation, codes};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register};
 use ksync_sys::{
-    KeLowerIrql, KfRaiseIrql, NTSTATUS, STATUS_ACCESS_VIOLATION, STATUS_DATATYPE_MISALIGNMENT, STATUS_ILLEGAL_INSTRUCTION,
+    NTSTATUS, STATUS_ACCESS_VIOLATION, STATUS_DATATYPE_MISALIGNMENT, STATUS_ILLEGAL_INSTRUCTION,
     STATUS_INTEGER_DIVIDE_BY_ZERO, STATUS_PRIVILEGED_INSTRUCTION,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,8 +51,8 @@ enum Answer {
     Stop(Box<Violation>),
 }
 
-/// A fault of an image, on the stack that it happened on.
-pub(super) extern "C" fn on_fault(fault: *mut Fault) -> ! {
+/// A fault of an image, on the stack that it happened on. When it returns, the driver goes on with the registers in the record.
+pub(super) extern "C" fn on_fault(fault: *mut Fault) {
     // SAFETY: the handler has written it, below everything else on this stack.
     let fault = unsafe { &mut *fault };
     let call = Call { cell: current("an image"), export: None };
@@ -65,8 +67,6 @@ pub(super) extern "C" fn on_fault(fault: *mut Fault) -> ! {
             if images.forces_paging.get() {
                 super::paging::settle();
             }
-            // SAFETY: these are the registers at the fault, but for what the emulation changed; the record lies deeper.
-            unsafe { entry::resume(&raw const fault.context) }
         }
         Ok(Answer::Raise(exception)) => {
             // SAFETY: these are the registers of driver code on this stack, and nothing of ours lies between.
@@ -136,7 +136,8 @@ fn raise(status: NTSTATUS, address: u64, information: &[u64], meaning: impl Into
 fn in_kernel(call: Call, fault: &Fault) -> Box<Violation> {
     let frame = call.cell.images.frame.get();
     // SAFETY: a frame is valid while its call is under way, and the handler saw that one is.
-    let routine = unsafe { frame.as_ref() }.map_or("a routine", |frame| &frame.entry().name);
+    let entry = unsafe { frame.as_ref() }.and_then(|frame| frame.entry());
+    let routine = entry.map_or("a routine", |entry| &entry.name);
     call.cell.abandon_operation();
     let irql = call.read(|kernel| kernel.irql());
     let write = u64::from(fault.error & WRITE != 0);
@@ -170,6 +171,13 @@ fn instruction(fault: &Fault) -> Option<Instruction> {
     (!instruction.is_invalid()).then_some(instruction)
 }
 
+/// Patches a read or write of CR8. Afterwards what stands there now is executed: what stood behind it may not be there any more.
+fn patch(call: Call, instruction: &Instruction, level: Level) -> bool {
+    let mut state = call.cell.images.state_mut();
+    let mapping = state.as_mut().and_then(|state| state.mappings.iter_mut().find(|mapping| mapping.contains(instruction.ip())));
+    mapping.is_some_and(|mapping| mapping.patch_level(instruction, level))
+}
+
 /// A general protection fault: a privileged instruction, or an address of neither half.
 fn protection(call: Call, fault: &mut Fault) -> Answer {
     let rip = fault.context.rip;
@@ -181,10 +189,7 @@ fn protection(call: Call, fault: &mut Fault) -> Answer {
     match (instruction.code(), instruction.mnemonic()) {
         (Code::Mov_r64_cr, _) if instruction.op1_register() == Register::CR8 => {
             let register = general(instruction.op0_register());
-            let mut state = call.cell.images.state_mut();
-            let mapping = state.as_mut().and_then(|state| state.mappings.iter_mut().find(|mapping| mapping.contains(rip)));
-            if mapping.is_some_and(|mapping| mapping.patch_level_read(&instruction, register as u8)) {
-                // What stands there now is executed. What stood behind it may not be there any more.
+            if patch(call, &instruction, Level::Read(register as u8)) {
                 return Answer::Resume;
             }
             fault.context.gpr[register] = call.read(|kernel| u64::from(kernel.irql()));
@@ -192,22 +197,19 @@ fn protection(call: Call, fault: &mut Fault) -> Answer {
             Answer::Resume
         }
         (Code::Mov_cr_r64, _) if instruction.op0_register() == Register::CR8 => {
-            let level = fault.context.gpr[general(instruction.op1_register())];
-            let now = call.read(|kernel| kernel.irql());
-            match u8::try_from(level) {
-                // SAFETY: the routines check what they are passed.
-                Ok(level @ 0..=15) if level < now => unsafe { KeLowerIrql(level) },
-                Ok(level @ 0..=15) if level > now => {
-                    // SAFETY: as above.
-                    unsafe { KfRaiseIrql(level) };
-                }
-                Ok(0..=15) => {}
-                _ => {
-                    return raise(STATUS_PRIVILEGED_INSTRUCTION, rip, &[], format!("{level:#x} was written to CR8"));
-                }
+            let register = general(instruction.op1_register());
+            if patch(call, &instruction, Level::Write(register as u8)) {
+                return Answer::Resume;
             }
-            fault.context.rip = instruction.next_ip();
-            Answer::Resume
+            let context = &mut fault.context;
+            let frame = CallFrame::of_instruction(&context.gpr, &context.xmm, instruction.next_ip());
+            match super::level::set(context.gpr[register], rip, frame) {
+                Ok(()) => {
+                    context.rip = instruction.next_ip();
+                    Answer::Resume
+                }
+                Err(exception) => Answer::Raise(exception),
+            }
         }
         (_, mnemonic @ (Mnemonic::Rdtsc | Mnemonic::Rdtscp)) => {
             let counter = super::time_stamp::virtual_counter();

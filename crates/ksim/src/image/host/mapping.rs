@@ -68,7 +68,7 @@ unsafe extern "C" fn missing(frame: *mut CallFrame, _arguments: *const u64) -> u
     call.cell.images.frame.set(frame);
     // SAFETY: the stub has made the frame for this call.
     let frame = unsafe { &*frame };
-    let name = &frame.entry().name;
+    let name = frame.entry().map_or("a routine", |entry| &entry.name);
     let meaning = match name.split_once("!#") {
         // NT's ordinals differ from build to build, so that there are none to be true to.
         Some((library, ordinal)) => {

@@ -1,12 +1,13 @@
 //! Instructions that an image cannot execute, done elsewhere: in a few bytes of code behind the image.
 //!
-//! A read of CR8 costs microseconds as a fault. So its place is patched at the first one, with a jump to code that reads the level from
-//! the engine. The jump needs five bytes where the instruction has four. Two ways are taken, and where neither is certain to be
+//! A read or a write of CR8 costs microseconds as a fault. So its place is patched at the first one, with a jump to code that reads the level from
+//! the engine, or calls it. The jump needs five bytes where the instruction has four. Two ways are taken, and where neither is certain to be
 //! right, the fault stays:
 //! - a two-byte jump to padding between functions that is near and has room for the long jump;
 //! - the next instruction moves along, where nothing can jump to it.
 
 use super::arena::{Access, Block};
+use super::level::ksim_image_write_level;
 use super::mapping::Mapping;
 use super::processor::IRQL_POINTER;
 use crate::image::file::{File, PAGE};
@@ -31,6 +32,28 @@ pub(crate) struct Trampolines {
     tried: BTreeSet<u64>,
     /// All that direct branches of the image go to, once it was asked for.
     targets: Option<BTreeSet<u64>>,
+}
+
+/// The end of a piece of code that writes the level.
+#[repr(C)]
+#[derive(Debug)]
+pub(super) struct WritePiece {
+    code: [u8; PIECE - 24],
+    /// What the code calls.
+    routine: u64,
+    /// The instruction.
+    pub(super) site: u64,
+    /// What stood behind it.
+    pub(super) next: u64,
+}
+
+const _: () = assert!(size_of::<WritePiece>() == PIECE);
+
+impl WritePiece {
+    /// The piece that has called.
+    pub(super) fn of_return_address(address: u64) -> *const Self {
+        (address & !(PIECE as u64 - 1)) as *const Self
+    }
 }
 
 impl Trampolines {
@@ -88,14 +111,62 @@ fn read_level(register: u8) -> Vec<u8> {
     code
 }
 
+/// `push register; call [...]`: the address is at the end of the piece.
+fn write_level(register: u8) -> Vec<u8> {
+    let mut code = if register < 8 { vec![] } else { vec![0x41] };
+    code.extend([0x50 | register & 7, 0xff, 0x15]);
+    let after = code.len() + 4;
+    code.extend(((std::mem::offset_of!(WritePiece, routine) - after) as u32).to_le_bytes());
+    code
+}
+
+/// True for an instruction that does the same anywhere, and cannot fault: a fault is reported where it happens.
+fn may_move(instruction: &Instruction) -> bool {
+    use iced_x86::Mnemonic::{
+        Add, And, Cmp, Dec, Inc, Mov, Movsx, Movsxd, Movzx, Neg, Nop, Not, Or, Pop, Push, Sar, Shl, Shr, Sub, Test, Xor,
+    };
+    let plain = matches!(
+        instruction.mnemonic(),
+        Add | And | Cmp | Dec | Inc | Mov | Movsx | Movsxd | Movzx | Neg | Nop | Not | Or | Pop | Push | Sar | Shl | Shr | Sub | Test | Xor
+    );
+    let registers = (0..instruction.op_count()).all(|operand| match instruction.op_kind(operand) {
+        OpKind::Register => instruction.op_register(operand).is_gpr(),
+        OpKind::Memory => false,
+        _ => true,
+    });
+    plain && registers || instruction.code() == Code::Retnq
+}
+
+/// What an instruction does with CR8, and its register.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Level {
+    Read(u8),
+    Write(u8),
+}
+
+impl Level {
+    fn register(self) -> u8 {
+        match self {
+            Self::Read(register) | Self::Write(register) => register,
+        }
+    }
+
+    fn code(self) -> Vec<u8> {
+        match self {
+            Self::Read(register) => read_level(register),
+            Self::Write(register) => write_level(register),
+        }
+    }
+}
+
 impl Mapping {
-    /// Makes a read of CR8 cheap from now on. False if that cannot be done: it keeps its fault.
-    pub(super) fn patch_level_read(&mut self, instruction: &Instruction, register: u8) -> bool {
+    /// Makes a read or a write of CR8 cheap from now on. False if that cannot be done: it keeps its fault.
+    pub(super) fn patch_level(&mut self, instruction: &Instruction, level: Level) -> bool {
         // A level in the stack pointer is nonsense, and would leave no stack.
-        if register == 4 || !self.trampolines.tried.insert(instruction.ip()) {
+        if level.register() == 4 || !self.trampolines.tried.insert(instruction.ip()) {
             return false;
         }
-        self.patch_to_padding(instruction, register).or_else(|| self.patch_with_next(instruction, register)).is_some()
+        self.patch_to_padding(instruction, level).or_else(|| self.patch_with_next(instruction, level)).is_some()
     }
 
     fn offset(&self, address: u64) -> usize {
@@ -112,20 +183,25 @@ impl Mapping {
         Some(unsafe { std::slice::from_raw_parts((self.base() + start as usize) as *const u8, size as usize) })
     }
 
-    fn level_piece(&mut self, register: u8, more: &[u8], back_to: u64) -> Option<u64> {
-        let mut code = read_level(register);
+    fn level_piece(&mut self, instruction: &Instruction, level: Level, more: &[u8], back_to: u64) -> Option<u64> {
+        let mut code = level.code();
         code.extend_from_slice(more);
         let offset = self.trampolines.next()?;
         let end = (self.base() + offset + code.len()) as u64;
         code.extend(jump(end, back_to)?);
+        if let Level::Write(_) = level {
+            code.resize(std::mem::offset_of!(WritePiece, routine), 0xcc);
+            let routine = ksim_image_write_level as *const () as u64;
+            code.extend([routine, instruction.ip(), instruction.next_ip()].into_iter().flat_map(u64::to_le_bytes));
+        }
         self.trampolines.write(self.block(), offset, &code)
     }
 
     /// The first way.
-    fn patch_to_padding(&mut self, instruction: &Instruction, register: u8) -> Option<()> {
+    fn patch_to_padding(&mut self, instruction: &Instruction, level: Level) -> Option<()> {
         let site = self.rva(instruction.ip());
         let pad = self.find_padding(site)?;
-        let piece = self.level_piece(register, &[], instruction.next_ip())?;
+        let piece = self.level_piece(instruction, level, &[], instruction.next_ip())?;
         let pad_address = (self.base() + pad as usize) as u64;
         let long = jump(pad_address, piece)?;
         overwrite(self.block(), pad as usize, &long)?;
@@ -164,7 +240,7 @@ impl Mapping {
     }
 
     /// The second way.
-    fn patch_with_next(&mut self, instruction: &Instruction, register: u8) -> Option<()> {
+    fn patch_with_next(&mut self, instruction: &Instruction, level: Level) -> Option<()> {
         const EXCEPTION_FLAGS: u32 = 0x18;
         let site = self.rva(instruction.ip());
         let function = self.file.function_at(site)?;
@@ -185,8 +261,7 @@ impl Mapping {
             }
         }
         let next = next?;
-        let plain = next.flow_control() == FlowControl::Next && !next.is_ip_rel_memory_operand();
-        if !plain || next.next_ip() > start + u64::from(function.end - function.start) {
+        if !may_move(&next) || next.next_ip() > start + u64::from(function.end - function.start) {
             return None;
         }
         let targets = match self.trampolines.targets.take() {
@@ -199,7 +274,7 @@ impl Mapping {
             return None;
         }
         let moved = self.bytes(self.rva(next.ip()), next.len() as u32)?.to_vec();
-        let piece = self.level_piece(register, &moved, next.next_ip())?;
+        let piece = self.level_piece(instruction, level, &moved, next.next_ip())?;
         let code = jump(instruction.ip(), piece)?;
         let offset = self.offset(instruction.ip());
         overwrite(self.block(), offset, &code)?;

@@ -5,7 +5,7 @@
 //! machine, or resume the driver. Signals that have nothing to do with an image go to the handler that was there before.
 
 use super::context::{Context, RAX, RCX, RDX};
-use super::{arena, fault, guarded, time_stamp};
+use super::{arena, fault, guarded, level, time_stamp};
 use crate::machine::images_of_this_thread;
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -91,6 +91,7 @@ static PREVIOUS: OnceLock<Vec<(i32, libc::sigaction)>> = OnceLock::new();
 /// Installs the handlers, and gives the running OS thread the stacks that they need.
 pub(super) fn install() -> io::Result<()> {
     prepare_thread()?;
+    level::prepare();
     if PREVIOUS.get().is_some() {
         return Ok(());
     }
@@ -278,13 +279,13 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
     let fault = Fault { context: registers, vector, error, address, stack_overflow: !has_room };
     // SAFETY: the place is writable: it was looked at, or it is the stack for this case.
     unsafe { record.write(fault) };
-    // As a call leaves the stack: 8 off a multiple of 16, at a return address, which is nowhere.
+    // A return address, which is nowhere.
     let top = (place - 8) as *mut u64;
     // SAFETY: as above.
     unsafe { top.write(0) };
     *register(interrupted, libc::REG_RSP) = top as i64;
     *register(interrupted, libc::REG_RDI) = record as i64;
-    *register(interrupted, libc::REG_RIP) = fault::on_fault as *const () as i64;
+    *register(interrupted, libc::REG_RIP) = level::ksim_image_fault as *const () as i64;
     // Direction, trap and alignment check flags are off where Rust code runs.
     *register(interrupted, libc::REG_EFL) &= !0x4_0500;
     true
