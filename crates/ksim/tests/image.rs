@@ -15,6 +15,8 @@ mod faults;
 mod jump;
 #[path = "image/lines.rs"]
 mod lines;
+#[path = "image/nested.rs"]
+mod nested;
 #[path = "image/paging.rs"]
 mod paging;
 #[path = "image/pe.rs"]

@@ -450,6 +450,8 @@ fault! { fastfail: "mov ecx, 3" "int 0x29" }
 fault! { privileged: "mov ecx, 0x10" "rdmsr" }
 fault! { control: "mov rax, cr3" }
 fault! { overflow: "overflow_again:" "sub rsp, 0x100" "mov [rsp], rax" "jmp overflow_again" }
+fault! { misaligned: "push rax" "call [rip + misaligned_raise]" }
+fault! { recursive: "call recursive_again" "recursive_again:" "sub rsp, 0x28" "call [rip + recursive_raise]" "call recursive_again" }
 fault! { raised: "call [rip + raised_raise]" "mov eax, [0x18]" }
 fault! { passed: "mov ecx, 0x18" "call [rip + passed_raise]" }
 fault! { self_modified: "lea rax, [rip + self_modified_here]" "mov byte ptr [rax], 0x90" "self_modified_here:" }
@@ -521,9 +523,20 @@ fn exceptions_of_the_processor_have_their_status() {
 #[test]
 fn a_stack_that_is_used_up_is_a_double_fault() {
     for _ in 0..3 {
-        let check = bug_check(&pe!(overflow, "DbgPrint"));
-        assert_eq!((check.code, check.parameters[0]), (bug_check::UNEXPECTED_KERNEL_MODE_TRAP, 8), "{check}");
+        // Also where it is the kernel that finds none left.
+        for pe in [pe!(overflow, "DbgPrint"), pe!(recursive, "KeGetCurrentIrql")] {
+            let check = bug_check(&pe);
+            assert_eq!((check.code, check.parameters[0]), (bug_check::UNEXPECTED_KERNEL_MODE_TRAP, 8), "{check}");
+            assert!(!check.call_sites.is_empty(), "{check}");
+        }
     }
+}
+
+#[test]
+fn a_call_with_a_stack_that_is_not_aligned_is_reported() {
+    let check = bug_check(&pe!(misaligned, "KeGetCurrentIrql"));
+    assert_eq!(check.parameters[0], ACCESS_VIOLATION, "{check}");
+    assert_eq!(check.call_site().expect("a site").function, "test+0x100a", "{check}");
 }
 
 #[test]

@@ -98,6 +98,7 @@ impl ExceptionRecord {
 pub(crate) const EXCEPTION_NONCONTINUABLE: u32 = 0x1;
 pub(crate) const EXCEPTION_UNWINDING: u32 = 0x2;
 pub(crate) const EXCEPTION_EXIT_UNWIND: u32 = 0x4;
+pub(crate) const EXCEPTION_NESTED_CALL: u32 = 0x10;
 pub(crate) const EXCEPTION_TARGET_UNWIND: u32 = 0x20;
 pub(crate) const EXCEPTION_COLLIDED_UNWIND: u32 = 0x40;
 

@@ -5,7 +5,9 @@
 //! the entry's adapter, which reads the arguments from the driver's stack. The frame is also where an exception starts that the
 //! routine raises: it has all that the unwinder needs of the driver's registers.
 
+use super::arena;
 use super::context::{Context, RBP, RBX, RDI, RSI, RSP};
+use super::guarded;
 use crate::machine::{current, panicked_in_image};
 use std::arch::global_asm;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -66,6 +68,8 @@ global_asm!(
     "mov [rsp + 24], r8",
     "mov [rsp + 32], r9",
     "sub rsp, 264",
+    "lea rax, [rsp + 272]",
+    "mov [rsp + 248], rax",
     "movaps [rsp], xmm6",
     "movaps [rsp + 16], xmm7",
     "movaps [rsp + 32], xmm8",
@@ -86,8 +90,7 @@ global_asm!(
     "mov [rsp + 216], r15",
     "mov [rsp + 224], r10",
     "mov rdi, rsp",
-    "lea rsi, [rsp + 272]",
-    "mov [rsp + 248], rsi",
+    "mov rsi, rax",
     "call [r10]",
     "movaps xmm6, [rsp]",
     "movaps xmm7, [rsp + 16]",
@@ -157,6 +160,11 @@ unsafe extern "C" {
     fn ksim_image_resume(context: *const Context) -> !;
 }
 
+/// True for code that a call of an import begins and ends with.
+pub(super) fn contains(rip: u64) -> bool {
+    (ksim_image_import as *const () as u64..ksim_image_resume as *const () as u64).contains(&rip)
+}
+
 /// Bytes of a stub.
 pub(crate) const STUB: usize = 32;
 
@@ -217,6 +225,23 @@ impl CallFrame {
         context.gpr[12..].copy_from_slice(&[self.r12, self.r13, self.r14, self.r15]);
         context.xmm[6..].copy_from_slice(&self.xmm);
         context
+    }
+
+    /// The driver's registers at the innermost call above an address on the stack, which may have come to nothing yet: only the stack pointer can be relied on.
+    pub(super) fn find(from: u64) -> Option<Context> {
+        const MOST_WORDS: u64 = 4096;
+        let return_address = std::mem::offset_of!(Self, return_address) as u64;
+        let distance = return_address - std::mem::offset_of!(Self, rsp) as u64;
+        (0..MOST_WORDS).map(|word| (from & !7) + word * 8).find_map(|place| {
+            let rip = guarded::quad(place).ok()?;
+            let is_call = arena::contains(rip as usize) && guarded::quad(place - distance) == Ok(place + 8);
+            is_call.then(|| {
+                let mut context = Context::new();
+                context.rip = rip;
+                context.gpr[RSP] = place + 8;
+                context
+            })
+        })
     }
 
     /// The entry that was called, unless an instruction is what is done.
@@ -281,28 +306,6 @@ pub(crate) fn through<R>(routine: impl FnOnce() -> R, left: impl FnOnce()) -> R 
             left();
             // Unwinds the routine's own frames.
             std::panic::resume_unwind(crossing)
-        }
-    }
-}
-
-/// What runs until this is dropped is no part of what the innermost call has called.
-pub(super) struct Impassable(*mut CallFrame, u64);
-
-impl Impassable {
-    pub(super) fn new(frame: *mut CallFrame) -> Self {
-        if frame.is_null() {
-            return Self(frame, 0);
-        }
-        // SAFETY: a frame is valid while its call is under way.
-        Self(frame, unsafe { std::mem::replace(&mut (*frame).passable, 0) })
-    }
-}
-
-impl Drop for Impassable {
-    fn drop(&mut self) {
-        if !self.0.is_null() {
-            // SAFETY: as above: what has come in between is over.
-            unsafe { (*self.0).passable = self.1 };
         }
     }
 }

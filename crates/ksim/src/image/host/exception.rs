@@ -1,14 +1,18 @@
 //! Structured exceptions: the search for a handler among a driver's frames, and the transfer to it.
 //!
 //! A search covers the frames from the exception up to where the kernel called the driver, and if that was in a call by a driver whose NT routine has no handler of its own, the frames
-//! beyond (see [`through`](super::through)). What no handler there takes is bug check 0x1E. The kernel's frames in between are unwound as by a panic: the unwinding lets the
+//! beyond (see [`through`](super::through)). What no handler there takes is a bug check. The kernel's frames in between are unwound as by a panic: the unwinding lets the
 //! driver's routine return, and what called it goes on with the unwinding.
+//!
+//! Handlers may raise exceptions, too. What a filter raises is searched for among the filter's frames, and then from the first exception on, by `EXCEPTION_NESTED_CALL` up to the frame
+//! that the filter was called for (NT's ExceptionNestedException). What a termination handler raises goes on where the unwinding stands that has called it, past what has run of
+//! that frame (ExceptionCollidedUnwind).
 
 use super::context::{
     Context, DispatcherContext, EXCEPTION_COLLIDED_UNWIND, EXCEPTION_EXIT_UNWIND, EXCEPTION_NONCONTINUABLE,
-    EXCEPTION_TARGET_UNWIND, EXCEPTION_UNWINDING, ExceptionPointers, ExceptionRecord, RAX,
+    EXCEPTION_NESTED_CALL, EXCEPTION_TARGET_UNWIND, EXCEPTION_UNWINDING, ExceptionPointers, ExceptionRecord, RAX,
 };
-use super::entry::{CallFrame, Crossing, resume};
+use super::entry::{CallFrame, Crossing, resume, through};
 use super::unwind::{Broken, EXCEPTION_HANDLER, Frame, UNWIND_HANDLER, most_frames, unwind};
 use super::{Activity, State};
 use crate::machine::{Call, current};
@@ -63,10 +67,20 @@ pub(crate) fn not_handled(status: NTSTATUS, meaning: &str) -> String {
     format!("{name} ({status:#010x}) was raised and not handled: {meaning}")
 }
 
-/// A search that is under way, for a handler of the driver that calls RtlUnwindEx.
+/// A search or an unwinding that has called a handler of the driver.
 pub(crate) struct Dispatch {
-    context: Context,
+    /// What is under way once it is gone.
     activity: Activity,
+    pass: Pass,
+}
+
+/// What an exception in a handler needs of what has called that.
+#[derive(Clone, Copy)]
+enum Pass {
+    /// A search: the registers at the exception, and the frame that the handler is of.
+    Search { context: *const Context, establisher: u64 },
+    /// An unwinding: the frame that the handler is of, and its caller's registers.
+    Unwinding { step: Step, caller: *const Context, dispatcher: *const DispatcherContext },
 }
 
 /// The routine that a driver's function names in its unwind information.
@@ -105,9 +119,7 @@ pub(super) unsafe fn dispatch(context: &Context, mut exception: Exception, activ
         super::paging::settle();
     }
     let mut changed = *context;
-    let search = Dispatch { context: *context, activity };
-    images.dispatch.set(&raw const search);
-    let found = call_handlers(call, &mut changed, &mut exception.record, activity.frame);
+    let found = call_handlers(call, context, &mut changed, &mut exception.record, activity);
     images.dispatch.set(activity.dispatch);
     match found {
         Ok(()) if exception.record.flags & EXCEPTION_NONCONTINUABLE == 0 => {
@@ -125,11 +137,23 @@ pub(super) unsafe fn dispatch(context: &Context, mut exception: Exception, activ
     call.cell.stop_at(Exception::violation(&exception.record, meaning), places)
 }
 
-/// The registers of the driver's frame that made the call which has called the driver, if exceptions pass that.
-fn beyond(state: &State, outer: *mut CallFrame) -> Option<Context> {
+/// What is beyond the driver's frames.
+enum Beyond {
+    /// A call of an import that exceptions pass.
+    Call(*mut CallFrame),
+    /// What has called a handler.
+    Handler(*const Dispatch),
+}
+
+/// What has called the driver's outermost frame, if exceptions pass that.
+fn beyond(activity: Activity) -> Option<Beyond> {
+    // Both are on the running stack, which grows down: the lower one is the inner one.
+    let is_handler = !activity.dispatch.is_null() && (activity.frame.is_null() || activity.dispatch.addr() < activity.frame.addr());
+    if is_handler {
+        return Some(Beyond::Handler(activity.dispatch));
+    }
     // SAFETY: a frame is valid while its call is under way.
-    let context = unsafe { outer.as_ref() }.filter(|frame| frame.is_passable())?.context();
-    state.mapping_at(context.rip).map(|_| context)
+    unsafe { activity.frame.as_ref() }.filter(|frame| frame.is_passable()).map(|_| Beyond::Call(activity.frame))
 }
 
 /// The search itself went wrong.
@@ -140,6 +164,7 @@ fn fail_search(call: Call, record: &mut ExceptionRecord, status: NTSTATUS) {
 }
 
 /// The image's part in a frame, copied out: handlers run while nothing is borrowed.
+#[derive(Clone, Copy)]
 struct Step {
     frame: Frame,
     base: u64,
@@ -174,9 +199,20 @@ pub(crate) fn restore(call: Call, context: &Context) -> ! {
             meaning,
         ));
     }
-    // SAFETY: as above.
-    let previous = unsafe { frame.as_ref() }.map_or(std::ptr::null_mut(), CallFrame::previous);
-    images.set_activity(Activity { frame: previous, dispatch: images.dispatch.get() });
+    let mut activity = images.activity();
+    loop {
+        let (frame, dispatch) = (activity.frame, activity.dispatch);
+        if !dispatch.is_null() && (dispatch.addr() as u64) < context.rsp() {
+            // SAFETY: it has called what runs, so that it is still there.
+            activity = unsafe { (*dispatch).activity };
+        } else if !frame.is_null() && (frame.addr() as u64) < context.rsp() {
+            // SAFETY: a frame is valid while its call is under way.
+            activity.frame = unsafe { (*frame).previous() };
+        } else {
+            break;
+        }
+    }
+    images.set_activity(activity);
     // SAFETY: the driver vouches for the registers, whose frame is above everything that runs.
     unsafe { resume(std::ptr::from_ref(context)) }
 }
@@ -185,29 +221,53 @@ pub(crate) fn restore(call: Call, context: &Context) -> ! {
 /// wants anything.
 fn call_handlers(
     call: Call,
-    context: &mut Context,
+    start: &Context,
+    changed: &mut Context,
     record: &mut ExceptionRecord,
-    mut outer: *mut CallFrame,
+    mut activity: Activity,
 ) -> Result<(), Option<NTSTATUS>> {
     let images = &call.cell.images;
-    let mut frame_context = *context;
+    let mut search = Dispatch { activity, pass: Pass::Search { context: start, establisher: 0 } };
+    let mut frame_context = *start;
     let mut lowest = 0;
+    // The outermost frame that an earlier search is at which this one is nested in.
+    let mut nested = 0;
     for _ in 0..most_frames() {
-        let step = {
-            let Some(state) = images.state() else { return Err(None) };
-            let mut found = step(&state, &mut frame_context, EXCEPTION_HANDLER);
-            if found.is_none()
-                && let Some(beyond) = beyond(&state, outer)
-            {
-                // SAFETY: a frame is valid while its call is under way.
-                outer = unsafe { &*outer }.previous();
-                frame_context = beyond;
-                found = step(&state, &mut frame_context, EXCEPTION_HANDLER);
-            }
+        let mut scope_index = 0;
+        let step = loop {
+            let found = images.state().and_then(|state| step(&state, &mut frame_context, EXCEPTION_HANDLER));
             match found {
-                None => return Err(None),
+                Some(Ok(step)) => break step,
                 Some(Err(broken)) => return Err(Some(status_of(broken))),
-                Some(Ok(step)) => step,
+                None => {}
+            }
+            match beyond(activity).ok_or(None)? {
+                Beyond::Call(frame) => {
+                    // SAFETY: a frame is valid while its call is under way.
+                    let frame = unsafe { &*frame };
+                    activity.frame = frame.previous();
+                    frame_context = frame.context();
+                }
+                Beyond::Handler(dispatch) => {
+                    // SAFETY: it has called the handler, so that it is still there; here and below.
+                    let dispatch = unsafe { &*dispatch };
+                    activity = dispatch.activity;
+                    match dispatch.pass {
+                        Pass::Search { context, establisher } => {
+                            // SAFETY: as above.
+                            frame_context = unsafe { *context };
+                            record.flags |= EXCEPTION_NESTED_CALL;
+                            nested = nested.max(establisher);
+                        }
+                        Pass::Unwinding { step, caller, dispatcher } => {
+                            // SAFETY: as above.
+                            frame_context = unsafe { *caller };
+                            // SAFETY: as above.
+                            scope_index = unsafe { (*dispatcher).scope_index };
+                            break step;
+                        }
+                    }
+                }
             }
         };
         if frame_context.rsp() <= lowest {
@@ -217,8 +277,17 @@ fn call_handlers(
         if step.frame.handler.is_none() {
             continue;
         }
-        let mut dispatcher = dispatcher_context(&step, &raw mut *context, 0);
-        match call_handler(&step, record, &raw mut *context, &mut dispatcher) {
+        let establisher = step.frame.establisher;
+        search.pass = Pass::Search { context: start, establisher };
+        images.dispatch.set(&raw const search);
+        let mut dispatcher = dispatcher_context(&step, &raw mut *changed, 0);
+        dispatcher.scope_index = scope_index;
+        let disposition = call_handler(&step, record, &raw mut *changed, &raw mut dispatcher);
+        if nested == establisher {
+            record.flags &= !EXCEPTION_NESTED_CALL;
+            nested = 0;
+        }
+        match disposition {
             CONTINUE_EXECUTION => return Ok(()),
             CONTINUE_SEARCH => {}
             _ => return Err(Some(STATUS_INVALID_DISPOSITION)),
@@ -245,12 +314,13 @@ fn dispatcher_context(step: &Step, context: *mut Context, target_ip: u64) -> Dis
 }
 
 /// Calls the handler of a frame that has one.
-fn call_handler(step: &Step, record: &mut ExceptionRecord, context: *mut Context, dispatcher: &mut DispatcherContext) -> i32 {
-    let address = dispatcher.language_handler as *const ();
+fn call_handler(step: &Step, record: &mut ExceptionRecord, context: *mut Context, dispatcher: *mut DispatcherContext) -> i32 {
+    let handler = step.frame.handler.map_or(0, |(handler, _)| step.base + u64::from(handler));
+    let address = handler as *const ();
     // SAFETY: the image names a routine of this type there. If that is no code, the call is a fault like any of the driver's.
     let handler: LanguageHandler = unsafe { std::mem::transmute(address) };
     // SAFETY: as above; what is passed outlives the call.
-    unsafe { handler(&raw mut *record, step.frame.establisher, context, &raw mut *dispatcher) }
+    unsafe { handler(&raw mut *record, step.frame.establisher, context, dispatcher) }
 }
 
 /// Where an unwinding goes to.
@@ -333,9 +403,8 @@ pub(crate) unsafe fn unwind_to(
 ) -> ! {
     let record = record.unwrap_or_else(|| ExceptionRecord::new(0xc000_0027_u32 as i32, start.rip, &[]));
     let target = Target::Frame { frame: target_frame, ip: target_ip, value: return_value };
-    let (context, activity) = origin(call, start);
     // SAFETY: by this function's contract.
-    unsafe { unwind_frames(call, &target, record, context, activity) }
+    unsafe { unwind_frames(call, &target, record, start, at_call(call)) }
 }
 
 /// `longjmp`: as [`unwind_to`], to the frame of a set of registers.
@@ -347,9 +416,8 @@ pub(crate) unsafe fn jump_to(call: Call, to: Context, record: ExceptionRecord, s
         // The frame is gone, or belongs to another stack.
         restore(call, &to);
     }
-    let (context, activity) = origin(call, start);
     // SAFETY: by this function's contract.
-    unsafe { unwind_frames(call, &Target::Jump(&to), record, context, activity) }
+    unsafe { unwind_frames(call, &Target::Jump(&to), record, start, at_call(call)) }
 }
 
 /// An unwinding that has passed a call of an import goes on with the frames that made the call.
@@ -379,22 +447,12 @@ pub(super) unsafe fn cross_call(frame: *mut CallFrame, crossing: Crossing) -> ! 
     }
 }
 
-/// Where an unwinding begins that a driver asks for: at the exception whose handler asks, or else at its call.
-fn origin(call: Call, start: Context) -> (Context, Activity) {
+/// What is under way where a driver asks for an unwinding, once its call is gone.
+fn at_call(call: Call) -> Activity {
     let images = &call.cell.images;
-    let search = images.dispatch.get();
-    // SAFETY: a search that is under way is on the running stack, above this.
-    let search = unsafe { search.as_ref() };
-    // Without a search, a driver unwinds by itself, as `longjmp` does.
-    match search {
-        Some(search) => (search.context, search.activity),
-        None => {
-            let frame = images.frame.get();
-            // SAFETY: a frame is valid while its call is under way.
-            let previous = unsafe { frame.as_ref() }.map_or(std::ptr::null_mut(), CallFrame::previous);
-            (start, Activity { frame: previous, dispatch: std::ptr::null() })
-        }
-    }
+    // SAFETY: a frame is valid while its call is under way.
+    let previous = unsafe { images.frame.get().as_ref() }.map_or(std::ptr::null_mut(), CallFrame::previous);
+    Activity { frame: previous, dispatch: images.dispatch.get() }
 }
 
 /// # Safety
@@ -404,7 +462,7 @@ unsafe fn unwind_frames(
     target: &Target<'_>,
     mut record: ExceptionRecord,
     mut context: Context,
-    activity: Activity,
+    mut activity: Activity,
 ) -> ! {
     let images = &call.cell.images;
     record.flags |= EXCEPTION_UNWINDING;
@@ -413,21 +471,44 @@ unsafe fn unwind_frames(
     }
     let failure = loop {
         let mut caller = context;
-        let step = {
-            let Some(state) = images.state() else { break STATUS_INVALID_UNWIND_TARGET };
-            match step(&state, &mut caller, UNWIND_HANDLER) {
-                None if beyond(&state, activity.frame).is_some() => {
-                    drop(state);
+        let mut scope_index = 0;
+        let found = images.state().and_then(|state| step(&state, &mut caller, UNWIND_HANDLER));
+        let step = match found {
+            Some(Ok(step)) => step,
+            Some(Err(broken)) => break status_of(broken),
+            None => match beyond(activity) {
+                None => break STATUS_INVALID_UNWIND_TARGET,
+                Some(Beyond::Call(_)) => {
                     images.crossing.set(Some(Box::new(Crossing { target: target.owned(), record })));
                     images.set_activity(activity);
                     context.eflags &= !ODD_FLAGS;
                     // SAFETY: the registers are those that the routine returns with, and where it returns to looks at what is to be done.
                     unsafe { resume(&raw const context) }
                 }
-                None => break STATUS_INVALID_UNWIND_TARGET,
-                Some(Err(broken)) => break status_of(broken),
-                Some(Ok(step)) => step,
-            }
+                Some(Beyond::Handler(dispatch)) => {
+                    // SAFETY: it has called the handler, so that it is still there; here and below.
+                    let dispatch = unsafe { &*dispatch };
+                    activity = dispatch.activity;
+                    match dispatch.pass {
+                        Pass::Search { context: start, .. } => {
+                            // SAFETY: as above.
+                            context = unsafe { *start };
+                            continue;
+                        }
+                        Pass::Unwinding { step, caller: beyond, dispatcher } => {
+                            // SAFETY: as above.
+                            caller = unsafe { *beyond };
+                            // SAFETY: as above.
+                            let dispatcher = unsafe { *dispatcher };
+                            // SAFETY: as above.
+                            context = unsafe { *dispatcher.context };
+                            scope_index = dispatcher.scope_index;
+                            record.flags |= EXCEPTION_COLLIDED_UNWIND;
+                            step
+                        }
+                    }
+                }
+            },
         };
         let is_target = match target.is(step.frame.establisher, &caller) {
             Ok(is_target) if caller.rsp() > context.rsp() => is_target,
@@ -439,7 +520,11 @@ unsafe fn unwind_frames(
             }
             context.gpr[RAX] = target.value();
             let mut dispatcher = dispatcher_context(&step, &raw mut context, target.ip());
-            let disposition = call_handler(&step, &mut record, &raw mut context, &mut dispatcher);
+            dispatcher.scope_index = scope_index;
+            let dispatcher = &raw mut dispatcher;
+            let unwinding = Dispatch { activity, pass: Pass::Unwinding { step, caller: &raw const caller, dispatcher } };
+            images.dispatch.set(&raw const unwinding);
+            let disposition = call_handler(&step, &mut record, &raw mut context, dispatcher);
             record.flags &= !(EXCEPTION_TARGET_UNWIND | EXCEPTION_COLLIDED_UNWIND);
             if disposition != CONTINUE_SEARCH {
                 break STATUS_INVALID_DISPOSITION;
@@ -503,15 +588,15 @@ pub(crate) unsafe fn c_specific_handler(
     context: *mut Context,
     dispatcher: *mut DispatcherContext,
 ) -> i32 {
-    // SAFETY: by this function's contract.
-    let dispatch = unsafe { &mut *dispatcher };
+    // SAFETY: by this function's contract. It is not borrowed: what a handler raises looks at it.
+    let dispatch = unsafe { *dispatcher };
     // SAFETY: as above.
     let flags = unsafe { (*record).flags };
     let relative = |address: u64| address.wrapping_sub(dispatch.image_base) as u32;
     let (at, target_ip) = (relative(dispatch.control_pc), relative(dispatch.target_ip));
     let base = dispatch.image_base;
     let unwinding = flags & (EXCEPTION_UNWINDING | EXCEPTION_EXIT_UNWIND) != 0;
-    let all = scopes(call, dispatch);
+    let all = scopes(call, &dispatch);
     let count = all.len();
     for index in dispatch.scope_index as usize..count {
         let scope = all[index];
@@ -531,7 +616,7 @@ pub(crate) unsafe fn c_specific_handler(
                 let filter: unsafe extern "win64" fn(*mut ExceptionPointers, u64) -> i32 =
                     unsafe { std::mem::transmute(address) };
                 // SAFETY: as above.
-                unsafe { filter(&raw mut pointers, frame) }
+                through(|| unsafe { filter(&raw mut pointers, frame) }, || {})
             };
             match answer {
                 ..0 => return CONTINUE_EXECUTION,
@@ -541,10 +626,10 @@ pub(crate) unsafe fn c_specific_handler(
                     // SAFETY: by this function's contract.
                     let value = unsafe { *record };
                     let target = base + u64::from(scope.target);
-                    // SAFETY: as above.
-                    let registers = unsafe { *context };
+                    // SAFETY: the routine is called as an import, so that a call is under way.
+                    let start = unsafe { &*call.cell.images.frame.get() }.context();
                     // SAFETY: this frame's handler asks for it, and nothing is left to be done here.
-                    unsafe { unwind_to(call, frame, target, Some(value), u64::from(value.code), registers) }
+                    unsafe { unwind_to(call, frame, target, Some(value), u64::from(value.code), start) }
                 }
             }
             continue;
@@ -563,12 +648,13 @@ pub(crate) unsafe fn c_specific_handler(
             }
             continue;
         }
-        dispatch.scope_index = index as u32 + 1;
+        // SAFETY: as above.
+        unsafe { (*dispatcher).scope_index = index as u32 + 1 };
         let address = (base + u64::from(scope.handler)) as *const ();
         // SAFETY: the image has a termination handler there, as above.
         let finally: unsafe extern "win64" fn(u8, u64) = unsafe { std::mem::transmute(address) };
         // SAFETY: as above.
-        unsafe { finally(1, frame) };
+        through(|| unsafe { finally(1, frame) }, || {});
     }
     CONTINUE_SEARCH
 }

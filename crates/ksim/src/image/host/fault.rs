@@ -6,7 +6,7 @@ use super::exception::{self, Exception, not_handled};
 use super::mapping::Gone;
 use super::patch::Level;
 use super::signal::Fault;
-use super::{State, arena, entry, guarded, shared_data};
+use super::{Activity, State, arena, entry, guarded, shared_data};
 use crate::irql::DISPATCH_LEVEL;
 use crate::machine::{Call, current, panicked_in_image};
 use crate::report::bug_check::{Violation, codes};
@@ -58,12 +58,14 @@ pub(super) extern "C" fn on_fault(fault: *mut Fault) {
     let call = Call { cell: current("an image"), export: None };
     let images = &call.cell.images;
     let activity = images.activity();
-    let apart = entry::Impassable::new(activity.frame);
+    if in_driver(fault) {
+        // What the emulation of an instruction lets run is no part of what was under way.
+        images.set_activity(Activity::NONE);
+    }
     let answer = catch_unwind(AssertUnwindSafe(|| answer(call, fault)));
-    drop(apart);
+    images.set_activity(activity);
     match answer {
         Ok(Answer::Resume) => {
-            images.set_activity(activity);
             if images.forces_paging.get() {
                 super::paging::settle();
             }
@@ -74,6 +76,10 @@ pub(super) extern "C" fn on_fault(fault: *mut Fault) {
         }
         Ok(Answer::Stop(violation)) => {
             let places = match images.frame.get() {
+                _ if (fault.stack_overflow || entry::contains(fault.context.rip)) && !in_driver(fault) => {
+                    let call = CallFrame::find(fault.context.rsp());
+                    call.map_or_else(Vec::new, |context| images.places_from(&context, true))
+                }
                 frame if in_driver(fault) || frame.is_null() => images.places_from(&fault.context, false),
                 _ => images.places(),
             };
@@ -105,6 +111,13 @@ fn answer(call: Call, fault: &mut Fault) -> Answer {
             codes::UNEXPECTED_KERNEL_MODE_TRAP,
             [8, fault.address, rip, 0],
             "a driver ran out of kernel stack, or lost its stack pointer".to_owned(),
+        ));
+    }
+    if entry::contains(rip) && fault.vector == vector::PROTECTION {
+        return Answer::Stop(Violation::boxed_owned(
+            codes::KMODE_EXCEPTION_NOT_HANDLED,
+            [u64::from(STATUS_ACCESS_VIOLATION as u32), rip, 0, u64::MAX],
+            "a driver called the kernel with a stack pointer that is not aligned to 16 bytes".to_owned(),
         ));
     }
     if !in_driver(fault) {

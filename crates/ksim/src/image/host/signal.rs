@@ -5,7 +5,7 @@
 //! machine, or resume the driver. Signals that have nothing to do with an image go to the handler that was there before.
 
 use super::context::{Context, RAX, RCX, RDX};
-use super::{arena, fault, guarded, level, time_stamp};
+use super::{arena, entry, fault, guarded, level, time_stamp};
 use crate::machine::images_of_this_thread;
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -18,8 +18,9 @@ const SIGNALS: [i32; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGF
 /// What `on_fault` and what it calls need of a stack.
 const ROOM: u64 = 96 * 1024;
 const PAGE: u64 = 4096;
-/// The vector of a general protection fault.
+/// The vectors of a general protection fault, and of a page fault.
 const PROTECTION: u64 = 13;
+const PAGE_FAULT: u64 = 14;
 /// Bytes of a stack for faults that came of having none left, and of one for the handler itself.
 const STACK: usize = 512 * 1024;
 /// What the handler needs at the least.
@@ -251,14 +252,17 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
     if !images.loaded.get() {
         return false;
     }
-    // Code of an image, what an image called, or where nothing is.
-    if !arena::contains(rip as usize) && !images.in_call() && !fault::is_jump(vector, error, address, rip) {
-        return false;
-    }
     let emergency = EMERGENCY_STACK.get() as u64 + STACK as u64;
     // 128 bytes below the stack pointer may be in use where the fault is not the driver's.
     let below = rsp.wrapping_sub(256 + size_of::<Fault>() as u64) & !15;
     let has_room = has_room(below);
+    // Code of an image, what an image called or is about to, where nothing is, or what has found no stack left.
+    let is_call = images.in_call() || entry::contains(rip);
+    let is_images = arena::contains(rip as usize) || is_call || fault::is_jump(vector, error, address, rip);
+    let overflowed = !has_room && vector == PAGE_FAULT && address.wrapping_sub(rsp.wrapping_sub(ROOM)) < 2 * ROOM;
+    if !is_images && !overflowed {
+        return false;
+    }
     let place = if has_room { below } else { emergency - 2 * PAGE };
     let record = place as *mut Fault;
     let mut registers = Context::new();
