@@ -168,7 +168,10 @@ mod measured {
         let level = (median(|| load(&reading)) - loaded) / f64::from(CALLS);
         let written = (median(|| load(&writing)) - loaded) / f64::from(2 * CALLS);
         println!("an imported call takes {imported:.1} ns, the same hosted {hosted:.1} ns: {:.2} times", imported / hosted);
-        println!("a read of CR8 takes {level:.2} ns after its first, a write {written:.1} ns; loading takes {:.1} us", loaded / 1e3);
+        println!(
+            "a read of CR8 takes {level:.2} ns after its first, a write {written:.1} ns; loading takes {:.1} us",
+            loaded / 1e3
+        );
         println!("RESULT image.call.imported {imported:.2} ns");
         println!("RESULT image.call.hosted {hosted:.2} ns");
         println!("RESULT image.call.ratio {:.3} times", imported / hosted);

@@ -3,6 +3,8 @@
 //! The images are written here, byte by byte, so that they need no other tools than the tests themselves.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+#[path = "image/across.rs"]
+mod across;
 #[path = "image/calls.rs"]
 mod calls;
 #[path = "image/corpus.rs"]

@@ -190,12 +190,9 @@ fn exceptions_in_filters_and_termination_handlers_are_nested() {
             // The filter's callee, and then the block.
             "c0000005", "c0000001",
             // The filter sees the first exception, which cannot be continued, then its own within the first. It takes that, and its frame is left.
-            "1", "11", "2", "c0000022",
-            // The inner handler runs once. What it raises runs the outer one.
-            "1", "2", "c0000033",
-            // It is in the frame that the unwinding goes to.
-            "1", "c0000033",
-            // The registers are those of the frame.
+            "1", "11", "2", "c0000022", // The inner handler runs once. What it raises runs the outer one.
+            "1", "2", "c0000033", // It is in the frame that the unwinding goes to.
+            "1", "c0000033", // The registers are those of the frame.
             "b",
         ];
         assert_eq!(outcome.debug_output(), expected);

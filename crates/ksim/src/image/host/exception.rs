@@ -9,8 +9,8 @@
 //! that frame (ExceptionCollidedUnwind).
 
 use super::context::{
-    Context, DispatcherContext, EXCEPTION_COLLIDED_UNWIND, EXCEPTION_EXIT_UNWIND, EXCEPTION_NONCONTINUABLE,
-    EXCEPTION_NESTED_CALL, EXCEPTION_TARGET_UNWIND, EXCEPTION_UNWINDING, ExceptionPointers, ExceptionRecord, RAX,
+    Context, DispatcherContext, EXCEPTION_COLLIDED_UNWIND, EXCEPTION_EXIT_UNWIND, EXCEPTION_NESTED_CALL,
+    EXCEPTION_NONCONTINUABLE, EXCEPTION_TARGET_UNWIND, EXCEPTION_UNWINDING, ExceptionPointers, ExceptionRecord, RAX,
 };
 use super::entry::{CallFrame, Crossing, resume, through};
 use super::unwind::{Broken, EXCEPTION_HANDLER, Frame, UNWIND_HANDLER, most_frames, unwind};
@@ -148,7 +148,8 @@ enum Beyond {
 /// What has called the driver's outermost frame, if exceptions pass that.
 fn beyond(activity: Activity) -> Option<Beyond> {
     // Both are on the running stack, which grows down: the lower one is the inner one.
-    let is_handler = !activity.dispatch.is_null() && (activity.frame.is_null() || activity.dispatch.addr() < activity.frame.addr());
+    let is_handler =
+        !activity.dispatch.is_null() && (activity.frame.is_null() || activity.dispatch.addr() < activity.frame.addr());
     if is_handler {
         return Some(Beyond::Handler(activity.dispatch));
     }

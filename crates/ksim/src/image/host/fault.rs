@@ -12,8 +12,8 @@ use crate::machine::{Call, current, panicked_in_image};
 use crate::report::bug_check::{Violation, codes};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register};
 use ksync_sys::{
-    NTSTATUS, STATUS_ACCESS_VIOLATION, STATUS_DATATYPE_MISALIGNMENT, STATUS_ILLEGAL_INSTRUCTION,
-    STATUS_INTEGER_DIVIDE_BY_ZERO, STATUS_PRIVILEGED_INSTRUCTION,
+    NTSTATUS, STATUS_ACCESS_VIOLATION, STATUS_DATATYPE_MISALIGNMENT, STATUS_ILLEGAL_INSTRUCTION, STATUS_INTEGER_DIVIDE_BY_ZERO,
+    STATUS_PRIVILEGED_INSTRUCTION,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

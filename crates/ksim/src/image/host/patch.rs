@@ -127,7 +127,26 @@ fn may_move(instruction: &Instruction) -> bool {
     };
     let plain = matches!(
         instruction.mnemonic(),
-        Add | And | Cmp | Dec | Inc | Mov | Movsx | Movsxd | Movzx | Neg | Nop | Not | Or | Pop | Push | Sar | Shl | Shr | Sub | Test | Xor
+        Add | And
+            | Cmp
+            | Dec
+            | Inc
+            | Mov
+            | Movsx
+            | Movsxd
+            | Movzx
+            | Neg
+            | Nop
+            | Not
+            | Or
+            | Pop
+            | Push
+            | Sar
+            | Shl
+            | Shr
+            | Sub
+            | Test
+            | Xor
     );
     let registers = (0..instruction.op_count()).all(|operand| match instruction.op_kind(operand) {
         OpKind::Register => instruction.op_register(operand).is_gpr(),
