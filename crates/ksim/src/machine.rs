@@ -436,10 +436,14 @@ impl MachineCell {
             return;
         }
         let thread = kernel.current_thread().map(|tid| kernel.thread_number(tid));
+        let (code, parameters) = match fault.code {
+            codes::KMODE_EXCEPTION_NOT_HANDLED => kernel.unhandled_exception(fault.parameters),
+            code => (code, fault.parameters),
+        };
         let bug_check = BugCheck {
-            code: fault.code,
-            name: codes::name(fault.code),
-            parameters: fault.parameters,
+            code,
+            name: codes::name(code),
+            parameters,
             meaning: fault.meaning.into_owned(),
             thread,
             processor: kernel.cpu,

@@ -108,7 +108,7 @@ fn rule_64_an_empty_pool_gives_null_or_raises() {
     };
     Machine::new().fail_allocation(1).run(|| allocate(0)).expect_clean();
     let raising = Machine::new().fail_allocation(1).run(|| allocate(EX_LOOKASIDE_LIST_EX_FLAGS_RAISE_ON_FAIL));
-    assert_eq!(raising.expect_bug_check(0x1e).parameters[0], u64::from(STATUS_INSUFFICIENT_RESOURCES as u32));
+    assert_eq!(raising.expect_bug_check(0x7e).parameters[0], u64::from(STATUS_INSUFFICIENT_RESOURCES as u32));
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn interlocked_lists_are_last_in_first_out() {
 #[test]
 fn interlocked_lists_are_aligned() {
     let misaligned = |wrong: fn(*mut Aligned<[u64; 8]>)| {
-        let stop = crash(0x1e, || {
+        let stop = crash(0x7e, || {
             let memory = Place::<Aligned<[u64; 8]>>::zeroed();
             wrong(memory.ptr());
         });
@@ -444,7 +444,7 @@ fn rule_63_flags_name_exactly_one_pool() {
         }
         free(raw!(ExAllocatePool2(POOL_FLAG_NON_PAGED_EXECUTE, 8, TAG)));
     });
-    let stop = crash(0x1e, || {
+    let stop = crash(0x7e, || {
         raw!(ExAllocatePool2(POOL_FLAG_RAISE_ON_FAILURE, 8, TAG));
     });
     assert_eq!(stop.parameters[0], u64::from(STATUS_INVALID_PARAMETER as u32));

@@ -95,7 +95,7 @@ fn absolute_timeouts_are_of_the_system_time() {
 #[test]
 fn semaphores_are_not_released_past_their_limit() {
     let outcome = Machine::new().run(|| _ = Semaphore::new(1, 1).release(1));
-    let stop = outcome.expect_bug_check(bug_check::KMODE_EXCEPTION_NOT_HANDLED);
+    let stop = outcome.expect_bug_check(bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED);
     assert_eq!(stop.parameters[0], u64::from(STATUS_SEMAPHORE_LIMIT_EXCEEDED as u32));
 }
 

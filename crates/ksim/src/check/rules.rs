@@ -51,6 +51,10 @@ impl Rule {
 
     /// The rule that a bug check is a breach of.
     pub(crate) fn of(code: u32, parameters: &[u64; 4]) -> Option<&'static Self> {
+        let code = match code {
+            codes::KMODE_EXCEPTION_NOT_HANDLED | codes::SYSTEM_SERVICE_EXCEPTION => codes::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED,
+            code => code,
+        };
         let exact = RULES.iter().find(|rule| rule.code == code && rule.first_parameter == Some(parameters[0]));
         exact.or_else(|| RULES.iter().find(|rule| rule.code == code && rule.first_parameter.is_none()))
     }
@@ -225,8 +229,8 @@ rules! {
         "A user-mode wait names no object on the stack, and no wait blocks there, unless KeSetKernelStackSwapEnable keeps the stack in memory.";
     WaitStatus: VERIFIER, Some(verifier::WAIT_STATUS_IGNORED), Page::At("ddi/wdm/nf-wdm-kewaitforsingleobject"), OFF,
         "Who waited in vain (STATUS_TIMEOUT, STATUS_ALERTED, STATUS_USER_APC, all of which are NT_SUCCESS) does not release what the wait should have given.";
-    Exception: codes::KMODE_EXCEPTION_NOT_HANDLED, None, Page::BugCheck, ALWAYS,
-        "What a routine raises is handled. A semaphore is not released past its limit, a mutex not by another thread.";
+    Exception: codes::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, None, Page::BugCheck, ALWAYS,
+        "What a routine raises is handled. A semaphore is not released past its limit, a mutex not by another thread. In a DPC this is bug check 0x1E, in a system call 0x3B.";
 
     Uninitialized: VERIFIER, Some(verifier::UNINITIALIZED_OBJECT), DEADLOCK_DETECTION, ALWAYS,
         "An object is initialised where it is used, and is not moved.";

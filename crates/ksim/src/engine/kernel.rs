@@ -23,6 +23,7 @@ use crate::explore::token::Choice;
 use crate::faults::FaultKind;
 use crate::image_local::ImageLocals;
 use crate::report::bug_check::Violation;
+use crate::report::bug_check::codes;
 use crate::report::sites::{Frames, SiteId, Sites};
 use crate::report::trace::{Operation, Place, Trace};
 use crate::schedule::{Actor, Contexts, Decision, Effect, Estimate, Event, Footprint, Policy, Progress, nth_set_bit};
@@ -162,6 +163,20 @@ impl Kernel {
     #[inline]
     pub(crate) fn in_dpc(&self) -> bool {
         self.executing == Executing::Dpcs
+    }
+
+    /// The bug check for an exception that nothing handles, whose status, place and first parameters those are.
+    ///
+    /// NT has handlers at the bottom of system threads and of system calls. Their bug checks name the exception and context records in memory, for a debugger: here those are 0.
+    pub(crate) fn unhandled_exception(&self, parameters: [u64; 4]) -> (u32, [u64; 4]) {
+        let [status, address, ..] = parameters;
+        match self.executing {
+            Executing::Thread(tid) if self.threads[tid as usize].user_mode_before => {
+                (codes::SYSTEM_SERVICE_EXCEPTION, [status, address, 0, 0])
+            }
+            Executing::Thread(_) => (codes::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, [status, address, 0, 0]),
+            _ => (codes::KMODE_EXCEPTION_NOT_HANDLED, parameters),
+        }
     }
 
     /// The thread in whose context the current code runs. In a DPC, that is the interrupted thread, and none when the

@@ -39,10 +39,14 @@ pub mod codes {
         SPIN_LOCK_NOT_OWNED = 0x10;
         /// The reference count of an object is wrong for its state.
         REFERENCE_BY_POINTER = 0x18;
-        /// An exception that no handler took.
+        /// An exception in a DPC that no handler took.
         KMODE_EXCEPTION_NOT_HANDLED = 0x1e;
         /// A thread ended with APCs disabled, or at a raised IRQL.
         KERNEL_APC_PENDING_DURING_EXIT = 0x20;
+        /// An exception in a system call that no handler took.
+        SYSTEM_SERVICE_EXCEPTION = 0x3b;
+        /// An exception in a system thread that no handler took.
+        SYSTEM_THREAD_EXCEPTION_NOT_HANDLED = 0x7e;
         /// A system call returned to user mode above PASSIVE_LEVEL.
         IRQL_GT_ZERO_AT_SYSTEM_SERVICE = 0x4a;
         /// A driver sent a request to a driver that it has no stack location for.

@@ -416,7 +416,7 @@ fn rule_06_release_past_the_limit_raises() {
     let limit_exceeded = STATUS_SEMAPHORE_LIMIT_EXCEEDED as u32 as u64;
     for (count, limit, adjustment) in [(0, 1, 2), (1, 1, 1), (i32::MAX, i32::MAX, 1), (5, i32::MAX, i32::MAX), (1, 2, -1)] {
         let place = Place::<KSEMAPHORE>::zeroed();
-        let stop = crash(0x1e, || {
+        let stop = crash(0x7e, || {
             raw!(KeInitializeSemaphore(place.ptr(), count, limit));
             raw!(KeReleaseSemaphore(place.ptr(), 0, adjustment, FALSE));
         });
@@ -471,11 +471,11 @@ fn rule_07_mutex_excludes() {
 fn rule_08_release_by_another_thread_raises() {
     // The DDI page writes STATUS_MUTEX_NOT_OWNED; the status that systems raise is STATUS_MUTANT_NOT_OWNED.
     let not_owned = STATUS_MUTANT_NOT_OWNED as u32 as u64;
-    let free = crash(0x1e, || {
+    let free = crash(0x7e, || {
         Mutex::new().release();
     });
     assert_eq!(free.parameters[0], not_owned);
-    let others = crash(0x1e, || {
+    let others = crash(0x7e, || {
         let mutex = Mutex::new();
         wait(mutex.object());
         spawn(|| {
@@ -488,7 +488,7 @@ fn rule_08_release_by_another_thread_raises() {
 
 #[test]
 fn rule_08_release_of_an_abandoned_mutant_raises_abandoned() {
-    let stop = crash(0x1e, || {
+    let stop = crash(0x7e, || {
         let mutant = Mutex::mutant(false);
         spawn(|| {
             wait(mutant.object());
@@ -502,7 +502,7 @@ fn rule_08_release_of_an_abandoned_mutant_raises_abandoned() {
 #[test]
 fn rule_08_recursion_beyond_the_last_state_raises_from_the_wait() {
     let last = Cell::new(0);
-    let stop = crash(0x1e, || {
+    let stop = crash(0x7e, || {
         let mutex = Mutex::new();
         wait(mutex.object());
         raw!((&raw mut (*mutex.ptr()).Header.SignalState).write(i32::MIN + 1));
@@ -524,12 +524,12 @@ fn rule_09_mutex_is_released_at_the_kind_of_level_it_was_acquired_at() {
         assert_eq!(mutex.release(), 0);
         lower(old);
     });
-    let at_dispatch = crash(0x1e, || {
+    let at_dispatch = crash(0x7e, || {
         let mutex = Mutex::new();
         at(DISPATCH_LEVEL, || poll(mutex.object()));
         mutex.release();
     });
-    let below = crash(0x1e, || {
+    let below = crash(0x7e, || {
         let mutex = Mutex::new();
         wait(mutex.object());
         at(DISPATCH_LEVEL, || mutex.release());

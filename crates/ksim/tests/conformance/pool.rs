@@ -81,13 +81,13 @@ fn rule_63_failure_raises_only_on_request() {
         .run(|| {
             raw!(ExAllocatePool2(POOL_FLAG_NON_PAGED | POOL_FLAG_RAISE_ON_FAILURE, 2000, TAG));
         })
-        .expect_bug_check(0x1e);
+        .expect_bug_check(0x7e);
     assert_eq!(raised.parameters[0], STATUS_INSUFFICIENT_RESOURCES as u32 as u64);
     let raised = machine
         .run(|| {
             raw!(ExAllocatePoolWithTag(NonPagedPoolNx | POOL_RAISE_IF_ALLOCATION_FAILURE, 2000, TAG));
         })
-        .expect_bug_check(0x1e);
+        .expect_bug_check(0x7e);
     assert_eq!(raised.parameters[0], STATUS_INSUFFICIENT_RESOURCES as u32 as u64);
 }
 

@@ -216,3 +216,12 @@ fn rule_18_special_apcs_run_in_waits_of_other_threads() {
         thread.join();
     });
 }
+
+#[test]
+fn an_exception_in_a_system_call_has_a_bug_check_of_its_own() {
+    let status = STATUS_INSUFFICIENT_RESOURCES;
+    let check = crash(0x3b, move || ksim::system_call(|| raw!(ExRaiseStatus(status))));
+    assert_eq!(check.parameters[0], u64::from(status.cast_unsigned()));
+    let check = crash(0x7e, move || raw!(ExRaiseStatus(status)));
+    assert_eq!(check.parameters[0], u64::from(status.cast_unsigned()));
+}

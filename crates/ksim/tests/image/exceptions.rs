@@ -271,12 +271,12 @@ fn damaged_unwind_information_is_a_bug_check() {
 }
 
 #[test]
-fn an_exception_that_no_filter_takes_is_bug_check_1e() {
+fn an_exception_that_no_filter_takes_is_bug_check_7e() {
     // No block has a range.
     let pe = damaged(|information| information[16..20].fill(0));
     let outcome = run(&Machine::new(), &pe);
     let check = outcome.bug_check().expect("a bug check");
-    assert_eq!((check.code, check.parameters[0]), (bug_check::KMODE_EXCEPTION_NOT_HANDLED, 0xc000_0005));
+    assert_eq!((check.code, check.parameters[0]), (bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, 0xc000_0005));
     assert_eq!(check.call_sites.len(), 1, "{check}");
 }
 
@@ -396,7 +396,7 @@ fn an_exception_passes_a_call_on_a_larger_stack() {
 }
 
 #[test]
-fn an_exception_that_nobody_beyond_takes_is_bug_check_1e() {
+fn an_exception_that_nobody_beyond_takes_is_bug_check_7e() {
     let mut pe = between("RtlRunOnceExecuteOnce");
     // No block of the entry has a range: its scope follows a count of 1, and has a filter of 1.
     let data = &mut pe.sections[1].bytes;
@@ -406,7 +406,7 @@ fn an_exception_that_nobody_beyond_takes_is_bug_check_1e() {
     data[begin + 4..begin + 8].fill(0);
     let outcome = run(&Machine::new(), &pe);
     let check = outcome.bug_check().expect("a bug check");
-    assert_eq!((check.code, check.parameters[0]), (bug_check::KMODE_EXCEPTION_NOT_HANDLED, 0xc000_0005), "{check}");
+    assert_eq!((check.code, check.parameters[0]), (bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, 0xc000_0005), "{check}");
     // Nothing was unwound: who looks at it sees all.
     assert!(outcome.debug_output().is_empty());
 }

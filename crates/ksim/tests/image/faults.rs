@@ -321,7 +321,7 @@ fn a_wrong_write_of_the_level_is_reported_at_its_place() {
             // Within the instruction, as for a call.
             assert_eq!(place, format!("test+{:#x}", 0x1000 + site + 3), "{check}");
         } else {
-            assert_eq!((check.code, check.parameters[0]), (bug_check::KMODE_EXCEPTION_NOT_HANDLED, 0xc000_0096), "{check}");
+            assert_eq!((check.code, check.parameters[0]), (bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, 0xc000_0096), "{check}");
             assert_eq!(place, format!("test+{:#x}", 0x1000 + site), "{check}");
         }
     }
@@ -459,24 +459,24 @@ fault! { self_modified: "lea rax, [rip + self_modified_here]" "mov byte ptr [rax
 const ACCESS_VIOLATION: u64 = 0xc000_0005;
 
 #[test]
-fn an_access_violation_that_nothing_handles_is_bug_check_1e() {
+fn an_access_violation_that_nothing_handles_is_bug_check_7e() {
     let check = bug_check(&pe!(null, "DbgPrint"));
-    assert_eq!(check.code, bug_check::KMODE_EXCEPTION_NOT_HANDLED);
-    assert_eq!([check.parameters[0], check.parameters[2], check.parameters[3]], [ACCESS_VIOLATION, 0, 0x18]);
-    assert_eq!(check.parameters[1] & 0xfff, 4, "{check}");
+    assert_eq!(check.code, bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED);
+    assert_eq!([check.parameters[0], check.parameters[1] & 0xfff], [ACCESS_VIOLATION, 4], "{check}");
+    assert!(check.meaning.contains("read address 0x18"), "{check}");
     assert_eq!(check.call_site().expect("a site").function, "test+0x1004");
     let check = bug_check(&pe!(wrote, "DbgPrint"));
-    assert_eq!(check.parameters[2..], [1, 0x18]);
+    assert!(check.meaning.contains("wrote address 0x18"), "{check}");
     let check = bug_check(&pe!(neither, "DbgPrint"));
-    assert_eq!((check.code, check.parameters[0]), (bug_check::KMODE_EXCEPTION_NOT_HANDLED, ACCESS_VIOLATION));
+    assert_eq!((check.code, check.parameters[0]), (bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, ACCESS_VIOLATION));
     assert!(check.meaning.contains("0x900000000000"), "{check}");
 }
 
 #[test]
 fn a_jump_to_nowhere_is_reported_with_its_caller() {
     let check = bug_check(&pe!(jumped, "DbgPrint"));
-    assert_eq!(check.code, bug_check::KMODE_EXCEPTION_NOT_HANDLED);
-    assert_eq!(check.parameters, [ACCESS_VIOLATION, 0, 8, 0]);
+    assert_eq!(check.code, bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED);
+    assert_eq!(check.parameters, [ACCESS_VIOLATION, 0, 0, 0]);
     assert_eq!(check.call_site().expect("a site").function, "test+0x1007");
 }
 
@@ -497,9 +497,9 @@ fn a_page_fault_at_dispatch_level_is_bug_check_d1() {
 #[test]
 fn a_bad_pointer_that_was_passed_names_the_routine() {
     let check = bug_check(&pe!(passed, "KeQuerySystemTimePrecise"));
-    assert_eq!(check.code, bug_check::KMODE_EXCEPTION_NOT_HANDLED);
-    assert_eq!([check.parameters[0], check.parameters[2], check.parameters[3]], [ACCESS_VIOLATION, 1, 0x18]);
-    assert!(check.meaning.contains("KeQuerySystemTimePrecise was passed a bad pointer"), "{check}");
+    assert_eq!(check.code, bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED);
+    assert_eq!(check.parameters[0], ACCESS_VIOLATION);
+    assert!(check.meaning.contains("KeQuerySystemTimePrecise was passed a bad pointer: it wrote address 0x18"), "{check}");
     assert_eq!(check.call_site().expect("a site").function, "test+0x100e");
 }
 
@@ -513,7 +513,7 @@ fn exceptions_of_the_processor_have_their_status() {
         (pe!(control, "DbgPrint"), 0xc000_0096),
     ] {
         let check = bug_check(&pe);
-        assert_eq!((check.code, check.parameters[0]), (bug_check::KMODE_EXCEPTION_NOT_HANDLED, status), "{check}");
+        assert_eq!((check.code, check.parameters[0]), (bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, status), "{check}");
     }
     assert!(bug_check(&pe!(privileged, "DbgPrint")).meaning.contains("`rdmsr`"));
     let check = bug_check(&pe!(fastfail, "DbgPrint"));
@@ -545,8 +545,8 @@ fn code_cannot_be_written() {
     // Also where a section asks for both.
     pe.sections[0].flags |= 0x8000_0000;
     let check = bug_check(&pe);
-    assert_eq!((check.code, check.parameters[0]), (bug_check::KMODE_EXCEPTION_NOT_HANDLED, ACCESS_VIOLATION), "{check}");
-    assert_eq!(check.parameters[2], 1);
+    assert_eq!((check.code, check.parameters[0]), (bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, ACCESS_VIOLATION), "{check}");
+    assert!(check.meaning.contains("wrote"), "{check}");
 }
 
 code! { init:
@@ -637,6 +637,25 @@ fn a_routine_that_is_no_code_is_reported_when_it_is_called() {
         assert!(check.parameters.contains(&address), "{check}");
         assert!(check.in_dpc, "{check}");
     }
+}
+
+fault! { in_dpc:
+    "lea rcx, [rip + in_dpc_raise + 24]"
+    "lea rdx, [rip + in_dpc_routine]"
+    "xor r8d, r8d"
+    "call [rip + in_dpc_raise]"
+    "lea rcx, [rip + in_dpc_raise + 24]"
+    "call [rip + in_dpc_raise + 8]"
+    "in_dpc_routine: ud2"
+}
+
+#[test]
+fn an_exception_in_a_dpc_is_bug_check_1e() {
+    let mut pe = pe!(in_dpc, "KeInitializeDpc", "KeInsertQueueDpc");
+    pe.sections[1].bytes.resize(0x1000, 0);
+    let check = bug_check(&pe);
+    assert_eq!((check.code, check.parameters[0]), (bug_check::KMODE_EXCEPTION_NOT_HANDLED, 0xc000_001d), "{check}");
+    assert!(check.in_dpc, "{check}");
 }
 
 code! { moved:

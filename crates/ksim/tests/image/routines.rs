@@ -130,7 +130,7 @@ fn a_quota_that_fails_raises() {
     let image = Image::load(&script.image().bytes()).expect("sound");
     let outcome = run_image(&Machine::new().pool_limit(32), &image);
     let bug_check = outcome.bug_check().expect("nobody handles it");
-    assert_eq!((bug_check.code, bug_check.parameters[0]), (bug_check::KMODE_EXCEPTION_NOT_HANDLED, 0xc000_009a));
+    assert_eq!((bug_check.code, bug_check.parameters[0]), (bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, 0xc000_009a));
 }
 
 #[test]
@@ -373,7 +373,7 @@ fn memory_is_locked_by_lists() {
     script.call("MmProbeAndLockPages", &[In(list), N(0), N(0)]);
     let outcome = run(&Machine::new(), &script.image());
     let check = outcome.bug_check().expect("nobody handles it");
-    assert_eq!((check.code, check.parameters[0]), (bug_check::KMODE_EXCEPTION_NOT_HANDLED, 0xc000_0005));
+    assert_eq!((check.code, check.parameters[0]), (bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, 0xc000_0005));
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn driver_asks_for_a_bug_check() {
 #[test]
 fn exception_that_nobody_handles() {
     let status = STATUS_INSUFFICIENT_RESOURCES as u32;
-    let expected = expected!(exception_that_nobody_handles, 0x1e, [Some(status.into())], "ExRaiseStatus", 0);
+    let expected = expected!(exception_that_nobody_handles, 0x7e, [Some(status.into())], "ExRaiseStatus", 0);
     let stop = misuse(&expected, || raw!(ExRaiseStatus(STATUS_INSUFFICIENT_RESOURCES)));
     assert!(stop.meaning.contains("STATUS_INSUFFICIENT_RESOURCES"));
 }

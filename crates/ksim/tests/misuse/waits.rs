@@ -116,7 +116,7 @@ fn four_objects_without_wait_blocks() {
 #[test]
 fn over_release_of_a_semaphore() {
     let status = STATUS_SEMAPHORE_LIMIT_EXCEEDED as u32;
-    let expected = expected!(over_release_of_a_semaphore, 0x1e, [Some(status.into())], "KeReleaseSemaphore", 0);
+    let expected = expected!(over_release_of_a_semaphore, 0x7e, [Some(status.into())], "KeReleaseSemaphore", 0);
     misuse(&expected, || {
         let semaphore = Semaphore::new(1, 2);
         raw!(KeReleaseSemaphore(semaphore.ptr(), 0, 2, FALSE));
@@ -172,7 +172,7 @@ fn event_set_above_dispatch_level() {
 #[test]
 fn mutex_of_another_thread_released() {
     let status = STATUS_MUTANT_NOT_OWNED as u32;
-    let expected = expected!(mutex_of_another_thread_released, 0x1e, [Some(status.into())], "KeReleaseMutex", 0);
+    let expected = expected!(mutex_of_another_thread_released, 0x7e, [Some(status.into())], "KeReleaseMutex", 0);
     misuse(&expected, || {
         let mutex = Mutex::new();
         wait(mutex.object());
@@ -186,7 +186,7 @@ fn mutex_of_another_thread_released() {
 #[test]
 fn free_mutex_released() {
     let status = STATUS_MUTANT_NOT_OWNED as u32;
-    let expected = expected!(free_mutex_released, 0x1e, [Some(status.into())], "KeReleaseMutex", 0);
+    let expected = expected!(free_mutex_released, 0x7e, [Some(status.into())], "KeReleaseMutex", 0);
     misuse(&expected, || {
         let mutex = Mutex::new();
         raw!(KeReleaseMutex(mutex.ptr(), FALSE));
@@ -196,7 +196,7 @@ fn free_mutex_released() {
 #[test]
 fn negative_semaphore() {
     let status = STATUS_INVALID_PARAMETER as u32;
-    let expected = expected!(negative_semaphore, 0x1e, [Some(status.into())], "KeInitializeSemaphore", 0);
+    let expected = expected!(negative_semaphore, 0x7e, [Some(status.into())], "KeInitializeSemaphore", 0);
     misuse(&expected, || {
         let place = Place::<KSEMAPHORE>::zeroed();
         raw!(KeInitializeSemaphore(place.ptr(), -1, 1));
