@@ -10,6 +10,7 @@ use super::patch::WritePiece;
 use crate::machine::{Call, current};
 use ksync_sys::{KeLowerIrql, KfRaiseIrql, STATUS_PRIVILEGED_INSTRUCTION};
 use std::arch::{asm, global_asm};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The parts of the vector state that are kept: x87, SSE, AVX and AVX-512.
@@ -132,9 +133,10 @@ unsafe extern "C" {
     pub(super) fn ksim_image_fault();
 }
 
-/// Looks at what vector state the host has.
+/// Looks at what vector state the host has: once, as that takes long on a virtual machine.
 pub(super) fn prepare() {
-    VECTOR_PARTS.store(parts(), Ordering::Relaxed);
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| VECTOR_PARTS.store(parts(), Ordering::Relaxed));
 }
 
 fn parts() -> u32 {
