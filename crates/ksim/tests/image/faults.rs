@@ -321,7 +321,11 @@ fn a_wrong_write_of_the_level_is_reported_at_its_place() {
             // Within the instruction, as for a call.
             assert_eq!(place, format!("test+{:#x}", 0x1000 + site + 3), "{check}");
         } else {
-            assert_eq!((check.code, check.parameters[0]), (bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, 0xc000_0096), "{check}");
+            assert_eq!(
+                (check.code, check.parameters[0]),
+                (bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, 0xc000_0096),
+                "{check}"
+            );
             assert_eq!(place, format!("test+{:#x}", 0x1000 + site), "{check}");
         }
     }
