@@ -282,7 +282,7 @@ unsafe impl Send for Crossing {}
 
 /// Takes a value out of its box, which is freed here: who goes on with it may never return.
 #[expect(clippy::boxed_local, reason = "the box is what is to go away")]
-fn unboxed<T>(value: Box<T>) -> T {
+pub(super) fn unboxed<T>(value: Box<T>) -> T {
     *value
 }
 

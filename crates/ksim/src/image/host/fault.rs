@@ -221,7 +221,7 @@ fn protection(call: Call, fault: &mut Fault) -> Answer {
                     context.rip = instruction.next_ip();
                     Answer::Resume
                 }
-                Err(exception) => Answer::Raise(exception),
+                Err(exception) => Answer::Raise(*exception),
             }
         }
         (_, mnemonic @ (Mnemonic::Rdtsc | Mnemonic::Rdtscp)) => {

@@ -4,7 +4,7 @@
 //! registers are kept meanwhile, those of vectors in full.
 
 use super::context::{Context, ExceptionRecord, RSP};
-use super::entry::{CallFrame, boundary};
+use super::entry::{CallFrame, boundary, unboxed};
 use super::exception::{self, Exception};
 use super::patch::WritePiece;
 use crate::machine::{Call, current};
@@ -198,15 +198,16 @@ unsafe extern "C" fn on_write(write: *mut Write, vectors: *const Vectors) {
         context.xmm = vectors.xmm;
         context.mxcsr = vectors.mxcsr;
         // SAFETY: these are the registers of driver code on this stack, and nothing of ours lies between.
-        unsafe { exception::dispatch(&context, exception, activity) }
+        unsafe { exception::dispatch(&context, unboxed(exception), activity) }
     }
 }
 
 /// Does what the instruction at `site` does, whose frame that is.
-pub(super) fn set(level: u64, site: u64, mut frame: CallFrame) -> Result<(), Exception> {
+pub(super) fn set(level: u64, site: u64, mut frame: CallFrame) -> Result<(), Box<Exception>> {
     let Ok(level @ 0..=15) = u8::try_from(level) else {
         let meaning = exception::not_handled(STATUS_PRIVILEGED_INSTRUCTION, &format!("{level:#x} was written to CR8"));
-        return Err(Exception::new(ExceptionRecord::new(STATUS_PRIVILEGED_INSTRUCTION, site, &[]), meaning));
+        let record = ExceptionRecord::new(STATUS_PRIVILEGED_INSTRUCTION, site, &[]);
+        return Err(Box::new(Exception::new(record, meaning)));
     };
     let call = Call { cell: current("an image"), export: None };
     let now = call.read(|kernel| kernel.irql());
