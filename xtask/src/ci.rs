@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use crate::bench;
 use crate::driver;
 use crate::process;
+use crate::suite;
 use crate::timeline;
 use crate::transcripts;
 use crate::wine;
@@ -48,6 +49,8 @@ pub(crate) enum Phase {
     Images,
     /// The `.sys` files print under Wine what the hosted runs print.
     Wine,
+    /// The tests of Wine's ntoskrnl.exe pass on the hosted kernel.
+    Suite,
     /// The timelines of runs work in a browser.
     Timeline,
     /// The benches run and print their figures.
@@ -83,6 +86,7 @@ impl Phase {
                 })?;
                 transcripts::run(workspace, &[C_DRIVER.to_owned()], transcripts::Lanes::All)
             }
+            Self::Suite => suite::run(workspace, None),
             Self::Timeline => timeline::run(workspace, None),
             Self::Bench => bench(workspace),
         }

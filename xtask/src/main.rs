@@ -10,6 +10,7 @@ mod driver;
 mod fuzz;
 mod image;
 mod process;
+mod suite;
 mod timeline;
 mod transcript;
 mod transcripts;
@@ -77,6 +78,12 @@ enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         seconds: u64,
     },
+    /// Run the tests of Wine's ntoskrnl.exe, as drivers, on the hosted kernel. Their source is Debian's.
+    Suite {
+        /// Take Wine's source from there.
+        #[arg(long, value_name = "FOLDER")]
+        source: Option<PathBuf>,
+    },
     /// Everything that CI runs, in order. Stops at the first failure.
     Ci {
         /// Run these phases alone.
@@ -113,6 +120,7 @@ fn run() -> Result<()> {
         }
         Command::Bench { bench } => bench::run(&workspace, bench),
         Command::Fuzz { seconds } => fuzz::run(&workspace, seconds),
+        Command::Suite { source } => suite::run(&workspace, source.as_deref()),
         Command::Ci { phases } => ci::run(&workspace, &phases),
     }
 }

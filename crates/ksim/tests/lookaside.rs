@@ -39,6 +39,23 @@ fn verifier(sub_code: u64, wrong: impl Fn()) -> BugCheck {
 }
 
 #[test]
+fn rule_64_the_older_lists_have_the_pool_that_their_flags_say() {
+    let outcome = Machine::new().run(|| {
+        // POOL_NX_ALLOCATION is the bit of NonPagedPoolNx.
+        for flags in [0, NonPagedPoolNx as ULONG] {
+            let (list, paged) = (Classic::zeroed(), ClassicPaged::zeroed());
+            raw!(ExInitializeNPagedLookasideList(list.ptr(), None, None, flags, 64, TAG, 0));
+            raw!(ExInitializePagedLookasideList(paged.ptr(), None, None, flags, 64, TAG, 0));
+            assert_eq!(raw!((*list.ptr()).L.P.Type), NonPagedPool | flags as POOL_TYPE);
+            assert_eq!(raw!((*paged.ptr()).L.P.Type), PagedPool | flags as POOL_TYPE);
+            raw!(ExDeleteNPagedLookasideList(list.ptr()));
+            raw!(ExDeletePagedLookasideList(paged.ptr()));
+        }
+    });
+    outcome.expect_clean();
+}
+
+#[test]
 fn rule_64_entries_are_kept_up_to_the_depth() {
     let outcome = Machine::new().run(|| {
         let list = list_of(NonPagedPoolNx, 40);

@@ -566,6 +566,7 @@ fn profiles_differ() {
     assert!(finds(OsProfile::Windows10_2004, "ExAllocatePool2"));
     assert!(finds(OsProfile::Windows11, "ExAllocatePool2"));
     assert!(finds(OsProfile::Windows7, "KeSetEvent"));
+    assert!(finds(OsProfile::Windows7, "PsThreadType"), "a variable is an export too");
     assert!(!finds(OsProfile::Windows11, "KeNoSuchRoutine"));
 }
 

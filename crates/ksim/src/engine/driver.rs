@@ -128,7 +128,9 @@ impl Kernel {
         if left > 0 || self.drivers.entry(driver).references == 0 {
             return Ok(true);
         }
-        self.wait_for_driver("the end of a driver's work items")?;
+        // A device that another is attached to stays until that is detached.
+        let attached = devices.iter().any(|&id| self.has_attached(id));
+        self.wait_for_driver(if attached { "the detaching from a driver's device" } else { "the end of a driver's work items" })?;
         Ok(false)
     }
 

@@ -19,8 +19,10 @@ const PHASE: u32 = 0x8000_0000;
 struct Words {
     /// Processors that have not finished: SystemArgument1 points here.
     outstanding: u32,
-    /// Processors that have not arrived at the barrier, with the phase bit: SystemArgument2 points here.
+    /// DEFERRED_REVERSE_BARRIER, where SystemArgument2 points. Processors that have not arrived at the barrier, with the phase bit.
     barrier: u32,
+    /// All processors.
+    total: u32,
 }
 
 /// The one generic call that may be under way.
@@ -60,7 +62,7 @@ impl Kernel {
         }
         self.generic.caller = Some(tid);
         let count = self.config.processors;
-        *self.generic.words = Words { outstanding: u32::from(count), barrier: u32::from(count) };
+        *self.generic.words = Words { outstanding: u32::from(count), barrier: u32::from(count), total: u32::from(count) };
         let words = &raw mut *self.generic.words;
         // SAFETY: field addresses within the box.
         let outstanding = unsafe { &raw mut (*words).outstanding };

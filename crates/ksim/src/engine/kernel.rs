@@ -28,6 +28,7 @@ use crate::report::sites::{Frames, SiteId, Sites};
 use crate::report::trace::{Operation, Place, Trace};
 use crate::schedule::{Actor, Contexts, Decision, Effect, Estimate, Event, Footprint, Policy, Progress, nth_set_bit};
 use rustc_hash::FxHashMap;
+use std::ops::Range;
 use std::ptr::NonNull;
 
 /// A rule that was broken, on its way to stop the machine.
@@ -187,6 +188,14 @@ impl Kernel {
             Executing::Thread(tid) => Some(tid),
             Executing::Dpcs => self.processors[self.cpu as usize].current,
             Executing::Machine => None,
+        }
+    }
+
+    /// The addresses of the stack that runs.
+    pub(crate) fn current_stack(&self) -> Range<usize> {
+        match self.executing {
+            Executing::Thread(tid) => self.threads[tid as usize].stack.clone(),
+            _ => self.processors[self.cpu as usize].dpc_context.as_ref().map_or(0..0, |context| context.stack()),
         }
     }
 

@@ -313,7 +313,10 @@ impl Kernel {
         unsafe {
             self.initialize_dispatcher(timer.cast(), object_type, size_of::<KTIMER>(), 0, Kind::Timer(state))?;
         }
+        // Where other objects have their size, a timer has since Windows 7 the list that it is armed in.
         // SAFETY: the memory is a KTIMER's by the caller's contract.
+        unsafe { (*timer).Header.Size = 0 };
+        // SAFETY: as above.
         unsafe { (*timer).Dpc = std::ptr::null_mut() };
         // SAFETY: as above.
         unsafe { (*timer).Period = 0 };

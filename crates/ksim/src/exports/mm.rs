@@ -4,12 +4,14 @@ use crate::config::OsProfile;
 use crate::exports::{PASSIVE, exports};
 use crate::machine::Call;
 use ksync_sys::{PVOID, UNICODE_STRING};
+use std::ptr::null_mut;
 
 exports! {
     [PASSIVE] silent fn MmGetSystemRoutineAddress(call; SystemRoutineName: *const UNICODE_STRING) -> PVOID {
         // SAFETY: the caller passes a valid counted string.
         let name = unsafe { super::rtl::text_of(SystemRoutineName) };
-        if is_exported(call, &name) { super::address_of(&name) } else { std::ptr::null_mut() }
+        let routine = if is_exported(call, &name) { super::address_of(&name) } else { null_mut() };
+        if !routine.is_null() { routine } else { super::variable(&name).map_or(null_mut(), |address| address as PVOID) }
     }
 }
 

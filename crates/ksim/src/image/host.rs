@@ -94,7 +94,7 @@ pub(crate) struct State {
     time_stamps: Option<time_stamp::Trap>,
     /// The pageable sections are not there.
     pub(super) paged_out: bool,
-    variables: Box<Variables>,
+    pub(crate) variables: Box<Variables>,
 }
 
 /// An image that is loaded, by its number.

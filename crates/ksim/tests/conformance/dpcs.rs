@@ -347,6 +347,7 @@ struct Generic {
     winners: Cell<u32>,
     inside: Cell<u32>,
     words: RefCell<Vec<u32>>,
+    totals: RefCell<Vec<u32>>,
 }
 
 unsafe extern "system-unwind" fn generic(_dpc: *mut KDPC, context: PVOID, argument1: PVOID, argument2: PVOID) {
@@ -357,6 +358,8 @@ unsafe extern "system-unwind" fn generic(_dpc: *mut KDPC, context: PVOID, argume
     state.inside.set(state.inside.get() + 1);
     for _ in 0..2 {
         state.words.borrow_mut().push(raw!(argument2.cast::<u32>().read()) & 0x8000_0000);
+        // DEFERRED_REVERSE_BARRIER: behind those that have yet to arrive is how many there are in all.
+        state.totals.borrow_mut().push(raw!(argument2.cast::<u32>().add(1).read()));
         if raw!(KeSignalCallDpcSynchronize(argument2)) != 0 {
             state.winners.set(state.winners.get() + 1);
         }
@@ -378,6 +381,7 @@ fn rule_48_generic_call_runs_on_every_processor() {
                         winners: Cell::new(0),
                         inside: Cell::new(0),
                         words: RefCell::default(),
+                        totals: RefCell::default(),
                     };
                     raw!(KeGenericCallDpc(Some(generic), (&raw const state).cast_mut().cast()));
                     let mut ran_on = state.ran_on.take();
@@ -386,6 +390,7 @@ fn rule_48_generic_call_runs_on_every_processor() {
                     assert_eq!(state.winners.get(), 2, "one a phase");
                     let toggled = state.words.take().iter().filter(|word| **word != 0).count();
                     assert_eq!(toggled, usize::from(processors), "the top bit toggles from phase to phase");
+                    assert!(state.totals.take().iter().all(|&total| total == u32::from(processors)));
                 })
                 .expect_clean();
         }
@@ -403,6 +408,7 @@ fn rule_48_generic_calls_take_turns() {
                         winners: Cell::new(0),
                         inside: Cell::new(0),
                         words: RefCell::default(),
+                        totals: RefCell::default(),
                     };
                     raw!(KeGenericCallDpc(Some(generic), (&raw const state).cast_mut().cast()));
                     assert_eq!(state.winners.get(), 2);

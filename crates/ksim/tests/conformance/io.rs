@@ -7,6 +7,7 @@ use ksync_sys::*;
 use std::cell::{Cell, RefCell};
 use std::ptr::{null, null_mut};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 struct RemoveLock(Place<IO_REMOVE_LOCK>);
 
@@ -215,6 +216,24 @@ fn rule_61_a_cancel_routine_releases_the_cancel_spin_lock() {
         device.begin_device_control(BUFFERED, &[], 0).cancel();
     });
     assert_eq!(stop.parameters[0], 0x4_000a);
+}
+
+#[test]
+fn a_request_that_was_not_sent_can_be_cancelled() {
+    static CANCELLED: AtomicBool = AtomicBool::new(false);
+    unsafe extern "system-unwind" fn cancel(device: *mut DEVICE_OBJECT, irp: *mut IRP) {
+        assert!(device.is_null(), "no driver has it");
+        raw!(IoReleaseCancelSpinLock((*irp).CancelIrql));
+        CANCELLED.store(true, Ordering::Relaxed);
+    }
+    run(|| {
+        let irp = raw!(IoAllocateIrp(1, 0));
+        raw!(IoSetCancelRoutine(irp, Some(cancel)));
+        assert_ne!(raw!(IoCancelIrp(irp)), 0);
+        assert_ne!(raw!((*irp).Cancel), 0);
+        raw!(IoFreeIrp(irp));
+    });
+    assert!(CANCELLED.load(Ordering::Relaxed));
 }
 
 #[test]

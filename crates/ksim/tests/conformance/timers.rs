@@ -28,6 +28,15 @@ fn rule_50_set_and_expire() {
 }
 
 #[test]
+fn rule_50_the_header_of_a_timer_has_no_size() {
+    run(|| {
+        let timer = Timer::notification();
+        let header = raw!(timer.object().cast::<DISPATCHER_HEADER>().read());
+        assert_eq!((header.Type, header.Size, header.SignalState), (TimerNotificationObject as u8, 0, 0));
+    });
+}
+
+#[test]
 fn rule_50_setting_again_cancels_the_old_dpc() {
     explore(|| {
         let (timer, log) = (Timer::notification(), Log::default());

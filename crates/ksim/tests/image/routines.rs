@@ -28,6 +28,33 @@ fn queued_spin_locks_have_numbers() {
 }
 
 #[test]
+fn variables_are_found_by_name_as_routines_are() {
+    let mut script = Script::new();
+    let string = script.zeros(16);
+    for name in ["NtBuildNumber", "PsThreadType", "IoCallDriver"] {
+        let text = script.wide(name);
+        script.call("RtlInitUnicodeString", &[At(string), At(text)]);
+        let found = script.call("MmGetSystemRoutineAddress", &[At(string)]);
+        script.check("MmIsAddressValid", &[In(found)], 1);
+    }
+    let text = script.wide("KeNoSuchVariable");
+    script.call("RtlInitUnicodeString", &[At(string), At(text)]);
+    script.check("MmGetSystemRoutineAddress", &[At(string)], 0);
+    script.run();
+}
+
+#[test]
+fn stacks_have_limits() {
+    let mut script = Script::new();
+    let (low, high) = (script.zeros(8), script.zeros(8));
+    script.call("IoGetStackLimits", &[At(low), At(high)]);
+    let left = script.call("IoGetRemainingStackSize", &[]);
+    [low, high, left].into_iter().for_each(|word| script.show(word));
+    let [low, high, left] = script.shown()[..] else { panic!("three words") };
+    assert!(low < high && left < high - low, "{low:#x} {high:#x} {left:#x}");
+}
+
+#[test]
 fn the_cancel_lock_is_the_one_with_its_number() {
     let mut script = Script::new();
     let old = script.zeros(8);

@@ -154,10 +154,15 @@ impl Script {
         self.expect(&format!("{name}{arguments:?}"), result, value);
     }
 
-    /// An 8-byte word of the data is to have a value here.
-    pub(super) fn expect(&mut self, what: &str, data: Data, value: u64) {
+    /// Prints an 8-byte word of the data.
+    pub(super) fn show(&mut self, data: Data) {
         let format = self.format;
         self.call("DbgPrint", &[Arg::At(format), Arg::In(data)]);
+    }
+
+    /// An 8-byte word of the data is to have a value here.
+    pub(super) fn expect(&mut self, what: &str, data: Data, value: u64) {
+        self.show(data);
         self.expected.push((what.to_owned(), value));
     }
 
@@ -190,10 +195,15 @@ impl Script {
         Pe::new(&text, &data, &self.names)
     }
 
+    /// Runs it all. Returns what was printed.
+    pub(super) fn shown(&self) -> Vec<u64> {
+        let outcome = run(&Machine::new(), &self.image()).expect_clean();
+        outcome.debug_output().iter().map(|line| u64::from_str_radix(line, 16).expect("a number")).collect()
+    }
+
     /// Runs it all, and compares.
     pub(super) fn run(&self) {
-        let outcome = run(&Machine::new(), &self.image()).expect_clean();
-        let seen: Vec<_> = outcome.debug_output().iter().map(|line| u64::from_str_radix(line, 16).expect("a number")).collect();
+        let seen = self.shown();
         assert_eq!(seen.len(), self.expected.len());
         for ((what, expected), seen) in self.expected.iter().zip(seen) {
             assert_eq!(seen, *expected, "{what}: {seen:#x}, not {expected:#x}");

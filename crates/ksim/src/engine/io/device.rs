@@ -170,6 +170,13 @@ impl Kernel {
         self.finish_deletion(id)
     }
 
+    /// True for a device that another is attached to.
+    pub(crate) fn has_attached(&self, id: ObjId) -> bool {
+        let device = self.objects[id].address as *const DEVICE_OBJECT;
+        // SAFETY: a registered device's memory is valid.
+        unsafe { !(*device).AttachedDevice.is_null() }
+    }
+
     /// A deleted device that is neither open nor in a stack drops the reference that its life is.
     pub(crate) fn finish_deletion(&mut self, id: ObjId) -> Check<()> {
         let device = self.device_memory(id);

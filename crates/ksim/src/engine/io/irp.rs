@@ -430,18 +430,23 @@ impl Kernel {
         let Some(routine) = (unsafe { ksync_sys::IoSetCancelRoutine(irp, None) }) else { return Ok(None) };
         // SAFETY: as above.
         let value = unsafe { irp.read() };
-        if value.CurrentLocation > value.StackCount {
+        if self.irp_state(id).completed || value.CurrentLocation > value.StackCount + 1 {
             return Err(Violation::boxed(
                 codes::CANCEL_STATE_IN_COMPLETED_IRP,
                 [irp as u64, routine as usize as u64, 0, 0],
-                "a request was cancelled that no driver has, and whose cancel routine is set",
+                "a completed request was cancelled whose cancel routine is set",
             ));
         }
         // SAFETY: as above.
         unsafe { (*irp).CancelIrql = irql };
-        let current = layout::first_location(irp).wrapping_add(value.CurrentLocation as usize - 1);
-        // SAFETY: the location lies in the request.
-        let device = unsafe { (*current).DeviceObject };
+        let device = if value.CurrentLocation > value.StackCount {
+            // Nobody has it: NT reads the device from behind the request.
+            null_mut()
+        } else {
+            let current = layout::first_location(irp).wrapping_add(value.CurrentLocation as usize - 1);
+            // SAFETY: the location lies in the request.
+            unsafe { (*current).DeviceObject }
+        };
         let driver = self.driver_of_routine(device, null_mut());
         let running = self.enter_driver_routine(Routine::Cancel, routine as usize, driver);
         Ok(Some(Cancelling { routine: Some(routine), device, running }))

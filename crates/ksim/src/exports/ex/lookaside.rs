@@ -13,8 +13,8 @@ use crate::machine::{Call, current};
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{
     EX_LOOKASIDE_LIST_EX_FLAGS_FAIL_NO_RAISE, EX_LOOKASIDE_LIST_EX_FLAGS_RAISE_ON_FAIL, ExpInterlockedFlushSList,
-    GENERAL_LOOKASIDE_POOL, LOOKASIDE_ALLOCATE, LOOKASIDE_FREE, LOOKASIDE_LIST_EX, NPAGED_LOOKASIDE_LIST, NTSTATUS,
-    NonPagedPoolNx, PAGED_LOOKASIDE_LIST, PALLOCATE_FUNCTION, PALLOCATE_FUNCTION_EX, PFREE_FUNCTION, PFREE_FUNCTION_EX,
+    GENERAL_LOOKASIDE_POOL, LOOKASIDE_ALLOCATE, LOOKASIDE_FREE, LOOKASIDE_LIST_EX, NPAGED_LOOKASIDE_LIST, NTSTATUS, NonPagedPool,
+    PAGED_LOOKASIDE_LIST, PALLOCATE_FUNCTION, PALLOCATE_FUNCTION_EX, PFREE_FUNCTION, PFREE_FUNCTION_EX,
     POOL_RAISE_IF_ALLOCATION_FAILURE, POOL_TYPE, PVOID, PagedPool, SIZE_T, SLIST_ENTRY, STATUS_INSUFFICIENT_RESOURCES,
     STATUS_INVALID_PARAMETER_4, STATUS_INVALID_PARAMETER_5, STATUS_SUCCESS, ULONG, USHORT,
 };
@@ -359,7 +359,7 @@ exports! {
     ) {
         // SAFETY: a field address.
         let list = unsafe { &raw mut (*Lookaside).L.P };
-        initialize_classic(call, list, NonPagedPoolNx | Flags as POOL_TYPE, Size, Tag, (Allocate, Free));
+        initialize_classic(call, list, NonPagedPool | Flags as POOL_TYPE, Size, Tag, (Allocate, Free));
     }
 
     [LISTS] visible(access Lookaside) fn ExDeleteNPagedLookasideList(call; Lookaside: *mut NPAGED_LOOKASIDE_LIST) {

@@ -71,7 +71,7 @@ impl Variables {
     }
 
     /// The address of a variable.
-    pub(super) fn address(&self, name: &str) -> Option<usize> {
+    pub(crate) fn address(&self, name: &str) -> Option<usize> {
         let address = match name {
             "KeTickCount" => (&raw const self.tick_count).addr(),
             "NtBuildNumber" => (&raw const self.build_number).addr(),

@@ -153,6 +153,19 @@ image_exports! {
         unsafe { KfRaiseIrql(SYNCH_LEVEL) }
     }
 
+    [ANY] silent fn IoGetStackLimits(call; LowLimit: *mut usize, HighLimit: *mut usize) {
+        let stack = call.read(|kernel| kernel.current_stack());
+        // SAFETY: the driver passes valid pointers.
+        unsafe { LowLimit.write(stack.start) };
+        // SAFETY: as above.
+        unsafe { HighLimit.write(stack.end) };
+    }
+
+    [ANY] silent fn IoGetRemainingStackSize(call) -> usize {
+        let here = 0_u8;
+        call.read(|kernel| (&raw const here).addr().saturating_sub(kernel.current_stack().start))
+    }
+
     [at_most(APC_LEVEL)] silent fn KeExpandKernelStackAndCallout(
         _call; Callout: Option<Callout>, Parameter: PVOID, _Size: SIZE_T
     ) -> NTSTATUS {

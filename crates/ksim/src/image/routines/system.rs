@@ -1,13 +1,19 @@
 //! Routines that hosted drivers have from elsewhere, or that give an image something else than them.
 
+use crate::exports::io::irp::{call_driver, complete};
 use crate::exports::mm::is_exported;
 use crate::exports::rtl::text_of;
-use crate::exports::{BLOCKING, PASSIVE, image_exports};
+use crate::exports::{BLOCKING, DISPATCHER, PASSIVE, image_exports};
 use crate::image::host::stub_of;
 use crate::machine::Call;
 use crate::report::bug_check::{Violation, codes};
-use ksync_sys::{PVOID, UNICODE_STRING};
+use ksync_sys::{CCHAR, DEVICE_OBJECT, IRP, NTSTATUS, PVOID, UNICODE_STRING};
 use std::ptr::null_mut;
+
+/// The address of a variable that the kernel exports.
+fn variable(call: Call, name: &str) -> Option<usize> {
+    call.cell.images.state_mut()?.variables.address(name)
+}
 
 /// Locks a section of an image into memory, or lets go of it.
 fn lock_section(call: Call, address: u64, lock: bool) -> u64 {
@@ -44,6 +50,15 @@ image_exports! {
         let name = unsafe { text_of(SystemRoutineName) };
         // An image calls routines by its own convention.
         let found = if is_exported(call, &name) { stub_of(&name) } else { None };
-        found.map_or(null_mut(), |address| address as PVOID)
+        found.or_else(|| variable(call, &name)).map_or(null_mut(), |address| address as PVOID)
+    }
+
+    // Older headers import these; newer ones make them of the routines with an f.
+    [DISPATCHER] visible fn IoCallDriver(call; DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP) -> NTSTATUS {
+        call_driver(call, DeviceObject, Irp)
+    }
+
+    [DISPATCHER] visible fn IoCompleteRequest(call; Irp: *mut IRP, PriorityBoost: CCHAR) {
+        complete(call, Irp, i32::from(PriorityBoost));
     }
 }
