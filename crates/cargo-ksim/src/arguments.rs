@@ -78,8 +78,11 @@ pub(crate) struct RunArguments {
     /// What decides everything that NT leaves open. The same seed gives the same run.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub(crate) seed: u64,
+    /// Unload the driver at the end. It is, unless `--no-unload` says otherwise.
+    #[arg(long, overrides_with = "no_unload")]
+    pub(crate) unload: bool,
     /// Leave the driver loaded, as at a system shutdown, instead of unloading it. What it has left behind then is no failure.
-    #[arg(long)]
+    #[arg(long, overrides_with = "unload")]
     pub(crate) no_unload: bool,
     #[command(flatten)]
     pub(crate) output: OutputArguments,

@@ -133,8 +133,15 @@ fn faults_are_injected() {
 
 #[test]
 fn a_device_that_stays() {
-    let ran = ksim(&["run", "turn.sys", "--no-unload"]);
-    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    let stays = ksim(&["run", "turn.sys", "--no-unload"]);
+    assert_eq!(stays.code, 0, "{}{}", stays.out, stays.err);
+    // What is said last holds, and to unload is what happens anyway.
+    let goes = ksim(&["run", "turn.sys"]);
+    for words in [&["--unload"][..], &["--no-unload", "--unload"]] {
+        let ran = ksim(&[&["run", "turn.sys"], words].concat());
+        assert_eq!((ran.code, ran.out), (goes.code, goes.out.clone()));
+    }
+    assert_ne!(goes.out, stays.out, "an unload takes steps");
 }
 
 #[test]

@@ -9,7 +9,8 @@ use ksim::{IoResult, Outcome};
 use serde_json::{Value, json};
 
 pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
-    let program = Program::open(&arguments.program, !arguments.no_unload)?.keeping_answers();
+    let unload = arguments.unload || !arguments.no_unload;
+    let program = Program::open(&arguments.program, unload)?.keeping_answers();
     let machine = arguments.machine.machine().seed(arguments.seed);
     let outcome = machine.record_sites(shows_sites(&arguments.output)).echo(!arguments.output.json).run(|| program.run());
     write_files(&arguments.output, &outcome)?;
@@ -27,7 +28,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
     {
         return Err(Failure::not_loadable(anyhow!("{refusal}")));
     }
-    let found = if arguments.no_unload { !outcome.is_completed() } else { is_finding(&outcome) };
+    let found = if unload { is_finding(&outcome) } else { !outcome.is_completed() };
     Ok(if found { Exit::Found } else { Exit::Clean })
 }
 

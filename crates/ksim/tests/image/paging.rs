@@ -128,25 +128,25 @@ fn what_is_not_locked_cannot_be_unlocked() {
     assert!(check.meaning.contains("wanted to unlock"), "{check}");
 }
 
-code! { passed:
+code! { read_paged:
     // Has a string in its pageable section copied at DISPATCH_LEVEL, by a routine that reads it.
     "sub rsp, 0x28"
     "mov cl, 2"
-    "call [rip + passed_KfRaiseIrql]"
-    "lea rcx, [rip + image_passed + 0x2000]"
-    "call [rip + passed_strlen]"
+    "call [rip + read_paged_KfRaiseIrql]"
+    "lea rcx, [rip + image_read_paged + 0x2000]"
+    "call [rip + read_paged_strlen]"
     "xor eax, eax"
     "add rsp, 0x28"
     "ret"
     ".p2align 12"
-    "image_passed_data:"
-    "passed_KfRaiseIrql: .quad 0"
-    "passed_strlen: .quad 0, 0"
+    "image_read_paged_data:"
+    "read_paged_KfRaiseIrql: .quad 0"
+    "read_paged_strlen: .quad 0, 0"
 }
 
 #[test]
 fn a_routine_that_reads_what_is_paged_out_is_named() {
-    let pe = Pe::new(passed::text(), passed::data(), &["KfRaiseIrql", "strlen"]);
+    let pe = Pe::new(read_paged::text(), read_paged::data(), &["KfRaiseIrql", "strlen"]);
     let pe = with_section(pe, "PAGEDATA", &[0; 16], PAGEABLE_DATA);
     let outcome = run(&Machine::new().force_irql_checking(true), &pe);
     let check = outcome.bug_check().expect("a bug check");
