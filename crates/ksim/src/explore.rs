@@ -139,8 +139,10 @@ impl Explore {
         self
     }
 
-    /// Runs part `index` of `count` only, counted from 0. All parts together are the whole search: schedule number `n` is in part `n % count`.
-    /// `KSIM_SHARD=index/count` overrides it.
+    /// Runs part `index` of `count` only, counted from 0. All parts together are the whole search: schedule number `n` is in part `n % count`. `KSIM_SHARD=index/count`
+    /// overrides it.
+    ///
+    /// The parts of a systematic search begin with some thousands of the same schedules, as all others come from these; each counts in one part. A part numbers its schedules by itself.
     ///
     /// # Panics
     /// If `index` is not below `count`.

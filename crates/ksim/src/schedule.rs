@@ -36,6 +36,17 @@ pub use strategy::Strategy;
 pub(crate) use strategy::{Estimate, Planned};
 pub use urw::Urw;
 
+/// What a run of a search in which each is planned by those before it came to.
+pub(crate) struct Finished {
+    /// The run repeats none that has been, or will be made.
+    pub(crate) counts: bool,
+    /// More are to be made.
+    pub(crate) more: bool,
+}
+
+/// At how many places a search that becomes parts is divided.
+pub(crate) const DIVIDED: usize = 3;
+
 /// Decides what NT leaves open.
 pub trait Policy: std::fmt::Debug {
     /// Picks one of the [options](Decision::len), of which there are at least 2, by its number.

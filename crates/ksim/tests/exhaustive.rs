@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use ksim::explore::{Exploration, Strategy};
+use ksim::explore::{Exploration, Explore, Strategy};
 use ksim::{Machine, explore};
 use ksync_sys::*;
 use std::cell::{Cell, UnsafeCell};
@@ -245,6 +245,146 @@ fn philosophers_are_exhausted_in_as_many_executions_as_there_are_orders() {
     }
 }
 
+/// Searches that are long enough to be divided, by several OS threads or one, whole or in shards.
+#[test]
+fn long_searches_are_as_exact_however_they_are_made() {
+    fn check(processors: u8, executions: u64, failures: u64, program: fn()) {
+        let search = || explore().machine(machine(processors)).strategy(Strategy::Exhaustive).keep_going(true);
+        for jobs in [1, 3] {
+            let exploration = search().jobs(jobs.try_into().unwrap()).check(program);
+            assert!(exploration.is_exhausted());
+            assert_eq!((exploration.executions(), exploration.failures()), (executions, failures), "{jobs} OS threads");
+        }
+        let parts: Vec<_> = (0..3).map(|part| search().shard(part, 3).check(program)).collect();
+        assert!(parts.iter().all(|part| part.is_exhausted() && part.executions() < executions));
+        assert_eq!(parts.iter().map(Exploration::executions).sum::<u64>(), executions);
+        assert_eq!(parts.iter().map(Exploration::failures).sum::<u64>(), failures);
+    }
+    check(3, 924, 0, || mutex(2, 6));
+    check(4, 1680, 0, || spin_lock(3, 3));
+}
+
+/// The first failure and where a limit ends a search depend on no OS thread's speed.
+#[test]
+fn what_long_searches_find_does_not_depend_on_the_number_of_os_threads() {
+    // The threads may not turn in the one order that is as far as can be from that of their creation.
+    let program = || {
+        let (lock, log) = (Mutex::new(), std::cell::RefCell::new(Vec::new()));
+        let turns = |name| {
+            let (lock, log) = (&lock, &log);
+            spawn(move || {
+                for _ in 0..6 {
+                    wait(lock.object());
+                    log.borrow_mut().push(name);
+                    lock.release();
+                }
+            })
+        };
+        join_all((0..2).map(turns).collect::<Vec<_>>());
+        assert_ne!(*log.borrow(), [1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]);
+    };
+    for strategy in [Strategy::Exhaustive, Strategy::Bounded { preemptions: 2 }] {
+        let search = |jobs: usize| explore().machine(machine(3)).strategy(strategy).shrink(false).jobs(jobs.try_into().unwrap());
+        let found = |jobs| {
+            let exploration = search(jobs).check(program);
+            let failure = exploration.expect_failure();
+            let limited = search(jobs).schedules(500).check(|| mutex(2, 6));
+            assert_eq!((limited.executions(), limited.is_exhausted()), (500, false));
+            (failure.schedule, failure.found.clone(), exploration.executions(), limited.distinct())
+        };
+        let first = found(1);
+        assert!(first.0 > 300, "{strategy:?}: {first:?}");
+        assert_eq!(first, found(3));
+    }
+}
+
+/// What threads of a random program do: take a lock, and perhaps another meanwhile.
+type Locks = Vec<Vec<(usize, Option<usize>)>>;
+
+/// In how many orders the locks can be acquired, up to the end or to a deadlock.
+fn orders(program: &Locks) -> (u64, u64) {
+    type State = (Vec<usize>, Vec<Option<usize>>, Vec<Vec<usize>>);
+    let operations = |thread: &Vec<(usize, Option<usize>)>| {
+        let nested = |&(outer, inner): &(usize, Option<usize>)| {
+            let inner = inner.map_or(Vec::new(), |inner| vec![(inner, true), (inner, false)]);
+            [vec![(outer, true)], inner, vec![(outer, false)]].concat()
+        };
+        thread.iter().flat_map(nested).collect::<Vec<_>>()
+    };
+    let threads: Vec<_> = program.iter().map(operations).collect();
+    let first: State = (vec![0; threads.len()], vec![None; 3], vec![Vec::new(); 3]);
+    let (mut seen, mut ends) = (std::collections::HashSet::from([first.clone()]), (0, 0));
+    let mut left = vec![first];
+    while let Some(state) = left.pop() {
+        let mut stuck = true;
+        for (thread, operations) in threads.iter().enumerate() {
+            let Some(&(lock, acquires)) = operations.get(state.0[thread]) else { continue };
+            if acquires && state.1[lock].is_some() {
+                continue;
+            }
+            stuck = false;
+            let mut next = state.clone();
+            next.0[thread] += 1;
+            next.1[lock] = acquires.then_some(thread);
+            if acquires {
+                next.2[lock].push(thread);
+            }
+            if seen.insert(next.clone()) {
+                left.push(next);
+            }
+        }
+        if stuck {
+            let over = state.0.iter().zip(&threads).all(|(&at, operations)| at == operations.len());
+            *if over { &mut ends.0 } else { &mut ends.1 } += 1;
+        }
+    }
+    ends
+}
+
+/// Programs of locks, with deadlocks and without, are exhausted in as many executions as there are orders, also where searches are divided.
+#[test]
+fn random_programs_of_locks_are_exhausted_exactly() {
+    let mut state = 1_u64;
+    let mut draw = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % below) as usize
+    };
+    let (mut divided, mut deadlocks) = (0, 0);
+    for _ in 0..25 {
+        let threads = 2 + draw(3);
+        let mut turn = || {
+            let outer = draw(3);
+            (outer, (draw(2) == 0).then(|| (outer + 1 + draw(2)) % 3))
+        };
+        let program: Locks = (0..threads).map(|_| (0..[4, 3, 2][threads - 2]).map(|_| turn()).collect()).collect();
+        let (clean, dead) = orders(&program);
+        if clean + dead > 700 {
+            continue;
+        }
+        let exploration = exhaust(5, || {
+            let locks = [Mutex::new(), Mutex::new(), Mutex::new()];
+            let run = |turns: &Vec<(usize, Option<usize>)>| {
+                for &(outer, inner) in turns {
+                    wait(locks[outer].object());
+                    if let Some(inner) = inner {
+                        wait(locks[inner].object());
+                        locks[inner].release();
+                    }
+                    locks[outer].release();
+                }
+            };
+            let run = &run;
+            join_all(program.iter().map(|turns| spawn(move || run(turns))).collect::<Vec<_>>());
+        });
+        assert!(exploration.is_exhausted());
+        let found = (exploration.executions() - exploration.failures(), exploration.failures());
+        assert_eq!(found, (clean, dead), "{program:?}: {exploration}");
+        divided += u32::from(clean + dead > 300);
+        deadlocks += u32::from(dead > 0);
+    }
+    assert!(divided > 5 && deadlocks > 5, "{divided} were divided, {deadlocks} had deadlocks");
+}
+
 #[test]
 fn the_order_of_locks_finds_the_philosophers_in_the_first_execution() {
     for strategy in [Strategy::Exhaustive, Strategy::Portfolio] {
@@ -389,6 +529,13 @@ fn a_bound_on_preemptions_limits_the_schedules() {
         assert!(exploration.expect_clean().is_exhausted());
         exploration.executions()
     };
+    // Long enough to be divided.
+    let search = || explore().processors(3).strategy(Strategy::Bounded { preemptions: 2 });
+    let executions = |search: Explore| search.check(|| mutex(2, 3)).expect_clean().executions();
+    let [one, several] = [1, 3].map(|jobs| executions(search().jobs(jobs.try_into().unwrap())));
+    let parts: u64 = (0..3).map(|part| executions(search().shard(part, 3))).sum();
+    assert_eq!((several, parts), (one, one));
+    assert!(one > 1_000);
     for processors in [1, 3] {
         let numbers: Vec<_> = (0..3).map(|preemptions| bounded(preemptions, processors)).collect();
         assert!(numbers[0] < numbers[1] && numbers[1] < numbers[2], "{processors}: {numbers:?}");

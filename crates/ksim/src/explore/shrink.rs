@@ -136,7 +136,7 @@ impl Shrinking<'_> {
                 if self.runs >= most_runs || self.points >= most_points {
                     return false;
                 }
-                if !search.borrow_mut().finish() {
+                if !search.borrow_mut().finish().more {
                     break;
                 }
             }

@@ -1,91 +1,345 @@
 //! Searches in which each run is planned by those before it.
+//!
+//! A search that takes long is divided: after some runs, what is left becomes several parts, which OS threads take as they come, and which are divided again. What is in
+//! a part depends on nothing but the part, and parts have an order: so neither the number of OS threads nor their speed changes what is found and counted.
 
-use super::progress::{Progress, REPORT_EVERY};
-use super::workers::{fails, report};
-use super::{Exploration, Explore};
+use super::progress::Progress;
+use super::workers::{fails, jobs, report};
+use super::{Exploration, Explore, Shard};
+use crate::explore::token::Choice;
 use crate::machine::Keep;
-use crate::schedule::{Bounded, BoundedSearch, Exhaustive, ExhaustiveSearch, Policy, Strategy};
+use crate::schedule::{Bounded, BoundedSearch, Exhaustive, ExhaustiveSearch, Finished, Policy, Strategy};
 use rustc_hash::FxHashSet;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-/// What plans the runs.
-enum Plan {
-    Exhaustive(Rc<RefCell<ExhaustiveSearch>>),
-    Bounded(Rc<RefCell<BoundedSearch>>),
+/// After how many runs a part is divided.
+const PART: u64 = 256;
+
+/// A search that plans its runs.
+trait Plan: Send + Default {
+    fn policy(search: &Rc<RefCell<Self>>) -> Box<dyn Policy>;
+    fn finish(&mut self) -> Finished;
+    fn split(self) -> Vec<Self>;
+    fn unsupported(&self) -> Option<&'static str>;
 }
 
-impl Plan {
-    fn of(strategy: Strategy) -> Self {
-        match strategy {
-            Strategy::Bounded { preemptions } => Self::Bounded(Rc::new(RefCell::new(BoundedSearch::new(preemptions)))),
-            _ => Self::Exhaustive(Rc::default()),
-        }
+impl Plan for ExhaustiveSearch {
+    fn policy(search: &Rc<RefCell<Self>>) -> Box<dyn Policy> {
+        Box::new(Exhaustive::of(search))
     }
 
-    fn policy(&self) -> Box<dyn Policy> {
-        match self {
-            Self::Exhaustive(search) => Box::new(Exhaustive::of(search)),
-            Self::Bounded(search) => Box::new(Bounded(Rc::clone(search))),
-        }
+    fn finish(&mut self) -> Finished {
+        self.finish()
     }
 
-    /// The run is over. False when it was the last.
-    fn finish(&self) -> bool {
-        match self {
-            Self::Exhaustive(search) => search.borrow_mut().finish(),
-            Self::Bounded(search) => search.borrow_mut().finish(),
-        }
+    fn split(self) -> Vec<Self> {
+        self.split()
     }
 
     fn unsupported(&self) -> Option<&'static str> {
-        match self {
-            Self::Exhaustive(search) => search.borrow().unsupported(),
-            Self::Bounded(_) => None,
+        self.unsupported()
+    }
+}
+
+impl Plan for BoundedSearch {
+    fn policy(search: &Rc<RefCell<Self>>) -> Box<dyn Policy> {
+        Box::new(Bounded(Rc::clone(search)))
+    }
+
+    fn finish(&mut self) -> Finished {
+        self.finish()
+    }
+
+    fn split(self) -> Vec<Self> {
+        self.split()
+    }
+
+    fn unsupported(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// Where a part comes from. The first two generations are made in every shard, as all others come from them.
+#[derive(Clone, Copy)]
+struct Origin {
+    generation: u32,
+    /// Its number among the parts that its own comes from.
+    number: u64,
+}
+
+impl Origin {
+    const WHOLE: Self = Self { generation: 0, number: 0 };
+
+    fn child(self, number: usize) -> Self {
+        let number = if self.generation < 2 { self.number + number as u64 } else { self.number };
+        Self { generation: self.generation + 1, number }
+    }
+
+    fn counts_in(self, shard: Shard) -> bool {
+        self.number % shard.count == shard.index
+    }
+
+    fn is_made_in(self, shard: Shard) -> bool {
+        self.generation < 2 || self.counts_in(shard)
+    }
+}
+
+/// What became of a part.
+#[derive(Default)]
+struct Made {
+    /// The class of each run that counts.
+    classes: Vec<u64>,
+    /// Which of them failed, and the choices of the first of these.
+    failures: Vec<u64>,
+    choices: Vec<Choice>,
+    has_fault: bool,
+    unsupported: Option<&'static str>,
+    /// The host's time was up before its end.
+    is_late: bool,
+}
+
+enum State<S> {
+    Waits(S),
+    Runs,
+    Made(Made),
+}
+
+struct Slot<S> {
+    origin: Origin,
+    /// Tells it from others.
+    number: u64,
+    state: State<S>,
+}
+
+/// What the workers share: all that is not counted yet, in order, and what has been counted.
+struct Parts<S> {
+    slots: Vec<Slot<S>>,
+    numbers: u64,
+    distinct: FxHashSet<u64>,
+    executions: u64,
+    failures: u64,
+    /// The number and the choices of the first schedule that failed.
+    first_failure: Option<(u64, Vec<Choice>)>,
+    has_fault: bool,
+    unsupported: Option<&'static str>,
+    /// Nothing more is to be made: a failure, the limit, or the host's time.
+    over: bool,
+}
+
+struct Systematic<'a, S> {
+    explore: &'a Explore,
+    program: &'a (dyn Fn() + Sync),
+    limit: u64,
+    deadline: Option<Instant>,
+    progress: Progress,
+    parts: Mutex<Parts<S>>,
+    changed: Condvar,
+}
+
+/// Makes a search. Also returns whether a run came to the fault that was asked for.
+pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Exploration, bool) {
+    match explore.strategy {
+        Strategy::Bounded { preemptions } => search_all(explore, program, BoundedSearch::new(preemptions)),
+        _ => search_all(explore, program, ExhaustiveSearch::new(explore.machine.config().early_expiries > 0)),
+    }
+}
+
+fn search_all<S: Plan>(explore: &Explore, program: &(dyn Fn() + Sync), whole: S) -> (Exploration, bool) {
+    assert!(!crate::machine::is_running(), "a search cannot be made from code that runs on a machine");
+    let begin = Instant::now();
+    let limit = explore.limit();
+    let whole = Slot { origin: Origin::WHOLE, number: 0, state: State::Waits(whole) };
+    let parts = Parts {
+        slots: vec![whole],
+        numbers: 1,
+        distinct: FxHashSet::default(),
+        executions: 0,
+        failures: 0,
+        first_failure: None,
+        has_fault: false,
+        unsupported: None,
+        over: limit == 0,
+    };
+    let search = Systematic {
+        explore,
+        program,
+        limit,
+        deadline: explore.time.map(|time| begin + time),
+        progress: Progress::new(explore.progress, limit),
+        parts: Mutex::new(parts),
+        changed: Condvar::new(),
+    };
+    // Most searches are over after the first part.
+    search.work(true);
+    let jobs = if search.lock().is_over() { 1 } else { jobs(explore) };
+    std::thread::scope(|scope| {
+        for _ in 1..jobs {
+            scope.spawn(|| search.work(false));
+        }
+        search.work(false);
+    });
+    let Systematic { progress, parts, .. } = search;
+    drop(progress);
+    let parts = parts.into_inner().expect("no worker panics while it holds the lock");
+    if let Some(reason) = parts.unsupported {
+        panic!("ksim: the schedules cannot be searched to the end: {reason}");
+    }
+    let exploration = Exploration {
+        executions: parts.executions,
+        distinct: parts.distinct.len() as u64,
+        exhausted: !parts.over,
+        elapsed: begin.elapsed(),
+        failures: parts.failures,
+        failure: parts.first_failure.map(|(schedule, choices)| report(explore, schedule, &choices, program)),
+    };
+    (exploration, parts.has_fault)
+}
+
+impl<S: Plan> Systematic<'_, S> {
+    fn lock(&self) -> MutexGuard<'_, Parts<S>> {
+        self.parts.lock().expect("no worker panics while it holds the lock")
+    }
+
+    /// Makes one part after the other, until none is left. `once` is for one part.
+    fn work(&self, once: bool) {
+        let mut parts = self.lock();
+        while !parts.is_over() {
+            let Some((number, origin, search)) = parts.take() else {
+                parts = self.changed.wait(parts).expect("no worker panics while it holds the lock");
+                continue;
+            };
+            drop(parts);
+            let mut abandon = Abandon(Some(self));
+            let (made, rest) = self.make(search, origin);
+            abandon.0 = None;
+            parts = self.lock();
+            parts.put(number, made, rest, self.explore.shard);
+            let before = parts.executions;
+            parts.count(self.limit, self.explore);
+            self.progress.advance(parts.executions - before, parts.distinct.len() as u64);
+            self.changed.notify_all();
+            if once {
+                return;
+            }
+        }
+    }
+
+    /// Makes some runs of a part. Also returns what is left of it.
+    fn make(&self, search: S, origin: Origin) -> (Made, Vec<S>) {
+        let machine = self.explore.faulty_machine().record_trace(false);
+        let counts = origin.counts_in(self.explore.shard);
+        let search = Rc::new(RefCell::new(search));
+        let (mut made, mut choices) = (Made::default(), Vec::new());
+        for _ in 0..PART.min(self.limit) {
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                made.is_late = true;
+                return (made, Vec::new());
+            }
+            choices.clear();
+            let run = machine.run_recorded(S::policy(&search), Keep::Choices(choices), self.program);
+            let finished = search.borrow_mut().finish();
+            made.unsupported = search.borrow().unsupported();
+            if made.unsupported.is_some() {
+                return (made, Vec::new());
+            }
+            made.has_fault |= run.outcome.has_fault();
+            choices = run.choices;
+            if finished.counts {
+                made.classes.push(run.class);
+                if fails(&run.outcome) {
+                    if made.failures.is_empty() {
+                        made.choices.clone_from(&choices);
+                    }
+                    made.failures.push(made.classes.len() as u64 - 1);
+                    if counts && !self.explore.keep_going {
+                        return (made, Vec::new());
+                    }
+                }
+            }
+            if !finished.more {
+                return (made, Vec::new());
+            }
+        }
+        (made, search.take().split())
+    }
+}
+
+/// Lets the others end where the program panics outside the machine.
+struct Abandon<'a, 'b, S: Plan>(Option<&'a Systematic<'b, S>>);
+
+impl<S: Plan> Drop for Abandon<'_, '_, S> {
+    fn drop(&mut self) {
+        if let Some(search) = self.0 {
+            if let Ok(mut parts) = search.parts.lock() {
+                parts.over = true;
+            }
+            search.changed.notify_all();
         }
     }
 }
 
-/// Makes a search. Also returns whether a run came to the fault that was asked for.
-pub(super) fn search(explore: &Explore, program: &dyn Fn()) -> (Exploration, bool) {
-    assert!(!crate::machine::is_running(), "a search cannot be made from code that runs on a machine");
-    let begin = Instant::now();
-    let deadline = explore.time.map(|time| begin + time);
-    let limit = explore.limit();
-    let progress = Progress::new(explore.progress, limit);
-    let machine = explore.faulty_machine().record_trace(false);
-    let plan = Plan::of(explore.strategy);
-    let (mut executions, mut failures, mut exhausted, mut has_fault) = (0, 0, false, false);
-    let mut first_failure = None;
-    let mut distinct = FxHashSet::default();
-    let mut choices = Vec::new();
-    while executions < limit && !exhausted && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-        choices.clear();
-        let run = machine.run_recorded(plan.policy(), Keep::Choices(choices), program);
-        exhausted = !plan.finish();
-        if let Some(reason) = plan.unsupported() {
-            panic!("ksim: the schedules cannot be searched to the end: {reason}");
-        }
-        executions += 1;
-        has_fault |= run.outcome.has_fault();
-        distinct.insert(run.class);
-        if executions.is_multiple_of(REPORT_EVERY) {
-            progress.advance(REPORT_EVERY, distinct.len() as u64);
-        }
-        choices = run.choices;
-        if fails(&run.outcome) {
-            failures += 1;
-            first_failure.get_or_insert_with(|| (executions - 1, choices.clone()));
-            if !explore.keep_going {
-                break;
+impl<S: Plan> Parts<S> {
+    fn is_over(&self) -> bool {
+        self.over || self.slots.is_empty()
+    }
+
+    /// The first part that nobody makes.
+    fn take(&mut self) -> Option<(u64, Origin, S)> {
+        for slot in &mut self.slots {
+            if matches!(slot.state, State::Waits(_))
+                && let State::Waits(search) = std::mem::replace(&mut slot.state, State::Runs)
+            {
+                return Some((slot.number, slot.origin, search));
             }
         }
+        None
     }
-    drop(progress);
-    let failure = first_failure.map(|(schedule, choices)| report(explore, schedule, &choices, program));
-    let exhausted = exhausted && (failures == 0 || explore.keep_going);
-    let distinct = distinct.len() as u64;
-    let elapsed = begin.elapsed();
-    (Exploration { executions, distinct, exhausted, elapsed, failures, failure }, has_fault)
+
+    /// A part is made: those that are left of it take their place behind it.
+    fn put(&mut self, number: u64, made: Made, rest: Vec<S>, shard: Shard) {
+        let Some(place) = self.slots.iter().position(|slot| slot.number == number) else { return };
+        self.slots[place].state = State::Made(made);
+        let parent = self.slots[place].origin;
+        let mut numbers = self.numbers;
+        let children = rest.into_iter().enumerate().filter_map(|(index, search)| {
+            let origin = parent.child(index);
+            numbers += 1;
+            origin.is_made_in(shard).then_some(Slot { origin, number: numbers, state: State::Waits(search) })
+        });
+        self.slots.splice(place + 1..place + 1, children);
+        self.numbers = numbers;
+    }
+
+    /// Counts what is made, up to the first part that is not.
+    fn count(&mut self, limit: u64, explore: &Explore) {
+        let number = self.slots.iter().take_while(|slot| matches!(slot.state, State::Made(_))).count();
+        for slot in self.slots.drain(..number) {
+            let State::Made(made) = slot.state else { continue };
+            self.over |= self.executions == limit;
+            if self.over {
+                break;
+            }
+            self.unsupported = made.unsupported;
+            self.over = made.unsupported.is_some() || made.is_late;
+            self.has_fault |= made.has_fault;
+            if !slot.origin.counts_in(explore.shard) {
+                continue;
+            }
+            let left = limit - self.executions;
+            let fitting = made.failures.iter().filter(|&&failure| failure < left).count() as u64;
+            if fitting > 0 && self.first_failure.is_none() {
+                self.first_failure = Some((self.executions + made.failures[0], made.choices));
+                self.over |= !explore.keep_going;
+            }
+            self.failures += fitting;
+            self.over |= made.classes.len() as u64 > left;
+            let classes = made.classes.iter().take(usize::try_from(left).unwrap_or(usize::MAX));
+            self.executions += classes.len() as u64;
+            self.distinct.extend(classes);
+        }
+        self.over |= self.executions == limit && !self.slots.is_empty();
+    }
 }

@@ -86,8 +86,7 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
             shared.record_failure(0, &first.choices);
         }
     }
-    let jobs = explore.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-    let jobs = (jobs as u64).min(limit.div_ceil(BATCH)).max(1);
+    let jobs = (jobs(explore) as u64).min(limit.div_ceil(BATCH)).max(1);
     std::thread::scope(|scope| {
         for _ in 1..jobs {
             scope.spawn(|| shared.work());
@@ -108,6 +107,11 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
         failure,
     };
     (exploration, has_fault.into_inner())
+}
+
+/// How many OS threads search.
+pub(super) fn jobs(explore: &Explore) -> usize {
+    explore.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
 }
 
 /// The failure of a schedule that made these choices.

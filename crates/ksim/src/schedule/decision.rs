@@ -181,6 +181,12 @@ impl Decision<'_> {
         candidate.operation.waits() && !contexts.objects.is_available(candidate.operation.object, Some(candidate.actor.0))
     }
 
+    /// What the option's context would do, in the state that it would do it in. `early` says whether the clock may move early in this run.
+    pub(crate) fn resolved(&self, option: u32, early: bool) -> Option<Footprint> {
+        let (contexts, candidate) = (self.contexts.as_ref()?, self.candidate(option)?);
+        Some(contexts.objects.resolved(candidate.operation, early))
+    }
+
     /// A byte that tells this decision from others.
     pub(crate) fn point(&self) -> u8 {
         let effects =

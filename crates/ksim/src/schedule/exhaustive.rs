@@ -18,12 +18,18 @@
 //! Contexts and objects are known by what created or used them, and not by numbers or addresses: those depend on the order of things that are independent. An operation is
 //! the same one in two runs if all that happens before it is the same; then its object is the same one too. Names are given as soon as operations are announced, so that what is asleep
 //! has those that the present run uses.
+//!
+//! # Parts
+//! A search that takes long is divided into parts, which are made at the same time. From each node above the parts everything is explored that could come first there, so that a
+//! part need not tell others of the races that it finds. What comes first in an earlier part is asleep in the later ones. So each class is still run in one part only; but a part may begin with a
+//! run that repeats another's, which does not count.
 
 mod names;
+mod parts;
 mod races;
 mod tree;
 
-use super::{Actor, Decision, Event, Footprint, Policy};
+use super::{Actor, Decision, Event, Finished, Footprint, Policy};
 use names::Names;
 use races::{Clock, Done};
 use std::cell::RefCell;
@@ -37,6 +43,15 @@ struct Named {
     operation: Footprint,
 }
 
+/// What need not come first, as that has been, or will be, explored.
+#[derive(Clone, Copy, Debug)]
+struct Asleep {
+    actor: u32,
+    operation: Footprint,
+    /// All races behind it have been looked at here: it is not explored in another part, nor beside something that is.
+    races_known: bool,
+}
+
 /// A place where runs can part.
 #[derive(Debug)]
 enum Node {
@@ -44,13 +59,21 @@ enum Node {
         /// The context that acts in the present run, and what it does there.
         chosen: Option<u32>,
         operation: Footprint,
+        /// What could act here.
+        able: Vec<Named>,
         /// What has been explored from here, and need not come first again.
-        sleep: Vec<Named>,
+        sleep: Vec<Asleep>,
         /// What is to be explored from here, in this order. The first is the present run's.
         wakeup: Vec<Branch>,
     },
     /// Something else that NT leaves open.
     Value { chosen: u32, options: u32 },
+}
+
+impl Node {
+    fn act(sleep: Vec<Asleep>, wakeup: Vec<Branch>) -> Self {
+        Self::Act { chosen: None, operation: Footprint::UNKNOWN, able: Vec::new(), sleep, wakeup }
+    }
 }
 
 /// The search, from run to run.
@@ -71,8 +94,15 @@ pub(crate) struct Search {
     clock_could_move: bool,
     /// No context can ever do more than wait: what they still perform is only how the run ends.
     stuck: bool,
-    /// The present run repeats another.
-    redundant: bool,
+    /// The present run repeats another from this node on.
+    repeats_from: Option<usize>,
+    /// What had happened by then, as far as `done` goes, and what then waited for others that repeat what they do.
+    done_by_then: usize,
+    waited_by_then: Vec<Done>,
+    /// The nodes before this one are other parts' business.
+    floor: usize,
+    /// Whether the clock may move early.
+    early: bool,
     /// Why the search cannot be complete.
     unsupported: Option<&'static str>,
 }
@@ -103,6 +133,11 @@ impl Policy for Exhaustive {
 }
 
 impl Search {
+    /// A search of the schedules of runs in which the clock may move early, or may not.
+    pub(crate) fn new(early: bool) -> Self {
+        Self { early, ..Self::default() }
+    }
+
     fn begin(&mut self) {
         self.names.begin();
         self.at = 0;
@@ -112,23 +147,23 @@ impl Search {
         self.waits = false;
         self.clock_could_move = false;
         self.stuck = false;
-        self.redundant = false;
+        self.repeats_from = None;
     }
 
     /// The node of the next event, which is made if the run has come further than those before it.
     fn node(&mut self) -> &mut Node {
         if self.at == self.nodes.len() {
             let (sleep, wakeup) = self.inherited();
-            self.nodes.push(Node::Act { chosen: None, operation: Footprint::UNKNOWN, sleep, wakeup });
+            self.nodes.push(Node::act(sleep, wakeup));
         }
         &mut self.nodes[self.at]
     }
 
     /// What a new node has from the event before it: those asleep that do not depend on that event, and the rest of the way to a race's reversal.
-    fn inherited(&mut self) -> (Vec<Named>, Vec<Branch>) {
+    fn inherited(&mut self) -> (Vec<Asleep>, Vec<Branch>) {
         let names = &self.names;
         let before = self.nodes.iter_mut().rev().find_map(|node| match node {
-            Node::Act { chosen, operation, sleep, wakeup } => Some((*chosen, *operation, sleep, wakeup)),
+            Node::Act { chosen, operation, sleep, wakeup, .. } => Some((*chosen, *operation, sleep, wakeup)),
             Node::Value { .. } => None,
         });
         let Some((Some(actor), operation, sleep, wakeup)) = before else { return (Vec::new(), Vec::new()) };
@@ -151,33 +186,43 @@ impl Search {
             let Some(candidate) = decision.candidate(option) else { continue };
             let actor = self.names.actor(candidate.actor);
             let past = *self.past(actor);
-            self.names.operation(actor, past, candidate.operation);
-            candidates.push((option, actor, decision.would_wait(option)));
+            let operation = decision.resolved(option, self.early).unwrap_or(Footprint::UNKNOWN);
+            let operation = self.names.operation(actor, past, operation);
+            candidates.push((option, Named { actor, operation }, decision.would_wait(option)));
         }
         let clock = self.names.actor(Actor::CLOCK);
-        let all_wait = candidates.iter().all(|&(_, actor, waits)| waits || actor == clock);
+        let is_clock = |candidate: &Named| candidate.actor == clock;
+        let all_wait = candidates.iter().all(|(_, candidate, waits)| *waits || is_clock(candidate));
         let stuck = all_wait && !decision.clock_can_move();
-        let redundant = &mut false;
-        let Node::Act { chosen, sleep, wakeup, .. } = self.node() else { unreachable!("a value was chosen here before") };
-        if chosen.is_none() && !candidates.iter().any(|&(_, actor, _)| actor == clock) {
-            // Nothing is left to expire on this way.
-            wakeup.retain(|branch| branch.step.actor != clock);
+        // What would wait is let wait before the clock moves.
+        let can_act =
+            |(_, candidate, waits): &&(u32, Named, bool)| !(if is_clock(candidate) { all_wait } else { *waits && !all_wait });
+        let clock_is_candidate = candidates.iter().any(|(_, candidate, _)| is_clock(candidate));
+        let repeats = &mut false;
+        let Node::Act { chosen, able, sleep, wakeup, .. } = self.node() else { unreachable!("a value was chosen here before") };
+        let is_new = chosen.is_none();
+        if is_new {
+            able.clear();
+            // Where all wait for ever, the order in which they do is none.
+            able.extend(candidates.iter().filter(can_act).filter(|_| !stuck).map(|&(_, candidate, _)| candidate));
+            if !clock_is_candidate {
+                // Nothing is left to expire on this way.
+                wakeup.retain(|branch| branch.step.actor != clock);
+            }
         }
         let planned = chosen.or_else(|| wakeup.first().map(|branch| branch.step.actor));
         let picked = match planned {
-            Some(actor) => candidates.iter().find(|&&(_, candidate, _)| candidate == actor),
+            Some(actor) => candidates.iter().find(|(_, candidate, _)| candidate.actor == actor),
             None => {
-                // What would wait is let wait before the clock moves.
-                let can_act =
-                    |&&(_, actor, waits): &&(u32, u32, bool)| if actor == clock { !all_wait } else { !waits || all_wait };
-                let awake = |&&(_, actor, _): &&(u32, u32, bool)| stuck || !sleep.iter().any(|asleep| asleep.actor == actor);
+                let awake = |(_, candidate, _): &&(u32, Named, bool)| {
+                    stuck || !sleep.iter().any(|asleep| asleep.actor == candidate.actor)
+                };
                 let first = candidates.iter().filter(can_act).find(awake);
-                *redundant = first.is_none();
+                *repeats = first.is_none();
                 first.or_else(|| candidates.iter().find(can_act))
             }
         };
-        let (is_new, clock_is_candidate) = (chosen.is_none(), candidates.iter().any(|&(_, actor, _)| actor == clock));
-        let Some(&(option, actor, _)) = picked else {
+        let Some(&(option, Named { actor, .. }, _)) = picked else {
             self.unsupported = Some("the program does not do the same things each time");
             return 0;
         };
@@ -194,8 +239,21 @@ impl Search {
         self.clock_could_move = clock_is_candidate;
         self.waits = all_wait && !stuck;
         self.stuck |= stuck;
-        self.redundant |= *redundant;
+        if *repeats {
+            let waiting = candidates.iter().filter(|(_, _, waits)| *waits).map(|&(_, candidate, _)| candidate);
+            self.repeat(waiting.collect());
+        }
         option
+    }
+
+    /// Whatever could act has come first in another run: the present one is over as far as the search goes. `waiting` is what would do no more than wait.
+    fn repeat(&mut self, waiting: Vec<Named>) {
+        if self.repeats_from.is_some() {
+            return;
+        }
+        self.repeats_from = Some(self.at);
+        self.done_by_then = self.done.len();
+        self.waited_by_then = waiting.into_iter().map(|event| self.event(event, false, None)).collect();
     }
 
     fn choose_value(&mut self, options: u32) -> u32 {
@@ -220,9 +278,12 @@ impl Search {
                 let past = *self.past(actor);
                 let operation = self.names.operation(actor, past, operation);
                 let clock = self.names.actor(Actor::CLOCK);
+                let (stuck, repeats) = (self.stuck, &mut false);
                 match self.node() {
-                    Node::Act { chosen, operation: performed, wakeup, .. } => {
+                    Node::Act { chosen, operation: performed, sleep, wakeup, .. } => {
                         *performed = operation;
+                        *repeats =
+                            chosen.is_none() && !stuck && wakeup.is_empty() && sleep.iter().any(|asleep| asleep.actor == actor);
                         if chosen.is_none() && actor != clock {
                             // As in `choose`.
                             wakeup.retain(|branch| branch.step.actor != clock);
@@ -233,6 +294,9 @@ impl Search {
                         }
                     }
                     Node::Value { .. } => self.unsupported = Some("the program does not do the same things each time"),
+                }
+                if *repeats {
+                    self.repeat(Vec::new());
                 }
                 self.at += 1;
                 let waits = std::mem::take(&mut self.waits);
@@ -263,31 +327,43 @@ impl Search {
         }
     }
 
-    /// The present run is over. False when all have been made.
-    pub(crate) fn finish(&mut self) -> bool {
-        if !self.redundant && self.unsupported.is_none() {
+    /// The present run is over.
+    pub(crate) fn finish(&mut self) -> Finished {
+        if self.repeats_from.is_some() {
+            self.done.truncate(self.done_by_then);
+            self.done.append(&mut self.waited_by_then);
+        }
+        if self.unsupported.is_none() {
             self.plan_reversals();
         }
-        while let Some(node) = self.nodes.last_mut() {
+        let counts = self.repeats_from.is_none();
+        if let Some(node) = self.repeats_from {
+            // What comes behind is the business of the run that this one repeats.
+            self.nodes.truncate(node.max(self.floor));
+        }
+        while self.nodes.len() > self.floor
+            && let Some(node) = self.nodes.last_mut()
+        {
             match node {
                 Node::Value { chosen, options } if *chosen + 1 < *options => {
                     *chosen += 1;
-                    return true;
+                    return Finished { counts, more: true };
                 }
                 Node::Value { .. } => {}
-                Node::Act { chosen, operation, sleep, wakeup } => {
+                Node::Act { chosen, operation, sleep, wakeup, .. } => {
                     if let Some(actor) = chosen.take() {
                         wakeup.retain(|branch| branch.step.actor != actor);
-                        sleep.push(Named { actor, operation: *operation });
+                        let races_known = tree::is_all_known(sleep);
+                        sleep.push(Asleep { actor, operation: *operation, races_known });
                     }
                     if !wakeup.is_empty() {
-                        return true;
+                        return Finished { counts, more: true };
                     }
                 }
             }
             self.nodes.pop();
         }
-        false
+        Finished { counts, more: false }
     }
 
     /// Why the search cannot be complete, if it cannot.

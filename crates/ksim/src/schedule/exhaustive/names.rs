@@ -2,14 +2,19 @@
 
 use crate::schedule::{Actor, Effect, Footprint};
 use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+type Objects = FxHashMap<(u32, u64), u32>;
 
 /// The names, from run to run, and who bears them in the present one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Names {
     /// A context, by the context that created it, what had happened before, and how many it had created since. The system's own have no creator.
     contexts: FxHashMap<(u32, u64, u32), u32>,
     /// The object of an operation, by the context and what has happened before.
-    objects: FxHashMap<(u32, u64), u32>,
+    objects: Objects,
+    /// Those that were known when the search became one part of several, which share them.
+    shared: Arc<Objects>,
     /// For each name of an object, another that turned out to be the same one's, or itself.
     merged: Vec<u32>,
     actors: FxHashMap<Actor, u32>,
@@ -26,6 +31,12 @@ impl Names {
         self.actors.clear();
         self.addresses.clear();
         self.created.clear();
+    }
+
+    /// The search is about to become several parts, each of which goes on with these names.
+    pub(super) fn share(&mut self) {
+        let shared = Arc::make_mut(&mut self.shared);
+        shared.extend(self.objects.drain());
     }
 
     fn context(&mut self, key: (u32, u64, u32)) -> u32 {
@@ -75,7 +86,7 @@ impl Names {
             return operation;
         }
         let here = self.addresses.get(&operation.object).copied();
-        let before = self.objects.get(&(actor, past)).copied();
+        let before = self.objects.get(&(actor, past)).or_else(|| self.shared.get(&(actor, past))).copied();
         let name = match (here, before) {
             (Some(here), Some(before)) => {
                 // The same operation has the same object.
@@ -90,8 +101,12 @@ impl Names {
                 name
             }
         };
-        self.addresses.insert(operation.object, name);
-        self.objects.insert((actor, past), name);
+        if here != Some(name) {
+            self.addresses.insert(operation.object, name);
+        }
+        if before != Some(name) {
+            self.objects.insert((actor, past), name);
+        }
         Footprint { object: name as usize, ..operation }
     }
 

@@ -1,6 +1,6 @@
 //! What happens before what, and the races of a run.
 
-use super::tree::{Step, insert, is_explored};
+use super::tree::{Step, insert, is_all_known, is_explored};
 use super::{Named, Node, Search};
 use crate::schedule::{Actor, Footprint};
 
@@ -79,8 +79,8 @@ impl Search {
         &mut self.pasts[index]
     }
 
-    /// An event happens.
-    pub(super) fn perform(&mut self, event: Named, available: bool, node: Option<usize>) {
+    /// An event of the present run, after what has happened so far.
+    pub(super) fn event(&mut self, event: Named, available: bool, node: Option<usize>) -> Done {
         let Named { actor, operation } = event;
         let own = self.clock(actor).clone();
         let number = own.seen(actor) + 1;
@@ -93,13 +93,20 @@ impl Search {
             }
         }
         clock.add(actor, number);
+        Done { actor, number, operation, available, clock_could_move: false, own, clock, past, node }
+    }
+
+    /// An event happens.
+    pub(super) fn perform(&mut self, event: Named, available: bool, node: Option<usize>) {
+        let actor = event.actor;
+        let mut done = self.event(event, available, node);
+        done.clock_could_move = std::mem::take(&mut self.clock_could_move);
         if node.is_some() {
-            *self.clock(actor) = clock.clone();
-            *self.past(actor) = past;
+            *self.clock(actor) = done.clock.clone();
+            *self.past(actor) = done.past;
             self.names.performed(actor);
         }
-        let clock_could_move = std::mem::take(&mut self.clock_could_move);
-        self.done.push(Done { actor, number, operation, available, clock_could_move, own, clock, past, node });
+        self.done.push(done);
     }
 
     /// Finds the races of the present run, and keeps the ways to their reversals.
@@ -134,7 +141,7 @@ impl Search {
     /// The way to the reversal of a race: what does not come after the earlier event, and then the later.
     fn plan_reversal(&mut self, earlier: usize, later: usize) {
         let first = &self.done[earlier];
-        let Some(node) = first.node else { return };
+        let Some(node) = first.node.filter(|&node| node >= self.floor) else { return };
         let step =
             |done: &Done| Step { actor: done.actor, number: done.number, operation: done.operation, clock: done.clock.clone() };
         let beside = self.done[earlier + 1..].iter();
@@ -152,7 +159,7 @@ impl Search {
         let names = &self.names;
         let Node::Act { sleep, wakeup, .. } = &mut self.nodes[node] else { unreachable!("an event's node is of an event") };
         if !is_explored(sleep, &way, names) {
-            insert(wakeup, way, names);
+            insert(wakeup, way, is_all_known(sleep), names);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Wakeup trees: the ways to the reversals of races.
 
-use super::Named;
 use super::names::Names;
 use super::races::Clock;
+use super::{Asleep, Named};
 use crate::schedule::Footprint;
 
 /// One event on a way, as the run that it was seen in had it.
@@ -24,10 +24,17 @@ impl Step {
 }
 
 /// A step, and what comes after it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Branch {
     pub(super) step: Step,
     pub(super) then: Vec<Branch>,
+}
+
+impl Branch {
+    /// One that begins like this, and leads anywhere.
+    pub(super) fn to(first: Named) -> Self {
+        Self { step: Step { operation: first.operation, ..Step::planned(first.actor) }, then: Vec::new() }
+    }
 }
 
 /// How a context stands to a way.
@@ -53,20 +60,31 @@ fn standing(actor: u32, operation: Footprint, way: &[Step], names: &Names) -> St
 }
 
 /// True when one that is asleep could come first, so that the way has been explored already.
-pub(super) fn is_explored(sleep: &[Named], way: &[Step], names: &Names) -> bool {
-    sleep.iter().any(|asleep| !matches!(standing(asleep.actor, asleep.operation, way, names), Standing::Other))
+pub(super) fn is_explored(sleep: &[Asleep], way: &[Step], names: &Names) -> bool {
+    let all_known = is_all_known(sleep);
+    sleep.iter().any(|asleep| match standing(asleep.actor, asleep.operation, way, names) {
+        Standing::First(_) => true,
+        Standing::Beside => all_known,
+        Standing::Other => false,
+    })
 }
 
-/// Adds a way, unless what is there leads to it.
-pub(super) fn insert(branches: &mut Vec<Branch>, mut way: Vec<Step>, names: &Names) {
+/// What is independent of a way is explored with it too, and the races of that tell of what may come between. But not where something is asleep that another part explores: then runs are not
+/// looked at to their end, and such races may be missed. There, only what comes first counts.
+pub(super) fn is_all_known(sleep: &[Asleep]) -> bool {
+    sleep.iter().all(|asleep| asleep.races_known)
+}
+
+/// Adds a way, unless what is there leads to it. `all_known` is [that](is_all_known) of the node.
+pub(super) fn insert(branches: &mut Vec<Branch>, mut way: Vec<Step>, all_known: bool, names: &Names) {
     for branch in branches.iter_mut() {
         match standing(branch.step.actor, branch.step.operation, &way, names) {
             Standing::First(place) => _ = way.remove(place),
-            Standing::Beside => {}
-            Standing::Other => continue,
+            Standing::Beside if all_known => {}
+            Standing::Beside | Standing::Other => continue,
         }
         if !branch.then.is_empty() && !way.is_empty() {
-            insert(&mut branch.then, way, names);
+            insert(&mut branch.then, way, all_known, names);
         }
         return;
     }
