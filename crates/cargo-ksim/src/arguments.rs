@@ -141,6 +141,9 @@ pub(crate) struct MachineArguments {
     /// When timers expire: exactly when they are due, or at ticks of 15.625 ms.
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Clock::Exact)]
     pub(crate) clock: Clock,
+    /// How often, at most, a timer or timeout may expire while something else could act.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) early_expiries: u32,
     /// How many bytes of pool there are.
     #[arg(long, value_name = "BYTES")]
     pub(crate) pool_limit: Option<usize>,
@@ -349,6 +352,7 @@ impl MachineArguments {
             .processors(self.processors)
             .profile(self.profile.into())
             .clock(clock)
+            .early_expiries(self.early_expiries)
             .threaded_dpcs(!self.no_threaded_dpcs)
             .force_irql_checking(self.force_irql_checking);
         if let Some(bytes) = self.pool_limit {
@@ -376,6 +380,9 @@ impl MachineArguments {
         }
         if self.clock != Clock::Exact {
             option("clock", name_of(self.clock));
+        }
+        if self.early_expiries != 0 {
+            option("early-expiries", self.early_expiries.to_string());
         }
         if let Some(bytes) = self.pool_limit {
             option("pool-limit", bytes.to_string());

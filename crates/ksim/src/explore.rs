@@ -23,7 +23,7 @@ mod systematic;
 pub(crate) mod token;
 mod workers;
 
-pub use environment::{REPLAY, SCHEDULES, SEED, SHARD};
+pub use environment::{EARLY_EXPIRIES, REPLAY, SCHEDULES, SEED, SHARD};
 pub use exploration::{Exploration, Failure};
 pub use token::TokenError;
 
@@ -61,8 +61,11 @@ pub struct Explore {
     shard: Shard,
     keep_going: bool,
     shrinks: bool,
+    repeats: bool,
     progress: bool,
     faults: Vec<FaultKind>,
+    /// What the environment says of early expiries.
+    early_by_environment: Option<u32>,
     /// The fault that all runs have.
     fault: Option<Fault>,
 }
@@ -81,8 +84,10 @@ pub fn explore() -> Explore {
         shard: Shard::WHOLE,
         keep_going: false,
         shrinks: true,
+        repeats: true,
         progress: true,
         faults: Vec::new(),
+        early_by_environment: None,
         fault: None,
     }
 }
@@ -103,7 +108,7 @@ impl Explore {
         self
     }
 
-    /// How often in a run, at most, a timer or timeout may expire while something else could act: see [`Machine::early_expiries`].
+    /// How often in a run, at most, a timer or timeout may expire while something else could act: see [`Machine::early_expiries`]. `KSIM_EARLY_EXPIRIES` overrides it.
     pub fn early_expiries(mut self, most: u32) -> Self {
         self.machine = self.machine.early_expiries(most);
         self
@@ -185,6 +190,25 @@ impl Explore {
         self
     }
 
+    /// Whether the first schedule is run a second time, to see that the program does the same things each time: what decides by the host's clock, by addresses, by a `HashMap` or by a
+    /// static is neither searched to the end nor repeated by a token. It is by default.
+    ///
+    /// # Example
+    /// ```should_panic
+    /// use ksim::explore;
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    ///
+    /// static RUNS: AtomicU32 = AtomicU32::new(0);
+    /// let _ = explore().check(|| {
+    ///     // SAFETY: the call may be made anywhere.
+    ///     unsafe { ksync_sys::KeStallExecutionProcessor(1 + RUNS.fetch_add(1, Ordering::Relaxed)) };
+    /// });
+    /// ```
+    pub fn check_repetition(mut self, check: bool) -> Self {
+        self.repeats = check;
+        self
+    }
+
     /// Whether progress is shown, where standard error is a terminal. It is by default.
     pub fn progress(mut self, progress: bool) -> Self {
         self.progress = progress;
@@ -199,6 +223,7 @@ impl Explore {
     /// With `KSIM_REPLAY=token` in the environment it runs the one schedule that the token stands for.
     ///
     /// # Panics
+    /// - If the program does not do the same things each time: the message says where two runs differ.
     /// - If a variable of the environment is not what it should be, or the token does not belong to this program: the message says where they part.
     /// - If called from code that runs on a machine already.
     #[must_use = "what was found is in the exploration and nowhere else: `expect_clean` panics for a failure"]
@@ -213,6 +238,10 @@ impl Explore {
         }
         if let Some(shard) = environment.shard {
             self.shard = shard;
+        }
+        if let Some(most) = environment.early_expiries {
+            self = self.early_expiries(most);
+            self.early_by_environment = Some(most);
         }
         match environment.replay {
             Some(token) => self.replay(&token, program).unwrap_or_else(|error| panic!("ksim: {REPLAY}: {error}")),

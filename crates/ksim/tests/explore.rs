@@ -52,7 +52,8 @@ fn so_many_schedules_are_run_as_was_asked_for() {
     });
     exploration.expect_clean();
     assert_eq!(exploration.executions(), 1234);
-    assert_eq!(runs.into_inner(), 1234);
+    // The first is run a second time, to see that it repeats.
+    assert_eq!(runs.into_inner(), 1235);
     assert!((2..1234).contains(&exploration.distinct()), "{exploration}");
 }
 
@@ -118,6 +119,28 @@ fn a_program_that_decides_by_itself_is_noticed() {
             panic!("only once");
         }
     });
+}
+
+/// A program that completes is noticed too, where it differs from one run to the next.
+#[test]
+fn where_runs_differ_is_said() {
+    for strategy in [Strategy::Portfolio, Strategy::Exhaustive, Strategy::Bounded { preemptions: 0 }] {
+        let runs = AtomicU64::new(0);
+        let search = || explore().processors(2).strategy(strategy).schedules(3);
+        let program = || {
+            let event = Event::notification();
+            event.set();
+            if runs.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+                event.reset()
+            } else {
+                event.set()
+            };
+        };
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| search().check(program))).unwrap_err();
+        let message = panic.downcast_ref::<String>().unwrap();
+        assert!(message.contains("is not deterministic: line ") && message.contains("of the trace"), "{strategy:?}: {message}");
+        search().check_repetition(false).check(program).expect_clean();
+    }
 }
 
 #[test]

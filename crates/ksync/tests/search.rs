@@ -4,6 +4,8 @@
 
 mod mutex_support;
 
+#[path = "search/atomics.rs"]
+mod atomics;
 #[path = "search/cells.rs"]
 mod cells;
 #[path = "search/driver.rs"]

@@ -12,12 +12,16 @@ pub const REPLAY: &str = "KSIM_REPLAY";
 /// Overrides [`Explore::shard`](super::Explore::shard): `index/count`, counted from 0.
 pub const SHARD: &str = "KSIM_SHARD";
 
+/// Overrides [`Explore::early_expiries`](super::Explore::early_expiries): a number. A token belongs to the number that it was found with.
+pub const EARLY_EXPIRIES: &str = "KSIM_EARLY_EXPIRIES";
+
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Environment {
     pub(super) seed: Option<u64>,
     pub(super) schedules: Option<u64>,
     pub(super) replay: Option<String>,
     pub(super) shard: Option<Shard>,
+    pub(super) early_expiries: Option<u32>,
 }
 
 /// A variable that is not what it should be.
@@ -62,6 +66,8 @@ impl Environment {
             schedules: parse(SCHEDULES, "a number of at least 1", |text| text.parse().ok().filter(|&number| number > 0))?,
             replay: variable(REPLAY),
             shard,
+            early_expiries: parse(EARLY_EXPIRIES, "a number", |text| text.parse::<u32>().ok().map(u64::from))?
+                .map(|number| number as u32),
         })
     }
 }
@@ -86,14 +92,22 @@ mod tests {
         assert_eq!(read(SEED, "17").unwrap().seed, Some(17));
         assert_eq!(read(SCHEDULES, " 5 ").unwrap().schedules, Some(5));
         assert_eq!(read(SHARD, "3/4").unwrap().shard, Some(Shard { index: 3, count: 4 }));
+        assert_eq!(read(EARLY_EXPIRIES, "2").unwrap().early_expiries, Some(2));
         assert_eq!(read(REPLAY, "abc").unwrap().replay.as_deref(), Some("abc"));
     }
 
     #[test]
     fn what_is_malformed_is_named() {
-        for (name, value) in
-            [(SEED, "x"), (SEED, ""), (SCHEDULES, "0"), (SCHEDULES, "-1"), (SHARD, "4/4"), (SHARD, "1"), (SHARD, "0/0")]
-        {
+        for (name, value) in [
+            (SEED, "x"),
+            (SEED, ""),
+            (SCHEDULES, "0"),
+            (SCHEDULES, "-1"),
+            (SHARD, "4/4"),
+            (SHARD, "1"),
+            (SHARD, "0/0"),
+            (EARLY_EXPIRIES, "-1"),
+        ] {
             let message = read(name, value).unwrap_err().to_string();
             assert!(message.contains(name) && message.contains(&format!("{value:?}")), "{message}");
         }

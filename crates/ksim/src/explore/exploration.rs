@@ -21,13 +21,18 @@ pub struct Failure {
     pub preemptions: usize,
     /// The token of the schedule as it was found, which fails in the same way and is larger.
     pub found: String,
+    /// How often the clock could move early, where the environment says so.
+    pub(super) early_expiries: Option<u32>,
 }
 
 impl Failure {
     /// What to put before the command that runs the test, to repeat the failure: `KSIM_REPLAY=token`.
     #[must_use]
     pub fn replay_line(&self) -> String {
-        format!("{}={}", super::REPLAY, self.token)
+        match self.early_expiries {
+            Some(most) => format!("{}={most} {}={}", super::EARLY_EXPIRIES, super::REPLAY, self.token),
+            None => format!("{}={}", super::REPLAY, self.token),
+        }
     }
 
     /// The report as JSON, with the line that repeats it. See [`Report::to_json`](crate::Report::to_json).

@@ -4,7 +4,7 @@
 //! a part depends on nothing but the part, and parts have an order: so neither the number of OS threads nor their speed changes what is found and counted.
 
 use super::progress::Progress;
-use super::workers::{fails, jobs, report};
+use super::workers::{check_repetition, fails, jobs, report};
 use super::{Exploration, Explore, Shard};
 use crate::explore::token::Choice;
 use crate::machine::Keep;
@@ -239,7 +239,16 @@ impl<S: Plan> Systematic<'_, S> {
                 return (made, Vec::new());
             }
             choices.clear();
-            let run = machine.run_recorded(S::policy(&search), Keep::Choices(choices), self.program);
+            let is_first = origin.generation == 0 && made.classes.is_empty();
+            let keep = Keep::Choices(choices);
+            let run = if is_first {
+                let traced = machine.clone().record_trace(self.explore.repeats);
+                let run = traced.run_recorded(S::policy(&search), keep, self.program);
+                check_repetition(self.explore, &run, self.program);
+                run
+            } else {
+                machine.run_recorded(S::policy(&search), keep, self.program)
+            };
             let finished = search.borrow_mut().finish();
             made.unsupported = search.borrow().unsupported();
             if made.unsupported.is_some() {

@@ -60,7 +60,9 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
         u64::MAX => u64::MAX,
         total => total.saturating_sub(explore.shard.index).div_ceil(explore.shard.count),
     };
-    let first = explore.faulty_machine().record_trace(false).run_recorded(uneventful(), Keep::Choices(Vec::new()), program);
+    let first =
+        explore.faulty_machine().record_trace(explore.repeats).run_recorded(uneventful(), Keep::Choices(Vec::new()), program);
+    check_repetition(explore, &first, program);
     let estimate = Arc::new(first.estimate);
     let planned = Planned { strategy: explore.strategy, seed: explore.seed, estimate };
     let shared = Shared {
@@ -127,7 +129,31 @@ pub(super) fn report(explore: &Explore, schedule: u64, choices: &[Choice], progr
         outcome = repeat(explore, &choices, program);
     }
     let token = encode(&choices);
-    Box::new(Failure { outcome, token, schedule, preemptions: preemptions(&choices), found })
+    Box::new(Failure {
+        outcome,
+        token,
+        schedule,
+        preemptions: preemptions(&choices),
+        found,
+        early_expiries: explore.early_by_environment,
+    })
+}
+
+/// Repeats a run that completed, which was recorded with its trace. One that did not is repeated for its report.
+///
+/// # Panics
+/// If the program did something else.
+pub(super) fn check_repetition(explore: &Explore, first: &Recorded, program: &dyn Fn()) {
+    if !explore.repeats || !first.outcome.is_completed() {
+        return;
+    }
+    let policy = Box::new(Replay::new(&first.choices));
+    let second = explore.faulty_machine().record_trace(true).run_recorded(policy, Keep::Choices(Vec::new()), program);
+    if let Some(difference) = first.difference(&second) {
+        panic!(
+            "ksim: the program is not deterministic: {difference}. It must decide nothing by the host's clock, addresses, hash maps or statics"
+        );
+    }
 }
 
 impl Shared<'_> {
@@ -236,7 +262,8 @@ pub(super) fn replay(explore: &Explore, token: &str, program: &dyn Fn()) -> Resu
     let elapsed: Duration = begin.elapsed();
     let failure = fails(&outcome).then(|| {
         let token = faults::with_fault(token.to_owned(), explore.fault);
-        Box::new(Failure { outcome, found: token.clone(), token, schedule: 0, preemptions: preemptions(&choices) })
+        let (found, early_expiries) = (token.clone(), explore.early_by_environment);
+        Box::new(Failure { outcome, found, token, schedule: 0, preemptions: preemptions(&choices), early_expiries })
     });
     let failures = u64::from(failure.is_some());
     Ok(Exploration { executions: 1, distinct: 1, exhausted: false, elapsed, failures, failure })

@@ -1,6 +1,6 @@
 //! Runs that are compared with each other.
 
-use super::{Keep, Machine};
+use super::{Keep, Machine, Recorded};
 use crate::report::Outcome;
 
 impl Machine {
@@ -27,28 +27,31 @@ impl Machine {
     pub fn run_twice(&self, main: impl Fn()) -> Outcome {
         let machine = self.clone().record_trace(true);
         let [first, second] = [(); 2].map(|()| machine.run_recorded(machine.config.policy(), Keep::Choices(Vec::new()), &main));
-        let traces = [&first, &second].map(|run| String::from_utf8_lossy(&run.outcome.trace()).into_owned());
-        let [mut one, mut other] = traces.each_ref().map(|trace| trace.lines());
+        if let Some(difference) = first.difference(&second) {
+            panic!("ksim: the program is not deterministic: {difference}");
+        }
+        second.outcome
+    }
+}
+
+impl Recorded {
+    /// Where two runs with their traces differ, if they do.
+    pub(crate) fn difference(&self, other: &Self) -> Option<String> {
+        let traces = [self, other].map(|run| String::from_utf8_lossy(&run.outcome.trace()).into_owned());
+        let [mut one, mut another] = traces.each_ref().map(|trace| trace.lines());
         let mut number = 0;
         loop {
             number += 1;
-            match (one.next(), other.next()) {
+            match (one.next(), another.next()) {
                 (None, None) => break,
-                (one, other) if one == other => {}
-                (one, other) => {
-                    let [one, other] = [one, other].map(|line| line.unwrap_or("its end"));
-                    panic!(
-                        "ksim: the program is not deterministic: line {number} of the trace is {one:?} in one run and {other:?} in another"
-                    );
+                (one, another) if one == another => {}
+                (one, another) => {
+                    let [one, another] = [one, another].map(|line| line.unwrap_or("its end"));
+                    return Some(format!("line {number} of the trace is {one:?} in one run and {another:?} in another"));
                 }
             }
         }
-        let same = first.choices == second.choices && first.outcome.to_string() == second.outcome.to_string();
-        assert!(
-            same,
-            "ksim: the program is not deterministic: one run ended in {}, and another in {}",
-            first.outcome, second.outcome
-        );
-        second.outcome
+        let same = self.choices == other.choices && self.outcome.to_string() == other.outcome.to_string();
+        (!same).then(|| format!("one run ended in {}, and another in {}", self.outcome, other.outcome))
     }
 }

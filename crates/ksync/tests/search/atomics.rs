@@ -1,0 +1,115 @@
+//! Atomics, and cells that they order.
+
+use super::mutex_support::crowd;
+use super::{exhaust, sample};
+use core::sync::atomic::Ordering;
+use ksim::explore;
+use ksim::explore::Strategy;
+use ksync::sync::RaceCell;
+use ksync::sync::atomic::{AtomicBool, AtomicU32};
+use std::collections::BTreeSet;
+use std::sync::Mutex as HostMutex;
+
+/// No addition is lost, and each sees another value.
+fn count(threads: usize) {
+    let (counter, seen) = (AtomicU32::new(0), HostMutex::new(BTreeSet::new()));
+    crowd(threads, |_| {
+        let before = counter.fetch_add(1, Ordering::Relaxed);
+        assert!(seen.lock().unwrap().insert(before));
+    });
+    assert_eq!(counter.load(Ordering::Relaxed) as usize, threads);
+}
+
+/// A value is made, then published, and who sees that sees the value.
+fn publish(readers: usize) {
+    let (value, ready) = (RaceCell::new(0), AtomicBool::new(false));
+    crowd(readers + 1, |thread| {
+        if thread == 0 {
+            // SAFETY: nobody reads the value before it is ready.
+            unsafe { value.set(7) };
+            ready.store(true, Ordering::Release);
+        } else if ready.load(Ordering::Acquire) {
+            // SAFETY: it is ready, and nobody writes it any more.
+            assert_eq!(unsafe { value.get() }, 7);
+        }
+    });
+}
+
+/// One turns a loop until another has published.
+fn wait(readers: usize) {
+    let (value, ready) = (RaceCell::new(0), AtomicBool::new(false));
+    crowd(readers + 1, |thread| {
+        if thread == 0 {
+            // SAFETY: as in `publish`.
+            unsafe { value.set(7) };
+            ready.store(true, Ordering::Release);
+            return;
+        }
+        while !ready.load(Ordering::Acquire) {
+            core::hint::spin_loop();
+        }
+        // SAFETY: as in `publish`.
+        assert_eq!(unsafe { value.get() }, 7);
+    });
+}
+
+#[test]
+fn counters_exhaustively() {
+    assert_eq!(exhaust(3, || count(2)).executions(), 2);
+    assert_eq!(exhaust(4, || count(3)).executions(), 6);
+}
+
+#[test]
+fn counters_portfolio() {
+    sample(6, || count(5));
+}
+
+#[test]
+fn published_values_exhaustively() {
+    assert!(exhaust(3, || publish(1)).is_exhausted());
+    assert!(exhaust(4, || publish(2)).is_exhausted());
+    assert!(exhaust(3, || wait(1)).is_exhausted());
+}
+
+#[test]
+fn published_values_portfolio() {
+    sample(6, || publish(4));
+    sample(6, || wait(4));
+}
+
+/// A load and a store are no addition: all that can come of it is seen.
+#[test]
+fn lost_additions_exhaustively() {
+    let seen = HostMutex::new(BTreeSet::new());
+    let exploration = exhaust(3, || {
+        let counter = AtomicU32::new(0);
+        crowd(2, |_| {
+            let before = counter.load(Ordering::Relaxed);
+            counter.store(before + 1, Ordering::Relaxed);
+        });
+        seen.lock().unwrap().insert(counter.load(Ordering::Relaxed));
+    });
+    assert!(exploration.is_exhausted());
+    assert_eq!(seen.into_inner().unwrap().into_iter().collect::<Vec<_>>(), [1, 2]);
+}
+
+/// Without an order, the cell says so.
+#[test]
+fn cells_that_nothing_orders_are_found() {
+    for strategy in [Strategy::Exhaustive, Strategy::Portfolio] {
+        let exploration = explore().processors(3).strategy(strategy).check(|| {
+            let (value, ready) = (RaceCell::new(0), AtomicBool::new(false));
+            crowd(2, |thread| {
+                if thread == 0 {
+                    // SAFETY: none: the order is too weak, which is found.
+                    unsafe { value.set(7) };
+                    ready.store(true, Ordering::Relaxed);
+                } else if ready.load(Ordering::Relaxed) {
+                    // SAFETY: none, as above.
+                    let _ = unsafe { value.get() };
+                }
+            });
+        });
+        assert!(exploration.expect_failure().outcome.panic().is_some(), "{strategy:?}");
+    }
+}
