@@ -41,7 +41,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use abi::{call, call_through};
-pub(crate) use host::{Activity, Adapter, CallFrame, MachineImages};
+pub(crate) use host::{Activity, Adapter, CallFrame, MachineImages, PagedMemory};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use host::{boundary, returned};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -3,6 +3,7 @@
 use super::kernel::{Check, Kernel};
 use super::object::{Kind, ObjId};
 use crate::check::rules::RuleId;
+use crate::image::PagedMemory;
 use crate::irql::{APC_LEVEL, DISPATCH_LEVEL};
 use crate::report::bug_check::Related;
 use crate::report::bug_check::{Violation, codes};
@@ -72,6 +73,10 @@ pub(crate) struct Pool {
     in_use: usize,
     limit: usize,
     allocations: u64,
+    /// Paged blocks have pages of their own, which are taken away at raised levels.
+    pub(crate) takes_pages: bool,
+    /// Those pages, by their first address; freed blocks' too.
+    pages: BTreeMap<usize, PagedMemory>,
     /// A block that was written after it was freed, and noticed where nobody could be told.
     written: Option<(usize, usize, PoolBlock)>,
     failing: Option<u64>,
@@ -87,6 +92,8 @@ impl Pool {
             in_use: 0,
             limit,
             allocations: 0,
+            takes_pages: false,
+            pages: BTreeMap::new(),
             written: None,
             failing,
         }
@@ -147,8 +154,16 @@ impl Pool {
         if too_much || self.failing == Some(block.order) {
             return std::ptr::null_mut();
         }
-        // SAFETY: the layout is not zero-sized: it holds the guard at least.
-        let memory = unsafe { std::alloc::alloc(block.layout()) };
+        let pages = (self.takes_pages && block.paged).then(|| PagedMemory::new(size + GUARD)).flatten();
+        let memory = match pages {
+            Some(pages) => {
+                let start = pages.start();
+                self.pages.insert(start, pages);
+                start as *mut u8
+            }
+            // SAFETY: the layout is not zero-sized: it holds the guard at least.
+            None => unsafe { std::alloc::alloc(block.layout()) },
+        };
         if memory.is_null() {
             return memory;
         }
@@ -187,8 +202,10 @@ impl Pool {
                 if let Some(offset) = Self::written_since(oldest, &block) {
                     self.written.get_or_insert((oldest, offset, block));
                 }
-                // SAFETY: it was allocated with this layout and leaves the tables here.
-                unsafe { std::alloc::dealloc(oldest as *mut u8, block.layout()) };
+                if self.pages.remove(&oldest).is_none() {
+                    // SAFETY: it was allocated with this layout and leaves the tables here.
+                    unsafe { std::alloc::dealloc(oldest as *mut u8, block.layout()) };
+                }
             }
         }
     }
@@ -207,6 +224,25 @@ impl Pool {
     /// True when an address lies in an allocated block of paged pool.
     pub(crate) fn is_paged(&self, address: usize) -> bool {
         Self::find(&self.blocks, address).is_some_and(|(_, block)| block.paged)
+    }
+
+    /// Takes the pages of the blocks away that drivers have, or gives them back.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn page(&self, out: bool) {
+        for (start, pages) in &self.pages {
+            // The kernel itself looks at what was freed.
+            if self.blocks.contains_key(start) {
+                pages.page(out);
+            }
+        }
+    }
+
+    /// Says which block of paged pool with pages of its own an address lies in.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn describe_paged(&self, address: usize) -> Option<String> {
+        let (start, block) = Self::find(&self.blocks, address).filter(|(start, _)| self.pages.contains_key(start))?;
+        let (offset, size) = (address - start, block.size);
+        Some(format!("byte {offset} of a block of {size} bytes of paged pool with tag '{}'", block.tag_text()))
     }
 
     /// The first byte of a freed block that was written since, as an offset.
@@ -256,9 +292,12 @@ impl Drop for Pool {
     /// follow that pointer.
     fn drop(&mut self) {
         for (address, block) in std::mem::take(&mut self.freed) {
-            // SAFETY: the table holds allocations made with this layout, each once, that their drivers have freed.
-            unsafe { std::alloc::dealloc(address as *mut u8, block.layout()) };
+            if self.pages.remove(&address).is_none() {
+                // SAFETY: the table holds allocations made with this layout, each once, that their drivers have freed.
+                unsafe { std::alloc::dealloc(address as *mut u8, block.layout()) };
+            }
         }
+        std::mem::take(&mut self.pages).into_values().for_each(std::mem::forget);
     }
 }
 

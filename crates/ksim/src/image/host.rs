@@ -19,6 +19,7 @@ mod variables;
 
 pub(crate) use entry::{Adapter, CallFrame, boundary, returned, through};
 pub(crate) use mapping::stub_of;
+pub(crate) use paging::PagedMemory;
 pub(crate) use shared_data::FEATURES;
 pub(crate) use variables::{CANCEL_LOCK, QUEUED_LOCKS};
 
@@ -61,7 +62,7 @@ pub(crate) struct MachineImages {
     pub(crate) dispatch: Cell<*const Dispatch>,
     /// An image has pageable code, so that calls from it are looked at.
     pub(crate) checks_paging: Cell<bool>,
-    /// Pageable sections are taken away at raised levels.
+    /// Pageable sections and paged pool are taken away at raised levels.
     pub(crate) forces_paging: Cell<bool>,
     loaded: Cell<bool>,
     /// An unwinding that has left a routine of a driver, and is to pass what called that.
@@ -92,7 +93,7 @@ pub(crate) struct State {
     pub(crate) shared_data: SharedData,
     /// The driver reads virtual time where it reads the time stamp counter.
     time_stamps: Option<time_stamp::Trap>,
-    /// The pageable sections are not there.
+    /// The pageable sections and paged pool are not there.
     pub(super) paged_out: bool,
     pub(crate) variables: Box<Variables>,
 }
@@ -119,8 +120,9 @@ impl MachineImages {
         if mapping.file.sections.iter().any(|section| section.pageable && section.executable) {
             self.checks_paging.set(true);
         }
-        if mapping.file.sections.iter().any(|section| section.pageable) && call.read(|kernel| kernel.config.force_irql_checking) {
+        if call.read(|kernel| kernel.config.force_irql_checking) {
             self.forces_paging.set(true);
+            call.read(|kernel| kernel.pool.takes_pages = true);
         }
         if state.time_stamps.is_none()
             && mapping.file.reads_time_stamps.get_or_init(|| time_stamp::occurs(&mapping.file)) == &true
@@ -139,7 +141,12 @@ impl MachineImages {
         if self.loaded.get()
             && let Some(state) = self.state.borrow_mut().as_mut()
         {
-            state.enter(&mut kernel.borrow_mut());
+            let mut kernel = kernel.borrow_mut();
+            state.enter(&mut kernel);
+            if self.forces_paging.get() {
+                // What the context does within the kernel, too, is at the level of its processor.
+                state.settle_paging(&mut kernel);
+            }
         }
     }
 

@@ -68,6 +68,20 @@ impl MachineImages {
     }
 }
 
+/// Memory of paged pool that can be taken away: there is none.
+#[derive(Debug)]
+pub(crate) enum PagedMemory {}
+
+impl PagedMemory {
+    pub(crate) fn new(_bytes: usize) -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn start(&self) -> usize {
+        match *self {}
+    }
+}
+
 /// Calls a routine, which no image is there to raise exceptions in.
 pub(crate) fn through<R>(routine: impl FnOnce() -> R, _left: impl FnOnce()) -> R {
     routine()

@@ -153,3 +153,128 @@ fn a_routine_that_reads_what_is_paged_out_is_named() {
     assert_eq!(check.code, bug_check::IRQL_NOT_LESS_OR_EQUAL);
     assert!(check.meaning.contains("strlen") && check.meaning.contains("pageable section PAGEDATA"), "{check}");
 }
+
+code! { pool:
+    // Writes paged pool, raises the level, and touches it if it is to; lowers it again, and touches it.
+    "push rbx"
+    "sub rsp, 0x20"
+    "lea rax, [rip + pool_unload]"
+    "mov [rcx + 0x68], rax"
+    "mov ecx, 1"
+    "mov edx, 100"
+    "mov r8d, 0x74736574"
+    "call [rip + pool_ExAllocatePoolWithTag]"
+    "mov rbx, rax"
+    "mov dword ptr [rbx + 8], 0"
+    "mov cl, 2"
+    "call [rip + pool_KfRaiseIrql]"
+    "mov rcx, rbx"
+    "pool_touch: nop"
+    "nop"
+    "nop"
+    "nop"
+    "nop"
+    "nop"
+    "xor ecx, ecx"
+    "call [rip + pool_KeLowerIrql]"
+    "mov eax, [rbx + 8]"
+    "mov rcx, rbx"
+    "call [rip + pool_ExFreePool]"
+    "xor eax, eax"
+    "add rsp, 0x20"
+    "pop rbx"
+    "pool_unload: ret"
+    "pool_read: mov eax, [rbx + 8]"
+    "nop"
+    "nop"
+    "nop"
+    "pool_length: call [rip + pool_strlen]"
+    ".p2align 12"
+    "image_pool_data:"
+    "pool_ExAllocatePoolWithTag: .quad 0"
+    "pool_KfRaiseIrql: .quad 0"
+    "pool_KeLowerIrql: .quad 0"
+    "pool_ExFreePool: .quad 0"
+    "pool_strlen: .quad 0, 0"
+}
+
+/// The image that does one of these at DISPATCH_LEVEL: nothing, a read, a call that reads.
+fn pool(touch: usize) -> Pe {
+    let mut pe =
+        Pe::new(pool::text(), pool::data(), &["ExAllocatePoolWithTag", "KfRaiseIrql", "KeLowerIrql", "ExFreePool", "strlen"]);
+    let text = &mut pe.sections[0].bytes;
+    let place = text.windows(6).position(|window| window == [0x90; 6]).expect("six bytes");
+    let code = text.windows(3).rposition(|window| window == [0x8b, 0x43, 0x08]).expect("the read") + 6 * (touch.max(1) - 1);
+    let bytes = text[code..code + 6].to_vec();
+    if touch != 0 {
+        text[place..place + 6].copy_from_slice(&bytes);
+        // The displacement is from the place that the call is now at.
+        if touch == 2 {
+            let displacement = i32::from_le_bytes(bytes[2..].try_into().expect("4 bytes")) + (code - place) as i32;
+            text[place + 2..place + 6].copy_from_slice(&displacement.to_le_bytes());
+        }
+    }
+    pe
+}
+
+#[test]
+fn paged_pool_is_taken_away_where_that_is_asked_for() {
+    let machine = Machine::new().force_irql_checking(true);
+    run(&machine, &pool(0)).expect_clean();
+    run(&Machine::new(), &pool(1)).expect_clean();
+    let outcome = run(&machine, &pool(1));
+    let check = outcome.bug_check().expect("a bug check");
+    assert_eq!(
+        (check.code, check.parameters[1], check.parameters[2]),
+        (bug_check::DRIVER_IRQL_NOT_LESS_OR_EQUAL, 2, 0),
+        "{check}"
+    );
+    assert!(
+        check.meaning.contains("read paged pool at IRQL 2: byte 8 of a block of 100 bytes of paged pool with tag 'test'"),
+        "{check}"
+    );
+    let outcome = run(&machine, &pool(2));
+    let check = outcome.bug_check().expect("a bug check");
+    assert_eq!(check.code, bug_check::IRQL_NOT_LESS_OR_EQUAL, "{check}");
+    assert!(check.meaning.contains("strlen was passed") && check.meaning.contains("with tag 'test'"), "{check}");
+}
+
+code! { entire:
+    // Makes all of itself pageable, and perhaps not, and raises the level.
+    "sub rsp, 0x28"
+    "lea rax, [rip + entire_unload]"
+    "mov [rcx + 0x68], rax"
+    "lea rcx, [rip + entire_unload]"
+    "call [rip + entire_MmPageEntireDriver]"
+    "mov rcx, rax"
+    "call [rip + entire_MmResetDriverPaging]"
+    "mov cl, 2"
+    "call [rip + entire_KfRaiseIrql]"
+    "xor ecx, ecx"
+    "call [rip + entire_KeLowerIrql]"
+    "xor eax, eax"
+    "add rsp, 0x28"
+    "entire_unload: ret"
+    ".p2align 12"
+    "image_entire_data:"
+    "entire_MmPageEntireDriver: .quad 0"
+    "entire_MmResetDriverPaging: .quad 0"
+    "entire_KfRaiseIrql: .quad 0"
+    "entire_KeLowerIrql: .quad 0, 0"
+}
+
+#[test]
+fn an_entire_driver_may_be_pageable() {
+    let mut pe =
+        Pe::new(entire::text(), entire::data(), &["MmPageEntireDriver", "MmResetDriverPaging", "KfRaiseIrql", "KeLowerIrql"]);
+    for machine in [Machine::new(), Machine::new().force_irql_checking(true)] {
+        run(&machine, &pe).expect_clean();
+    }
+    pe.imports[0].1[1] = "MmPageEntireDriver";
+    for machine in [Machine::new(), Machine::new().force_irql_checking(true)] {
+        let outcome = run(&machine, &pe);
+        let check = outcome.bug_check().expect("a bug check");
+        assert_eq!(check.code, bug_check::DRIVER_IRQL_NOT_LESS_OR_EQUAL, "{check}");
+        assert!(check.meaning.contains("section .text"), "{check}");
+    }
+}

@@ -155,9 +155,12 @@ fn in_kernel(call: Call, fault: &Fault) -> Box<Violation> {
     let irql = call.read(|kernel| kernel.irql());
     let write = u64::from(fault.error & WRITE != 0);
     let verb = if write == 1 { "wrote" } else { "read" };
-    let pageable = call.cell.images.state().and_then(|state| {
-        let section = state.mapping_at(fault.address)?.pageable_at(fault.address).filter(|_| state.paged_out)?;
-        Some(format!(", in the pageable section {}", section.name))
+    let pageable = call.cell.images.state().filter(|state| state.paged_out).and_then(|state| {
+        if let Some(mapping) = state.mapping_at(fault.address) {
+            return Some(format!(", in the pageable section {}", mapping.pageable_at(fault.address)?.name));
+        }
+        let block = call.read(|kernel| kernel.pool.describe_paged(fault.address as usize))?;
+        Some(format!(", {block}"))
     });
     let pageable = pageable.unwrap_or_default();
     let meaning = format!("{routine} was passed a bad pointer: it {verb} address {:#x}{pageable}", fault.address);
@@ -340,7 +343,7 @@ fn page(call: Call, fault: &mut Fault) -> Answer {
     if let Some(stop) = call.cell.images.state().and_then(|state| gone(&state, fault, irql, verb)) {
         return Answer::Stop(stop);
     }
-    if let Some(stop) = call.cell.images.state().and_then(|state| paged_out(&state, fault, irql, verb)) {
+    if let Some(stop) = call.cell.images.state().and_then(|state| paged_out(call, &state, fault, irql, verb)) {
         return Answer::Stop(stop);
     }
     let by = describe(call, rip);
@@ -360,16 +363,27 @@ fn page(call: Call, fault: &mut Fault) -> Answer {
 }
 
 /// A touch of what may be paged out.
-fn paged_out(state: &State, fault: &Fault, irql: u8, verb: &str) -> Option<Box<Violation>> {
+fn paged_out(call: Call, state: &State, fault: &Fault, irql: u8, verb: &str) -> Option<Box<Violation>> {
     let (rip, address) = (fault.context.rip, fault.address);
-    let mapping = state.mapping_at(address)?;
-    let section = mapping.pageable_at(address).filter(|_| state.paged_out)?;
+    if !state.paged_out {
+        return None;
+    }
+    let what = match state.mapping_at(address) {
+        Some(mapping) => {
+            let section = mapping.pageable_at(address)?;
+            format!("pageable {} at IRQL {irql}, in section {}", mapping.describe(address), section.name)
+        }
+        None => {
+            let block = call.read(|kernel| kernel.pool.describe_paged(address as usize))?;
+            format!("paged pool at IRQL {irql}: {block}")
+        }
+    };
     let by = state.mapping_at(rip).map_or_else(|| "the driver".to_owned(), |mapping| mapping.describe(rip));
     let operation = if fault.error & FETCH != 0 { 8 } else { u64::from(fault.error & WRITE != 0) };
     Some(Violation::boxed_owned(
         codes::DRIVER_IRQL_NOT_LESS_OR_EQUAL,
         [address, u64::from(irql), operation, rip],
-        format!("{by} {verb} pageable {} at IRQL {irql}, in section {}", mapping.describe(address), section.name),
+        format!("{by} {verb} {what}"),
     ))
 }
 

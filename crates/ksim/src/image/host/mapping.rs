@@ -108,6 +108,8 @@ pub(crate) struct Mapping {
     pub(crate) trampolines: Trampolines,
     init_discarded: bool,
     unloaded: bool,
+    /// All of it is pageable, whatever its sections say.
+    all_pageable: bool,
     /// How often the driver has locked a section, by the place where that begins.
     locked: BTreeMap<u32, u32>,
 }
@@ -166,6 +168,7 @@ impl Mapping {
             _missing: missing_entries,
             init_discarded: false,
             unloaded: false,
+            all_pageable: false,
             locked: BTreeMap::new(),
         })
     }
@@ -204,7 +207,9 @@ impl Mapping {
 
     /// True when a section's pages may be out.
     fn is_pageable(&self, section: &Section) -> bool {
-        section.pageable && !self.locked.contains_key(&section.start) && !(self.init_discarded && section.discardable)
+        (section.pageable || self.all_pageable)
+            && !self.locked.contains_key(&section.start)
+            && !(self.init_discarded && section.discardable)
     }
 
     /// The section of a byte whose page may be out.
@@ -237,6 +242,12 @@ impl Mapping {
             }
         }
         Some((self.base() + start as usize) as u64)
+    }
+
+    /// The driver makes all of itself pageable, or what its sections say. Returns where it begins.
+    pub(crate) fn set_all_pageable(&mut self, all: bool) -> u64 {
+        self.all_pageable = all;
+        self.base() as u64
     }
 
     /// Why a byte of the image is not there any more.

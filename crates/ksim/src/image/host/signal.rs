@@ -256,8 +256,8 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
     // 128 bytes below the stack pointer may be in use where the fault is not the driver's.
     let below = rsp.wrapping_sub(256 + size_of::<Fault>() as u64) & !15;
     let has_room = has_room(below);
-    // Code of an image, what an image called or is about to, where nothing is, or what has found no stack left.
-    let is_call = images.in_call() || entry::contains(rip);
+    // Code of an image, what an image called or is about to, where nothing is, what touches an image or its paged pool, or what has found no stack left.
+    let is_call = images.in_call() || entry::contains(rip) || vector == PAGE_FAULT && arena::contains(address as usize);
     let is_images = arena::contains(rip as usize) || is_call || fault::is_jump(vector, error, address, rip);
     let overflowed = !has_room && vector == PAGE_FAULT && address.wrapping_sub(rsp.wrapping_sub(ROOM)) < 2 * ROOM;
     if !is_images && !overflowed {

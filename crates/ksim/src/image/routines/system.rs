@@ -31,10 +31,31 @@ fn lock_section(call: Call, address: u64, lock: bool) -> u64 {
     })
 }
 
+/// Makes all of an image pageable, or what its sections say.
+fn page_driver(call: Call, address: u64, all: bool) -> u64 {
+    let images = &call.cell.images;
+    images.checks_paging.set(true);
+    let mut state = images.state_mut();
+    let mapping = state.as_mut().and_then(|state| state.mappings.iter_mut().find(|mapping| mapping.contains(address)));
+    mapping.map_or(0, |mapping| mapping.set_all_pageable(all))
+}
+
 image_exports! {
     // The handle of a section is where it begins.
     [BLOCKING] silent fn MmLockPagableDataSection(call; AddressWithinSection: u64) -> u64 {
         lock_section(call, AddressWithinSection, true)
+    }
+
+    [BLOCKING] silent fn MmLockPagableImageSection(call; AddressWithinSection: u64) -> u64 {
+        lock_section(call, AddressWithinSection, true)
+    }
+
+    [BLOCKING] silent fn MmPageEntireDriver(call; AddressWithinSection: u64) -> u64 {
+        page_driver(call, AddressWithinSection, true)
+    }
+
+    [BLOCKING] silent fn MmResetDriverPaging(call; AddressWithinSection: u64) {
+        page_driver(call, AddressWithinSection, false);
     }
 
     [BLOCKING] silent fn MmLockPagableSectionByHandle(call; ImageSectionHandle: u64) {
