@@ -74,6 +74,6 @@ pub use ksync_sys::status_name;
 pub use machine::Machine;
 pub use report::bug_check::codes as bug_check;
 pub use report::{
-    BugCheck, CallSite, DriverPanic, End, HeldLock, Left, Outcome, PoolLeft, ProcessorState, RelatedSite, Report, Statistics,
-    ThreadState, WaitGraph, WaitingThread,
+    BugCheck, CallSite, DriverPanic, End, HeldLock, Left, ObjectLeft, Outcome, PoolLeft, ProcessorState, RelatedSite, Report,
+    Statistics, ThreadState, WaitGraph, WaitingThread,
 };

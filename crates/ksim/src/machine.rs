@@ -770,9 +770,11 @@ fn left_behind(kernel: &Kernel) -> Left {
             allocated_at: block.allocated_at.map(|site| kernel.sites.resolve(site)).unwrap_or_default(),
         })
         .collect();
-    let (handles, references) = kernel.ob.left();
+    let objects = kernel.objects_left();
+    let handles = objects.iter().map(|object| object.handles).sum();
+    let references = objects.iter().map(|object| object.references).sum();
     let tick_requests = kernel.clock.tick_requests();
-    Left { pool, timers: kernel.armed_timers(), handles, references, tick_requests }
+    Left { pool, timers: kernel.armed_timers(), objects, handles, references, tick_requests }
 }
 
 /// Panics in hosted code are reported in the outcome; others are the previous hook's.

@@ -483,7 +483,15 @@ fn leaks_are_reported() {
     assert_eq!((left.timers.len(), left.handles, left.references), (1, 1, 1));
     assert!(!left.is_empty());
     let report = outcome.to_string();
-    for part in ["123 bytes of pool", "1 armed timers", "1 handles", "1 references", "'Leak'"] {
+    for part in [
+        "123 bytes of pool",
+        "1 armed timers",
+        "1 handles",
+        "1 references",
+        "'Leak'",
+        "a handle to thread #",
+        "a reference to thread #",
+    ] {
         assert!(report.contains(part), "{part}: {report}");
     }
     let message = panic_message(|| drop(outcome.expect_clean()));

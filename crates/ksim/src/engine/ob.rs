@@ -3,6 +3,7 @@
 use super::kernel::{Check, Kernel};
 use super::layout;
 use super::object::{Kind, ObjId};
+use crate::report::ObjectLeft;
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{ACCESS_MASK, DISPATCHER_HEADER};
 use std::collections::BTreeMap;
@@ -229,11 +230,14 @@ impl ObjectManager {
         if id.is_multiple_of(4) { self.client_ids.get(id as usize / 4).copied().flatten() } else { None }
     }
 
-    /// Handles that are open, and references that nobody dropped, at the end of a run.
-    pub(crate) fn left(&self) -> (usize, usize) {
-        let by_handles = self.handles.len();
-        let references: i64 = self.bodies.0.iter().flatten().map(|body| (body.references - body.own).max(0)).sum();
-        (by_handles, usize::try_from(references).unwrap_or(0).saturating_sub(by_handles))
+    /// Objects with handles that are open, or references that nobody dropped, at the end of a run: the object, and how many of each.
+    fn left(&self) -> impl Iterator<Item = (ObjId, &Body, usize, usize)> {
+        self.bodies.0.iter().enumerate().filter_map(|(index, body)| {
+            let body = body.as_ref()?;
+            let handles = body.handles as usize;
+            let references = usize::try_from(body.references - body.own).unwrap_or(0).saturating_sub(handles);
+            (handles + references > 0).then_some((index as ObjId, body, handles, references))
+        })
     }
 }
 
@@ -275,6 +279,18 @@ impl Kernel {
             Kind::Process(process) => Ok(process),
             _ => unreachable!("object_of_kind checked the kind"),
         }
+    }
+
+    /// What is left of objects at the end of a run, by number.
+    pub(crate) fn objects_left(&self) -> Vec<ObjectLeft> {
+        let left = self.ob.left().map(|(id, body, handles, references)| {
+            let object = &self.objects[id];
+            let name = body.name.as_ref().map(|name| String::from_utf16_lossy(name));
+            ObjectLeft { kind: object.kind.name(), number: object.number, name, handles, references }
+        });
+        let mut left: Vec<_> = left.collect();
+        left.sort_by_key(|object| object.number);
+        left
     }
 
     /// The object manager's type of an object, if it is one of its.

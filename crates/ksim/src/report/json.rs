@@ -1,7 +1,7 @@
 //! The report for tools. `docs/report.md` has the schema, whose number changes with every change that is not an addition.
 
 use super::bug_check::{BugCheck, CallSite};
-use super::outcome::{DriverPanic, End, Left};
+use super::outcome::{DriverPanic, End, Left, ObjectLeft};
 use super::text::Report;
 use super::trace::Event;
 use super::wait_graph::WaitGraph;
@@ -141,5 +141,20 @@ fn of_left(left: &Left) -> Value {
             json!({ "tag": block.tag, "size": block.size, "order": block.order, "allocated_at": of_sites(&block.allocated_at) })
         })
         .collect();
-    json!({ "pool": pool, "timers": left.timers, "handles": left.handles, "references": left.references, "tick_requests": left.tick_requests })
+    let objects: Vec<_> = left
+        .objects
+        .iter()
+        .map(|object| {
+            let ObjectLeft { kind, number, name, handles, references } = object;
+            json!({ "kind": kind, "number": number, "name": name, "handles": handles, "references": references })
+        })
+        .collect();
+    json!({
+        "pool": pool,
+        "timers": left.timers,
+        "objects": objects,
+        "handles": left.handles,
+        "references": left.references,
+        "tick_requests": left.tick_requests,
+    })
 }

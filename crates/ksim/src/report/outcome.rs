@@ -82,6 +82,37 @@ pub struct PoolLeft {
     pub allocated_at: Vec<CallSite>,
 }
 
+/// A system object whose handles were not all closed, or references not all dropped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ObjectLeft {
+    /// What it is: an event, a thread and so on.
+    pub kind: &'static str,
+    /// Its number in reports and traces.
+    pub number: u32,
+    /// Its name, while it has one: an object loses its name with its last handle.
+    pub name: Option<String>,
+    /// Handles that were not closed.
+    pub handles: usize,
+    /// References beside those of handles that were not dropped.
+    pub references: usize,
+}
+
+impl fmt::Display for ObjectLeft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [(self.handles, "handle"), (self.references, "reference")];
+        for (index, (count, what)) in counts.into_iter().filter(|(count, _)| *count > 0).enumerate() {
+            let and = if index > 0 { " and " } else { "" };
+            match count {
+                1 => write!(f, "{and}a {what}")?,
+                _ => write!(f, "{and}{count} {what}s")?,
+            }
+        }
+        write!(f, " to {} #{}", self.kind, self.number)?;
+        self.name.as_ref().map_or(Ok(()), |name| write!(f, " ({name})"))
+    }
+}
+
 /// What a run left behind.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
@@ -90,6 +121,8 @@ pub struct Left {
     pub pool: Vec<PoolLeft>,
     /// Timers that are still armed, by number.
     pub timers: Vec<u32>,
+    /// System objects that handles or references were left to, by number.
+    pub objects: Vec<ObjectLeft>,
     /// Handles that were not closed.
     pub handles: usize,
     /// References to system objects that were not dropped.
@@ -133,6 +166,9 @@ impl fmt::Display for Left {
         }
         for timer in &self.timers {
             write!(f, "\n    timer #{timer} is armed")?;
+        }
+        for object in &self.objects {
+            write!(f, "\n    {object}")?;
         }
         Ok(())
     }

@@ -34,19 +34,12 @@ type Key = (Option<u32>, usize);
 pub(super) struct Handles {
     /// By a quarter of the value: the handle, and the table that it is in. There is no value 0.
     values: Vec<Option<(Option<u32>, Handle)>>,
-    open: usize,
 }
 
 impl Handles {
-    /// How many handles are open.
-    pub(super) fn len(&self) -> usize {
-        self.open
-    }
-
     /// Closes all, and forgets them.
     pub(super) fn clear(&mut self) {
         self.values.clear();
-        self.open = 0;
     }
 
     fn insert(&mut self, process: Option<u32>, handle: Handle) -> usize {
@@ -55,7 +48,6 @@ impl Handles {
         }
         let value = 4 * self.values.len();
         self.values.push(Some((process, handle)));
-        self.open += 1;
         if process.is_none() { value | KERNEL_HANDLE } else { value }
     }
 
@@ -72,7 +64,6 @@ impl Handles {
 
     fn remove(&mut self, key: Key) -> Option<Handle> {
         let (_, handle) = self.entry(key)?.take()?;
-        self.open -= 1;
         Some(handle)
     }
 }
