@@ -262,11 +262,10 @@ pub(crate) fn raise(exception: Exception) -> ! {
 pub(crate) fn raise_bad_address(call: Call, bad: guarded::BadAddress) -> ! {
     let irql = call.read(|kernel| kernel.irql());
     let write = u64::from(bad.write);
-    let verb = if bad.write { "written" } else { "read" };
-    let meaning = format!("address {:#x} was {verb} for the driver", bad.address);
+    let meaning = fault::passed(call, bad.address, bad.write);
     if irql >= DISPATCH_LEVEL {
         let parameters = [bad.address, u64::from(irql), write, 0];
-        call.fail(Violation::boxed_owned(codes::DRIVER_IRQL_NOT_LESS_OR_EQUAL, parameters, meaning));
+        call.fail(Violation::boxed_owned(codes::IRQL_NOT_LESS_OR_EQUAL, parameters, meaning));
     }
     let record = context::ExceptionRecord::new(STATUS_ACCESS_VIOLATION, 0, &[write, bad.address]);
     raise(Exception::new(record, exception::not_handled(STATUS_ACCESS_VIOLATION, &meaning)))

@@ -507,6 +507,39 @@ fn a_bad_pointer_that_was_passed_names_the_routine() {
     assert_eq!(check.call_site().expect("a site").function, "test+0x100e");
 }
 
+fault! { nothing: "xor ecx, ecx" "xor edx, edx" "xor r8d, r8d" "call [rip + nothing_raise]" }
+
+#[test]
+fn null_pointers_are_bad_pointers() {
+    for routine in [
+        "strlen",
+        "wcscpy",
+        "_stricmp",
+        "atoi",
+        "_itoa",
+        "strcat",
+        "RtlCopyUnicodeString",
+        "RtlEqualUnicodeString",
+        "RtlTestBit",
+        "RtlTimeToTimeFields",
+        "RtlRandomEx",
+        "RtlInitializeBitMap",
+        "RtlHashUnicodeString",
+        "sprintf",
+        "RtlCopyString",
+    ] {
+        let outcome = run(&Machine::new(), &Pe::new(nothing::text(), nothing::data(), &[routine]));
+        // Some of them answer.
+        let Some(check) = outcome.bug_check() else { continue };
+        assert_eq!(
+            (check.code, check.parameters[0]),
+            (bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, ACCESS_VIOLATION),
+            "{check}"
+        );
+        assert!(check.meaning.contains(&format!("{routine} was passed a bad pointer")), "{check}");
+    }
+}
+
 #[test]
 fn exceptions_of_the_processor_have_their_status() {
     for (pe, status) in [

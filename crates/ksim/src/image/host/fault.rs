@@ -145,31 +145,36 @@ fn raise(status: NTSTATUS, address: u64, information: &[u64], meaning: impl Into
     Answer::Raise(exception)
 }
 
-/// A fault in the hosted kernel, on behalf of a driver that passed a bad pointer.
-fn in_kernel(call: Call, fault: &Fault) -> Box<Violation> {
+/// The words for a bad address that a driver has passed to the routine that it called.
+pub(super) fn passed(call: Call, address: u64, write: bool) -> String {
     let frame = call.cell.images.frame.get();
-    // SAFETY: a frame is valid while its call is under way, and the handler saw that one is.
-    let entry = unsafe { frame.as_ref() }.and_then(|frame| frame.entry());
+    // SAFETY: a frame is valid while its call is under way.
+    let entry = unsafe { frame.as_ref() }.and_then(CallFrame::entry);
     let routine = entry.map_or("a routine", |entry| &entry.name);
-    call.cell.abandon_operation();
-    let irql = call.read(|kernel| kernel.irql());
-    let write = u64::from(fault.error & WRITE != 0);
-    let verb = if write == 1 { "wrote" } else { "read" };
+    let verb = if write { "wrote" } else { "read" };
     let pageable = call.cell.images.state().filter(|state| state.paged_out).and_then(|state| {
-        if let Some(mapping) = state.mapping_at(fault.address) {
-            return Some(format!(", in the pageable section {}", mapping.pageable_at(fault.address)?.name));
+        if let Some(mapping) = state.mapping_at(address) {
+            return Some(format!(", in the pageable section {}", mapping.pageable_at(address)?.name));
         }
-        let block = call.read(|kernel| kernel.pool.describe_paged(fault.address as usize))?;
+        let block = call.read(|kernel| kernel.pool.describe_paged(address as usize))?;
         Some(format!(", {block}"))
     });
     let pageable = pageable.unwrap_or_default();
-    let meaning = format!("{routine} was passed a bad pointer: it {verb} address {:#x}{pageable}", fault.address);
+    format!("{routine} was passed a bad pointer: it {verb} address {address:#x}{pageable}")
+}
+
+/// A fault in the hosted kernel, on behalf of a driver that passed a bad pointer.
+fn in_kernel(call: Call, fault: &Fault) -> Box<Violation> {
+    call.cell.abandon_operation();
+    let irql = call.read(|kernel| kernel.irql());
+    let write = fault.error & WRITE != 0;
+    let meaning = passed(call, fault.address, write);
     if irql >= DISPATCH_LEVEL {
-        let parameters = [fault.address, u64::from(irql), write, fault.context.rip];
+        let parameters = [fault.address, u64::from(irql), u64::from(write), fault.context.rip];
         return Violation::boxed_owned(codes::IRQL_NOT_LESS_OR_EQUAL, parameters, meaning);
     }
     let code = u64::from(STATUS_ACCESS_VIOLATION as u32);
-    let parameters = [code, fault.context.rip, write, fault.address];
+    let parameters = [code, fault.context.rip, u64::from(write), fault.address];
     Violation::boxed_owned(codes::KMODE_EXCEPTION_NOT_HANDLED, parameters, meaning)
 }
 

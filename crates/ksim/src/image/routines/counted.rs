@@ -1,5 +1,6 @@
 //! Counted strings: `Rtl...String`.
 
+use super::memory::{load, load_all, store, store_all};
 use crate::engine::pool::PoolRequest;
 use crate::exports::{ANY, PASSIVE, image_exports};
 use crate::machine::Call;
@@ -18,31 +19,25 @@ pub(super) const MOST: usize = 0xfffe;
 pub(super) type Bytes = UNICODE_STRING;
 
 /// The units of a string.
-///
-/// # Safety
-/// `string` points to a valid string, which stays as it is while the result is used.
-pub(super) unsafe fn wide<'a>(string: *const UNICODE_STRING) -> &'a [u16] {
-    // SAFETY: by this function's contract.
-    let string = unsafe { string.read() };
-    if string.Buffer.is_null() {
-        return &[];
-    }
-    // SAFETY: as above.
-    unsafe { std::slice::from_raw_parts(string.Buffer, usize::from(string.Length) / 2) }
+pub(super) fn wide(string: *const UNICODE_STRING) -> Vec<u16> {
+    let string = load(string);
+    if string.Buffer.is_null() { Vec::new() } else { load_all(string.Buffer.cast_const(), usize::from(string.Length) / 2) }
 }
 
 /// The bytes of a string.
+pub(super) fn narrow(string: *const Bytes) -> Vec<u8> {
+    let string = load(string);
+    if string.Buffer.is_null() { Vec::new() } else { load_all(string.Buffer.cast_const().cast(), usize::from(string.Length)) }
+}
+
+/// Says how long a string is.
 ///
 /// # Safety
-/// As for [`wide`].
-pub(super) unsafe fn narrow<'a>(string: *const Bytes) -> &'a [u8] {
+/// The driver passes a string, or a bad address.
+pub(super) unsafe fn set_length(string: *mut UNICODE_STRING, bytes: usize) {
+    const _: () = assert!(std::mem::offset_of!(UNICODE_STRING, Length) == 0);
     // SAFETY: by this function's contract.
-    let string = unsafe { string.read() };
-    if string.Buffer.is_null() {
-        return &[];
-    }
-    // SAFETY: as above.
-    unsafe { std::slice::from_raw_parts(string.Buffer.cast(), usize::from(string.Length)) }
+    unsafe { store(string.cast::<USHORT>(), bytes as USHORT) };
 }
 
 pub(super) fn upper(unit: u16) -> u16 {
@@ -74,39 +69,32 @@ fn compare<U: Copy + Into<i32>>(one: &[U], other: &[U], fold: impl Fn(U) -> U) -
 }
 
 fn compare_wide(one: *const UNICODE_STRING, other: *const UNICODE_STRING, insensitive: BOOLEAN) -> LONG {
-    // SAFETY: the driver passes valid strings.
-    let one = unsafe { wide(one) };
-    // SAFETY: as above.
-    let other = unsafe { wide(other) };
-    if insensitive == 0 { compare(one, other, |unit| unit) } else { compare(one, other, upper) }
+    let (one, other) = (wide(one), wide(other));
+    if insensitive == 0 { compare(&one, &other, |unit| unit) } else { compare(&one, &other, upper) }
 }
 
 fn compare_narrow(one: *const Bytes, other: *const Bytes, insensitive: BOOLEAN) -> LONG {
-    // SAFETY: the driver passes valid strings.
-    let one = unsafe { narrow(one) };
-    // SAFETY: as above.
-    let other = unsafe { narrow(other) };
-    if insensitive == 0 { compare(one, other, |unit| unit) } else { compare(one, other, |unit| unit.to_ascii_uppercase()) }
+    let (one, other) = (narrow(one), narrow(other));
+    if insensitive == 0 { compare(&one, &other, |unit| unit) } else { compare(&one, &other, |unit| unit.to_ascii_uppercase()) }
 }
 
 /// Appends units, and a zero if there is room.
 fn append(to: *mut UNICODE_STRING, units: &[u16]) -> NTSTATUS {
-    // SAFETY: the driver passes a valid string.
-    let string = unsafe { to.read() };
+    let string = load(to.cast_const());
     let (length, maximum) = (usize::from(string.Length), usize::from(string.MaximumLength));
     let end = length + units.len() * 2;
     if end > maximum {
         return STATUS_BUFFER_TOO_SMALL;
     }
     let place = string.Buffer.wrapping_add(length / 2);
-    // SAFETY: the string has room for them; source and target may be one string.
-    unsafe { place.copy_from(units.as_ptr(), units.len()) };
+    // SAFETY: the string has room for them.
+    unsafe { store_all(place, units) };
     if end + 2 <= maximum {
         // SAFETY: as above.
-        unsafe { place.wrapping_add(units.len()).write(0) };
+        unsafe { store(place.wrapping_add(units.len()), 0) };
     }
     // SAFETY: the driver passes a valid string.
-    unsafe { (*to).Length = end as USHORT };
+    unsafe { set_length(to, end) };
     STATUS_SUCCESS
 }
 
@@ -116,8 +104,7 @@ fn buffer(call: Call, to: *mut UNICODE_STRING, bytes: usize, allocate: BOOLEAN) 
         return Err(STATUS_INVALID_PARAMETER);
     }
     if allocate == 0 {
-        // SAFETY: the driver passes a valid string.
-        let maximum = unsafe { (*to).MaximumLength };
+        let maximum = load(to.cast_const()).MaximumLength;
         return if bytes <= usize::from(maximum) { Ok(()) } else { Err(STATUS_BUFFER_OVERFLOW) };
     }
     let request = PoolRequest { size: bytes, tag: TAG, paged: true, zeroed: false };
@@ -127,17 +114,16 @@ fn buffer(call: Call, to: *mut UNICODE_STRING, bytes: usize, allocate: BOOLEAN) 
     }
     let string = UNICODE_STRING { Length: 0, MaximumLength: bytes as USHORT, Buffer: memory.cast() };
     // SAFETY: as above.
-    unsafe { to.write(string) };
+    unsafe { store(to, string) };
     Ok(())
 }
 
 fn free(call: Call, string: *mut UNICODE_STRING) {
-    // SAFETY: the driver passes a valid string.
-    let memory = unsafe { (*string).Buffer };
+    let memory = load(string.cast_const()).Buffer;
     if !memory.is_null() {
         call.operate(|kernel| kernel.free_pool(memory as usize, 0));
         // SAFETY: as above.
-        unsafe { string.write(UNICODE_STRING { Length: 0, MaximumLength: 0, Buffer: null_mut() }) };
+        unsafe { store(string, UNICODE_STRING { Length: 0, MaximumLength: 0, Buffer: null_mut() }) };
     }
 }
 
@@ -188,13 +174,12 @@ image_exports! {
         let length = if SourceString.is_null() {
             0
         } else {
-            // SAFETY: the driver passes a string that ends in a zero.
-            unsafe { super::strings::units(SourceString) }.len().min(MOST - 1)
+            super::strings::units(SourceString).len().min(MOST - 1)
         };
         let maximum = if SourceString.is_null() { 0 } else { length + 1 };
         let string = Bytes { Length: length as USHORT, MaximumLength: maximum as USHORT, Buffer: SourceString.cast_mut().cast() };
         // SAFETY: the driver passes a valid pointer.
-        unsafe { DestinationString.write(string) };
+        unsafe { store(DestinationString, string) };
     }
 
     [ANY] silent fn RtlInitAnsiString(_call; DestinationString: *mut Bytes, SourceString: *const u8) {
@@ -204,28 +189,25 @@ image_exports! {
 
     [ANY] silent fn RtlCopyUnicodeString(_call; DestinationString: *mut UNICODE_STRING, SourceString: *const UNICODE_STRING) {
         // SAFETY: the driver passes valid strings.
-        unsafe { (*DestinationString).Length = 0 };
+        unsafe { set_length(DestinationString, 0) };
         if SourceString.is_null() {
             return;
         }
-        // SAFETY: as above.
-        let (units, maximum) = (unsafe { wide(SourceString) }, unsafe { (*DestinationString).MaximumLength });
+        let (units, maximum) = (wide(SourceString), load(DestinationString.cast_const()).MaximumLength);
         append(DestinationString, &units[..units.len().min(usize::from(maximum) / 2)]);
     }
 
     [ANY] silent fn RtlAppendUnicodeStringToString(
         _call; Destination: *mut UNICODE_STRING, Source: *const UNICODE_STRING
     ) -> NTSTATUS {
-        // SAFETY: the driver passes valid strings.
-        append(Destination, unsafe { wide(Source) })
+        append(Destination, &wide(Source))
     }
 
     [ANY] silent fn RtlAppendUnicodeToString(_call; Destination: *mut UNICODE_STRING, Source: *const WCHAR) -> NTSTATUS {
         if Source.is_null() {
             return STATUS_SUCCESS;
         }
-        // SAFETY: the driver passes a string that ends in a zero.
-        append(Destination, unsafe { super::strings::units(Source) })
+        append(Destination, &super::strings::units(Source))
     }
 
     [PASSIVE] silent fn RtlCompareUnicodeString(
@@ -243,10 +225,8 @@ image_exports! {
     [PASSIVE] silent fn RtlPrefixUnicodeString(
         _call; String1: *const UNICODE_STRING, String2: *const UNICODE_STRING, CaseInSensitive: BOOLEAN
     ) -> BOOLEAN {
-        // SAFETY: the driver passes valid strings.
-        let prefix = unsafe { wide(String1) };
-        // SAFETY: as above.
-        let whole = unsafe { wide(String2) };
+        let prefix = wide(String1);
+        let whole = wide(String2);
         let Some(begin) = whole.get(..prefix.len()) else { return 0 };
         let fold = |unit: &u16| if CaseInSensitive == 0 { *unit } else { upper(*unit) };
         BOOLEAN::from(prefix.iter().map(fold).eq(begin.iter().map(fold)))
@@ -271,45 +251,41 @@ image_exports! {
     [PASSIVE] silent fn RtlUpcaseUnicodeString(
         call; DestinationString: *mut UNICODE_STRING, SourceString: *const UNICODE_STRING, AllocateDestinationString: BOOLEAN
     ) -> NTSTATUS {
-        // SAFETY: the driver passes valid strings.
-        let units: Vec<u16> = unsafe { wide(SourceString) }.iter().map(|unit| upper(*unit)).collect();
+        let units: Vec<u16> = wide(SourceString).iter().map(|unit| upper(*unit)).collect();
         if let Err(status) = buffer(call, DestinationString, units.len() * 2, AllocateDestinationString) {
             return status;
         }
         // SAFETY: as above.
-        unsafe { (*DestinationString).Length = 0 };
+        unsafe { set_length(DestinationString, 0) };
         append(DestinationString, &units)
     }
 
     [PASSIVE] silent fn RtlAnsiStringToUnicodeString(
         call; DestinationString: *mut UNICODE_STRING, SourceString: *const Bytes, AllocateDestinationString: BOOLEAN
     ) -> NTSTATUS {
-        // SAFETY: the driver passes valid strings.
-        let units: Vec<u16> = unsafe { narrow(SourceString) }.iter().map(|byte| u16::from(*byte)).collect();
+        let units: Vec<u16> = narrow(SourceString).iter().map(|byte| u16::from(*byte)).collect();
         if let Err(status) = buffer(call, DestinationString, units.len() * 2 + 2, AllocateDestinationString) {
             return status;
         }
         // SAFETY: as above.
-        unsafe { (*DestinationString).Length = 0 };
+        unsafe { set_length(DestinationString, 0) };
         append(DestinationString, &units)
     }
 
     [PASSIVE] silent fn RtlUnicodeStringToAnsiString(
         call; DestinationString: *mut Bytes, SourceString: *const UNICODE_STRING, AllocateDestinationString: BOOLEAN
     ) -> NTSTATUS {
-        // SAFETY: the driver passes valid strings.
-        let bytes: Vec<u8> = unsafe { wide(SourceString) }.iter().map(|unit| u8::try_from(*unit).unwrap_or(b'?')).collect();
+        let bytes: Vec<u8> = wide(SourceString).iter().map(|unit| u8::try_from(*unit).unwrap_or(b'?')).collect();
         if let Err(status) = buffer(call, DestinationString, bytes.len() + 1, AllocateDestinationString) {
             return status;
         }
-        // SAFETY: as above.
-        let place: *mut u8 = unsafe { (*DestinationString).Buffer }.cast();
+        let place: *mut u8 = load(DestinationString.cast_const()).Buffer.cast();
         // SAFETY: there is room for them, and for a zero.
-        unsafe { place.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        unsafe { store_all(place, &bytes) };
         // SAFETY: as above.
-        unsafe { place.wrapping_add(bytes.len()).write(0) };
+        unsafe { store(place.wrapping_add(bytes.len()), 0) };
         // SAFETY: as above.
-        unsafe { (*DestinationString).Length = bytes.len() as USHORT };
+        unsafe { set_length(DestinationString, bytes.len()) };
         STATUS_SUCCESS
     }
 
@@ -323,23 +299,21 @@ image_exports! {
 
     [PASSIVE] silent fn RtlIntegerToUnicodeString(_call; Value: ULONG, Base: ULONG, String: *mut UNICODE_STRING) -> NTSTATUS {
         let Some(digits) = digits(Value, Base) else { return STATUS_INVALID_PARAMETER };
-        // SAFETY: the driver passes a valid string.
-        let maximum = unsafe { (*String).MaximumLength };
+        let maximum = load(String.cast_const()).MaximumLength;
         if digits.len() * 2 > usize::from(maximum) {
             return STATUS_BUFFER_OVERFLOW;
         }
         // SAFETY: as above.
-        unsafe { (*String).Length = 0 };
+        unsafe { set_length(String, 0) };
         append(String, &digits)
     }
 
     [PASSIVE] silent fn RtlUnicodeStringToInteger(
         _call; String: *const UNICODE_STRING, Base: ULONG, Value: *mut ULONG
     ) -> NTSTATUS {
-        // SAFETY: the driver passes a valid string.
-        let Some(number) = number(unsafe { wide(String) }, Base) else { return STATUS_INVALID_PARAMETER };
+        let Some(number) = number(&wide(String), Base) else { return STATUS_INVALID_PARAMETER };
         // SAFETY: the driver passes a valid pointer.
-        unsafe { Value.write(number) };
+        unsafe { store(Value, number) };
         STATUS_SUCCESS
     }
 }

@@ -3,6 +3,7 @@
 //! A variadic call passes its arguments as every other does, in a row of 8-byte slots, and a `va_list` is a pointer into such a row.
 //! A double is in its slot as bits.
 
+use super::memory::{Plain, load, store as store_one};
 use crate::engine::Kernel;
 use crate::exports::dbg::format::{Arguments, format, format_text};
 use crate::exports::dbg::print_text;
@@ -16,8 +17,7 @@ struct Slots(*const u64);
 
 impl Arguments for Slots {
     fn integer(&mut self) -> u64 {
-        // SAFETY: the driver vouches for as many arguments as its format asks for.
-        let value = unsafe { self.0.read_unaligned() };
+        let value = load(self.0);
         self.0 = self.0.wrapping_add(1);
         value
     }
@@ -57,10 +57,9 @@ unsafe fn text(string: u64, wide: bool, mut arguments: Slots) -> String {
         // SAFETY: by this function's contract.
         return unsafe { format(string as *const c_char, &mut arguments) };
     }
-    // SAFETY: by this function's contract.
-    let units = unsafe { super::strings::units(string as *const u16) };
+    let units = super::strings::units(string as *const u16);
     // SAFETY: as above.
-    unsafe { format_text(&String::from_utf16_lossy(units), true, &mut arguments) }
+    unsafe { format_text(&String::from_utf16_lossy(&units), true, &mut arguments) }
 }
 
 fn print(call: Call, prefix: u64, string: u64, arguments: Slots) -> u64 {
@@ -85,7 +84,7 @@ enum Full {
 }
 
 /// Writes a text to a buffer of `size` units.
-fn store<U: Copy + From<u8>>(buffer: *mut U, size: usize, units: &[U], full: Full) -> u64 {
+fn store<U: Plain + From<u8>>(buffer: *mut U, size: usize, units: &[U], full: Full) -> u64 {
     let zero = U::from(0);
     let fits = match full {
         Full::Cut => units.len() <= size,
@@ -98,11 +97,11 @@ fn store<U: Copy + From<u8>>(buffer: *mut U, size: usize, units: &[U], full: Ful
     if !buffer.is_null() {
         for (index, unit) in units[..kept].iter().enumerate() {
             // SAFETY: the driver vouches for a buffer of that size.
-            unsafe { buffer.wrapping_add(index).write(*unit) };
+            unsafe { store_one(buffer.wrapping_add(index), *unit) };
         }
         if kept < size {
             // SAFETY: as above.
-            unsafe { buffer.wrapping_add(kept).write(zero) };
+            unsafe { store_one(buffer.wrapping_add(kept), zero) };
         }
     }
     if fits { units.len() as u64 } else { u64::from(u32::MAX) }

@@ -1,7 +1,8 @@
 //! More of the run-time library: runs in bitmaps, strings, dates, random numbers; and lists of memory that are locked.
 
-use super::bitmap::{Bitmap, read};
-use super::counted::{Bytes, MOST, narrow, upper, wide};
+use super::bitmap::{Bitmap, Header, read};
+use super::counted::{Bytes, MOST, narrow, set_length, upper, wide};
+use super::memory::{Plain, load, store, store_all};
 use crate::exports::{ANY, DISPATCHER, at_most, image_exports};
 use crate::image::host::{guarded, raise_bad_address};
 use crate::irql::DISPATCH_LEVEL;
@@ -26,7 +27,7 @@ struct Run {
 
 impl Bitmap {
     /// All runs of clear bits, in order.
-    fn clear_runs(self) -> Vec<Run> {
+    fn clear_runs(&self) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         for index in (0..self.size).filter(|&index| !self.get(index)) {
             match runs.last_mut() {
@@ -42,15 +43,18 @@ impl Bitmap {
 fn give_run(place: *mut ULONG, run: Option<Run>, from: ULONG) -> ULONG {
     let run = run.unwrap_or(Run { start: from, bits: 0 });
     // SAFETY: the driver passes a valid pointer.
-    unsafe { place.write(run.start) };
+    unsafe { store(place, run.start) };
     run.bits
 }
 
-fn next_run(bitmap: Bitmap, from: ULONG) -> Option<Run> {
+fn next_run(bitmap: &Bitmap, from: ULONG) -> Option<Run> {
     let run = bitmap.clear_runs().into_iter().find(|run| run.start + run.bits > from)?;
     let start = run.start.max(from);
     Some(Run { start, bits: run.start + run.bits - start })
 }
+
+// SAFETY: two numbers.
+unsafe impl Plain for Run {}
 
 /// TIME_FIELDS.
 #[repr(C)]
@@ -65,6 +69,9 @@ struct TimeFields {
     milliseconds: i16,
     weekday: i16,
 }
+
+// SAFETY: eight numbers.
+unsafe impl Plain for TimeFields {}
 
 const MILLISECOND: i64 = 10_000;
 const DAY: i64 = 86_400_000;
@@ -121,46 +128,41 @@ fn pages(address: usize, bytes: usize) -> usize {
 
 image_exports! {
     [ANY] silent fn RtlFindNextForwardRunClear(
-        _call; BitMapHeader: *const Bitmap, FromIndex: ULONG, StartingRunIndex: *mut ULONG
+        _call; BitMapHeader: *const Header, FromIndex: ULONG, StartingRunIndex: *mut ULONG
     ) -> ULONG {
-        // SAFETY: the driver passes a valid bitmap; here and below.
-        give_run(StartingRunIndex, next_run(unsafe { read(BitMapHeader) }, FromIndex), FromIndex)
+        give_run(StartingRunIndex, next_run(&read(BitMapHeader), FromIndex), FromIndex)
     }
 
-    [ANY] silent fn RtlFindFirstRunClear(_call; BitMapHeader: *const Bitmap, StartingIndex: *mut ULONG) -> ULONG {
-        // SAFETY: as above.
-        give_run(StartingIndex, next_run(unsafe { read(BitMapHeader) }, 0), 0)
+    [ANY] silent fn RtlFindFirstRunClear(_call; BitMapHeader: *const Header, StartingIndex: *mut ULONG) -> ULONG {
+        give_run(StartingIndex, next_run(&read(BitMapHeader), 0), 0)
     }
 
     [ANY] silent fn RtlFindLastBackwardRunClear(
-        _call; BitMapHeader: *const Bitmap, FromIndex: ULONG, StartingRunIndex: *mut ULONG
+        _call; BitMapHeader: *const Header, FromIndex: ULONG, StartingRunIndex: *mut ULONG
     ) -> ULONG {
-        // SAFETY: as above.
-        let runs = unsafe { read(BitMapHeader) }.clear_runs();
+        let runs = read(BitMapHeader).clear_runs();
         let run = runs.into_iter().rfind(|run| run.start <= FromIndex);
         let run = run.map(|run| Run { start: run.start, bits: run.bits.min(FromIndex - run.start + 1) });
         give_run(StartingRunIndex, run, FromIndex)
     }
 
-    [ANY] silent fn RtlFindLongestRunClear(_call; BitMapHeader: *const Bitmap, StartingIndex: *mut ULONG) -> ULONG {
-        // SAFETY: as above.
-        let runs = unsafe { read(BitMapHeader) }.clear_runs();
+    [ANY] silent fn RtlFindLongestRunClear(_call; BitMapHeader: *const Header, StartingIndex: *mut ULONG) -> ULONG {
+        let runs = read(BitMapHeader).clear_runs();
         // The first of those that are equally long.
         give_run(StartingIndex, runs.into_iter().rev().max_by_key(|run| run.bits), 0)
     }
 
     [ANY] silent fn RtlFindClearRuns(
-        _call; BitMapHeader: *const Bitmap, RunArray: *mut Run, SizeOfRunArray: ULONG, LocateLongestRuns: BOOLEAN
+        _call; BitMapHeader: *const Header, RunArray: *mut Run, SizeOfRunArray: ULONG, LocateLongestRuns: BOOLEAN
     ) -> ULONG {
-        // SAFETY: as above.
-        let mut runs = unsafe { read(BitMapHeader) }.clear_runs();
+        let mut runs = read(BitMapHeader).clear_runs();
         if LocateLongestRuns != 0 {
             runs.sort_by_key(|run| std::cmp::Reverse(run.bits));
         }
         runs.truncate(SizeOfRunArray as usize);
         for (index, run) in runs.iter().enumerate() {
             // SAFETY: the driver passes room for so many.
-            unsafe { RunArray.wrapping_add(index).write(*run) };
+            unsafe { store(RunArray.wrapping_add(index), *run) };
         }
         runs.len() as ULONG
     }
@@ -178,47 +180,37 @@ image_exports! {
     }
 
     [ANY] silent fn RtlCopyString(_call; DestinationString: *mut Bytes, SourceString: *const Bytes) {
-        let source = if SourceString.is_null() {
-            &[]
-        } else {
-            // SAFETY: the driver passes valid strings, or no source; here and below.
-            unsafe { narrow(SourceString) }
-        };
-        // SAFETY: as above.
-        let to = unsafe { DestinationString.read() };
+        let source = if SourceString.is_null() { Vec::new() } else { narrow(SourceString) };
+        let to = load(DestinationString.cast_const());
         let length = source.len().min(usize::from(to.MaximumLength));
         // SAFETY: there is so much room.
-        unsafe { to.Buffer.cast::<u8>().copy_from(source.as_ptr(), length) };
-        // SAFETY: as above.
-        unsafe { (*DestinationString).Length = length as USHORT };
+        unsafe { store_all(to.Buffer.cast::<u8>(), &source[..length]) };
+        // SAFETY: the driver passes a valid string; here and below.
+        unsafe { set_length(DestinationString, length) };
     }
 
     [ANY] silent fn RtlAppendAsciizToString(_call; Destination: *mut Bytes, Source: *const u8) -> NTSTATUS {
         if Source.is_null() {
             return STATUS_SUCCESS;
         }
-        // SAFETY: as above; the source ends in a zero.
-        let source = unsafe { super::strings::units(Source) };
-        // SAFETY: as above.
-        let to = unsafe { Destination.read() };
+        let source = super::strings::units(Source);
+        let to = load(Destination.cast_const());
         let (length, maximum) = (usize::from(to.Length), usize::from(to.MaximumLength));
         if length + source.len() > maximum {
             return STATUS_BUFFER_TOO_SMALL;
         }
         // SAFETY: there is so much room.
-        unsafe { to.Buffer.cast::<u8>().wrapping_add(length).copy_from(source.as_ptr(), source.len()) };
+        unsafe { store_all(to.Buffer.cast::<u8>().wrapping_add(length), &source) };
         // SAFETY: as above.
-        unsafe { (*Destination).Length = (length + source.len()) as USHORT };
+        unsafe { set_length(Destination, length + source.len()) };
         STATUS_SUCCESS
     }
 
     [ANY] silent fn RtlPrefixString(_call; String1: *const Bytes, String2: *const Bytes, CaseInSensitive: BOOLEAN) -> BOOLEAN {
-        // SAFETY: as above.
-        let prefix = unsafe { narrow(String1) };
-        // SAFETY: as above.
-        let whole = unsafe { narrow(String2) };
+        let prefix = narrow(String1);
+        let whole = narrow(String2);
         let same = |one: &u8, other: &u8| one == other || CaseInSensitive != 0 && one.eq_ignore_ascii_case(other);
-        BOOLEAN::from(prefix.len() <= whole.len() && prefix.iter().zip(whole).all(|(one, other)| same(one, other)))
+        BOOLEAN::from(prefix.len() <= whole.len() && prefix.iter().zip(&whole).all(|(one, other)| same(one, other)))
     }
 
     [ANY] silent fn RtlUpperChar(_call; Character: u8) -> u8 {
@@ -229,8 +221,7 @@ image_exports! {
         let bytes = if SourceString.is_null() {
             0
         } else {
-            // SAFETY: the driver passes a string that ends in a zero.
-            unsafe { super::strings::units(SourceString) }.len() * 2
+            super::strings::units(SourceString).len() * 2
         };
         if bytes + 2 > MOST {
             return STATUS_NAME_TOO_LONG;
@@ -239,7 +230,7 @@ image_exports! {
         let string =
             UNICODE_STRING { Length: bytes as USHORT, MaximumLength: maximum as USHORT, Buffer: SourceString.cast_mut() };
         // SAFETY: the driver passes a valid pointer.
-        unsafe { DestinationString.write(string) };
+        unsafe { store(DestinationString, string) };
         STATUS_SUCCESS
     }
 
@@ -250,37 +241,33 @@ image_exports! {
         if HashAlgorithm > 1 || String.is_null() || HashValue.is_null() {
             return STATUS_INVALID_PARAMETER;
         }
-        // SAFETY: the driver passes a valid string.
-        let units = unsafe { wide(String) };
+        let units = wide(String);
         let fold = |unit: u16| if CaseInSensitive == 0 { unit } else { upper(unit) };
         let hash = units.iter().fold(0_u32, |hash, &unit| hash.wrapping_mul(65_599).wrapping_add(u32::from(fold(unit))));
         // SAFETY: the driver passes a valid pointer.
-        unsafe { HashValue.write(hash) };
+        unsafe { store(HashValue, hash) };
         STATUS_SUCCESS
     }
 
     [ANY] silent fn RtlTimeToTimeFields(_call; Time: *const LARGE_INTEGER, TimeFields: *mut TimeFields) {
-        // SAFETY: the driver passes valid pointers; here and below.
-        let time = unsafe { Time.read() };
+        let time = load(Time);
         // SAFETY: as above.
-        unsafe { TimeFields.write(fields(time)) };
+        unsafe { store(TimeFields, fields(time)) };
     }
 
     [ANY] silent fn RtlTimeFieldsToTime(_call; TimeFields: *const TimeFields, Time: *mut LARGE_INTEGER) -> BOOLEAN {
+        let Some(time) = time_of(load(TimeFields)) else { return 0 };
         // SAFETY: as above.
-        let Some(time) = time_of(unsafe { TimeFields.read() }) else { return 0 };
-        // SAFETY: as above.
-        unsafe { Time.write(time) };
+        unsafe { store(Time, time) };
         1
     }
 
     [ANY] silent fn RtlRandomEx(_call; Seed: *mut ULONG) -> ULONG {
         // A Lehmer generator, as the page says: the multiplier and the step of RtlUniform.
-        // SAFETY: as above.
-        let seed = u64::from(unsafe { Seed.read() });
+        let seed = u64::from(load(Seed.cast_const()));
         let next = ((seed * 0x7fff_ffed + 0x7fff_ffc3) % 0x7fff_ffff) as ULONG;
         // SAFETY: as above.
-        unsafe { Seed.write(next) };
+        unsafe { store(Seed, next) };
         next
     }
 

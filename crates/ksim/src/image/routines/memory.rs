@@ -3,8 +3,90 @@
 use crate::exports::{ANY, image_exports};
 use crate::image::host::guarded;
 use crate::image::host::raise_bad_address;
-use crate::machine::Call;
-use ksync_sys::{PVOID, SIZE_T, ULONG};
+use crate::machine::{Call, current};
+use ksync_sys::{LONG, LONGLONG, PVOID, SIZE_T, UCHAR, ULONG, ULONGLONG, UNICODE_STRING, USHORT};
+
+/// What any bytes are one of.
+///
+/// # Safety
+/// The type has no padding that matters, and no invalid values.
+pub(super) unsafe trait Plain: Copy {}
+
+macro_rules! plain {
+    ($($type:ty)*) => {$(
+        // SAFETY: numbers and pointers may be anything.
+        unsafe impl Plain for $type {}
+    )*};
+}
+
+plain! { UCHAR USHORT ULONG ULONGLONG LONG LONGLONG SIZE_T i16 UNICODE_STRING }
+
+/// A driver named a bad address: an exception in the driver.
+fn raise(bad: guarded::BadAddress) -> ! {
+    raise_bad_address(Call { cell: current("a routine of an image"), export: None }, bad)
+}
+
+/// Reads what a driver names. A null pointer, or another bad one, is an exception in the driver.
+pub(super) fn load<T: Plain>(from: *const T) -> T {
+    let mut value = std::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: what is written is this function's own.
+    match unsafe { guarded::copy(value.as_mut_ptr().cast(), from.cast(), size_of::<T>()) } {
+        // SAFETY: the bytes are there, and any are a value.
+        Ok(()) => unsafe { value.assume_init() },
+        Err(bad) => raise(bad),
+    }
+}
+
+/// Reads so many values in a row, as [`load`].
+pub(super) fn load_all<T: Plain>(from: *const T, count: usize) -> Vec<T> {
+    /// A count that is nonsense comes to memory that is not there before it comes to an allocation of that size.
+    const AT_ONCE: usize = 4096;
+    let mut values = Vec::<T>::new();
+    while values.len() < count {
+        let (done, part) = (values.len(), AT_ONCE.min(count - values.len()));
+        values.reserve(part);
+        let place = values.spare_capacity_mut().as_mut_ptr();
+        // SAFETY: the vector has room for them.
+        if let Err(bad) = unsafe { guarded::copy(place.cast(), from.wrapping_add(done).cast(), part * size_of::<T>()) } {
+            drop(values);
+            raise(bad);
+        }
+        // SAFETY: the bytes are there, and any are values.
+        unsafe { values.set_len(done + part) };
+    }
+    values
+}
+
+/// Writes where a driver says. A null pointer, or another bad one, is an exception in the driver.
+///
+/// # Safety
+/// Where the memory exists, it is the driver's to change.
+pub(super) unsafe fn store<T: Plain>(to: *mut T, value: T) {
+    // SAFETY: by this function's contract.
+    unsafe { store_all(to, &[value]) };
+}
+
+/// Writes values in a row, as [`store`].
+///
+/// # Safety
+/// As for [`store`].
+pub(super) unsafe fn store_all<T: Plain>(to: *mut T, values: &[T]) {
+    // SAFETY: by this function's contract.
+    if let Err(bad) = unsafe { guarded::copy(to.cast(), values.as_ptr().cast(), size_of_val(values)) } {
+        raise(bad);
+    }
+}
+
+/// Fills bytes with zeros, as [`store`].
+///
+/// # Safety
+/// As for [`store`].
+pub(super) unsafe fn clear(to: *mut u8, bytes: usize) {
+    // SAFETY: by this function's contract.
+    if let Err(bad) = unsafe { guarded::fill(to, 0, bytes) } {
+        raise(bad);
+    }
+}
 
 fn copied(call: Call, to: PVOID, from: PVOID, bytes: SIZE_T) {
     // SAFETY: the driver vouches for what it writes.

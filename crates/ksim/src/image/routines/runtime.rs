@@ -1,5 +1,6 @@
 //! The rest of the C runtime that the kernel exports: classes of characters, numbers as text, searching and sorting, checked copies.
 
+use super::memory::{Plain, clear, load, load_all, store, store_all};
 use crate::exports::{ANY, image_exports};
 use crate::image::call_through;
 use ksync_sys::{PVOID, SIZE_T};
@@ -100,12 +101,12 @@ unsafe fn copy_checked(to: *mut u8, room: SIZE_T, from: *const u8, bytes: SIZE_T
     if to.is_null() || from.is_null() || room < bytes {
         if !to.is_null() {
             // SAFETY: by this function's contract there is so much room.
-            unsafe { to.write_bytes(0, room) };
+            unsafe { clear(to, room) };
         }
         return if to.is_null() || from.is_null() { EINVAL } else { ERANGE };
     }
     // SAFETY: as above.
-    unsafe { to.copy_from(from, bytes) };
+    unsafe { store_all(to, &load_all(from, bytes)) };
     0
 }
 
@@ -122,29 +123,25 @@ image_exports! {
     [ANY] silent fn isspace(_call; Character: i32) -> i32 { is(Character, |byte| matches!(byte, b' ' | 9..=13)) }
 
     [ANY] silent fn atoi(_call; String: *const u8) -> i32 {
-        // SAFETY: the driver passes a string that ends in a zero; here and below.
-        number(&unsafe { super::strings::units(String) }.iter().copied().map(u16::from).collect::<Vec<_>>())
+        number(&super::strings::units(String).into_iter().map(u16::from).collect::<Vec<_>>())
     }
 
     [ANY] silent fn atol(_call; String: *const u8) -> i32 {
-        // SAFETY: as above.
-        number(&unsafe { super::strings::units(String) }.iter().copied().map(u16::from).collect::<Vec<_>>())
+        number(&super::strings::units(String).into_iter().map(u16::from).collect::<Vec<_>>())
     }
 
     [ANY] silent fn _wtoi(_call; String: *const u16) -> i32 {
-        // SAFETY: as above.
-        number(unsafe { super::strings::units(String) })
+        number(&super::strings::units(String))
     }
 
     [ANY] silent fn _wtol(_call; String: *const u16) -> i32 {
-        // SAFETY: as above.
-        number(unsafe { super::strings::units(String) })
+        number(&super::strings::units(String))
     }
 
     [ANY] silent fn _itoa(_call; Value: i32, Buffer: *mut u8, Radix: i32) -> *mut u8 {
         for (index, digit) in digits(Value, Radix).into_iter().chain([0]).enumerate() {
             // SAFETY: the driver passes room for the digits and the zero; here and below.
-            unsafe { Buffer.wrapping_add(index).write(digit) };
+            unsafe { store(Buffer.wrapping_add(index), digit) };
         }
         Buffer
     }
@@ -152,14 +149,13 @@ image_exports! {
     [ANY] silent fn _itow(_call; Value: i32, Buffer: *mut u16, Radix: i32) -> *mut u16 {
         for (index, digit) in digits(Value, Radix).into_iter().chain([0]).enumerate() {
             // SAFETY: as above.
-            unsafe { Buffer.wrapping_add(index).write(u16::from(digit)) };
+            unsafe { store(Buffer.wrapping_add(index), u16::from(digit)) };
         }
         Buffer
     }
 
     [ANY] silent fn memchr(_call; Buffer: *const u8, Character: i32, Bytes: SIZE_T) -> *const u8 {
-        // SAFETY: the driver passes so many bytes, up to the one that is found.
-        let found = (0..Bytes).find(|&index| unsafe { *Buffer.wrapping_add(index) } == Character as u8);
+        let found = (0..Bytes).find(|&index| load(Buffer.wrapping_add(index)) == Character as u8);
         found.map_or(null(), |index| Buffer.wrapping_add(index))
     }
 
@@ -207,22 +203,18 @@ image_exports! {
 }
 
 /// How many units there are already.
-///
-/// # Safety
-/// The driver vouches for what it passes.
-unsafe fn used<U: Copy + PartialEq + From<u8>>(to: *const U, room: SIZE_T) -> SIZE_T {
+fn used<U: Plain + PartialEq + From<u8>>(to: *const U, room: SIZE_T) -> SIZE_T {
     if to.is_null() {
         return 0;
     }
-    // SAFETY: by this function's contract.
-    unsafe { super::strings::units_up_to(to, room) }.len()
+    super::strings::units_up_to(to, room).len()
 }
 
 /// Copies up to `count` units behind what is there already, and a zero.
 ///
 /// # Safety
 /// The driver vouches for what it passes.
-unsafe fn append_checked<U: Copy + PartialEq + From<u8>>(
+unsafe fn append_checked<U: Plain + PartialEq + From<u8>>(
     to: *mut U,
     room: SIZE_T,
     used: SIZE_T,
@@ -234,17 +226,16 @@ unsafe fn append_checked<U: Copy + PartialEq + From<u8>>(
     }
     let refuse = |why| {
         // SAFETY: by this function's contract.
-        unsafe { to.write(U::from(0)) };
+        unsafe { store(to, U::from(0)) };
         why
     };
     if from.is_null() || used >= room {
         return refuse(EINVAL);
     }
-    // SAFETY: as above.
-    let units = unsafe { super::strings::units_up_to(from, count) };
+    let units = super::strings::units_up_to(from, count);
     let left = room - used;
     let copied = if units.len() < left {
-        units
+        &units[..]
     } else if count == TRUNCATE {
         &units[..left - 1]
     } else {
@@ -260,45 +251,38 @@ macro_rules! more_string_exports {
      $append:ident, $append_up_to:ident, $fold_lower:expr, $fold_upper:expr) => {
         image_exports! {
             [ANY] silent fn $lower(_call; String: *mut $unit) -> *mut $unit {
-                // SAFETY: the driver passes a string that ends in a zero; here and below.
-                for index in 0..unsafe { units(String.cast_const()) }.len() {
+                for index in 0..units(String.cast_const()).len() {
                     let at = String.wrapping_add(index);
                     // SAFETY: as above.
-                    unsafe { at.write($fold_lower(*at)) };
+                    unsafe { store(at, $fold_lower(load(at.cast_const()))) };
                 }
                 String
             }
 
             [ANY] silent fn $upper(_call; String: *mut $unit) -> *mut $unit {
-                // SAFETY: as above.
-                for index in 0..unsafe { units(String.cast_const()) }.len() {
+                for index in 0..units(String.cast_const()).len() {
                     let at = String.wrapping_add(index);
                     // SAFETY: as above.
-                    unsafe { at.write($fold_upper(*at)) };
+                    unsafe { store(at, $fold_upper(load(at.cast_const()))) };
                 }
                 String
             }
 
             [ANY] silent fn $reverse(_call; String: *mut $unit) -> *mut $unit {
-                // SAFETY: as above.
-                let reversed: Vec<_> = unsafe { units(String.cast_const()) }.iter().rev().copied().collect();
+                let reversed: Vec<_> = units(String.cast_const()).iter().rev().copied().collect();
                 // SAFETY: as above: it is as long as the string.
                 unsafe { write(String, &reversed) };
                 String
             }
 
             [ANY] silent fn $span(_call; String: *const $unit, Set: *const $unit) -> SIZE_T {
-                // SAFETY: as above.
-                let set = unsafe { units(Set) };
-                // SAFETY: as above.
-                unsafe { units(String) }.iter().take_while(|unit| set.contains(unit)).count()
+                let set = units(Set);
+                units(String).iter().take_while(|unit| set.contains(unit)).count()
             }
 
             [ANY] silent fn $span_not(_call; String: *const $unit, Set: *const $unit) -> SIZE_T {
-                // SAFETY: as above.
-                let set = unsafe { units(Set) };
-                // SAFETY: as above.
-                unsafe { units(String) }.iter().take_while(|unit| !set.contains(unit)).count()
+                let set = units(Set);
+                units(String).iter().take_while(|unit| !set.contains(unit)).count()
             }
 
             [ANY] silent fn $copy(_call; To: *mut $unit, Room: SIZE_T, From: *const $unit) -> i32 {

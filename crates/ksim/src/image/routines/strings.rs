@@ -1,31 +1,34 @@
 //! The C runtime's strings.
 
+use super::memory::{Plain, load_all, store, store_all};
 use crate::exports::{ANY, image_exports};
 use ksync_sys::SIZE_T;
 use std::cmp::Ordering;
 use std::ptr::null;
 
 /// The units of a string up to its zero.
-///
-/// # Safety
-/// The string ends in a zero, and stays as it is while the result is used.
-pub(super) unsafe fn units<'a, U: Copy + PartialEq + From<u8>>(string: *const U) -> &'a [U] {
-    // SAFETY: by this function's contract.
-    unsafe { units_up_to(string, usize::MAX) }
+pub(super) fn units<U: Plain + PartialEq + From<u8>>(string: *const U) -> Vec<U> {
+    units_up_to(string, usize::MAX)
 }
 
 /// The units of a string up to its zero, or so many.
-///
-/// # Safety
-/// As for [`units`]; a string of so many units needs no zero.
-pub(super) unsafe fn units_up_to<'a, U: Copy + PartialEq + From<u8>>(string: *const U, most: usize) -> &'a [U] {
-    let mut length = 0;
-    // SAFETY: by this function's contract, up to the zero.
-    while length < most && unsafe { *string.wrapping_add(length) } != U::from(0) {
-        length += 1;
+pub(super) fn units_up_to<U: Plain + PartialEq + From<u8>>(string: *const U, most: usize) -> Vec<U> {
+    /// A part that begins in one is read at once: what is behind a string may not be there.
+    const CHUNK: usize = 256;
+    let mut units = Vec::new();
+    while units.len() < most {
+        let at = string.wrapping_add(units.len());
+        let room = (CHUNK - at.addr() % CHUNK) / size_of::<U>();
+        let part = load_all(at, room.max(1).min(most - units.len()));
+        match part.iter().position(|unit| *unit == U::from(0)) {
+            Some(end) => {
+                units.extend_from_slice(&part[..end]);
+                break;
+            }
+            None => units.extend(part),
+        }
     }
-    // SAFETY: the units were just read.
-    unsafe { std::slice::from_raw_parts(string, length) }
+    units
 }
 
 fn sign(ordering: Ordering) -> i32 {
@@ -59,23 +62,23 @@ where
 ///
 /// # Safety
 /// There is room for them.
-pub(super) unsafe fn write<U: Copy + From<u8>>(to: *mut U, units: &[U]) {
-    for (index, unit) in units.iter().enumerate() {
-        // SAFETY: by this function's contract.
-        unsafe { to.wrapping_add(index).write(*unit) };
-    }
+pub(super) unsafe fn write<U: Plain + From<u8>>(to: *mut U, units: &[U]) {
+    // SAFETY: by this function's contract.
+    unsafe { store_all(to, units) };
     // SAFETY: as above.
-    unsafe { to.wrapping_add(units.len()).write(U::from(0)) };
+    unsafe { store(to.wrapping_add(units.len()), U::from(0)) };
 }
 
 /// Writes exactly so many units: what there is, and zeros.
 ///
 /// # Safety
 /// There is room for them.
-unsafe fn write_padded<U: Copy + From<u8>>(to: *mut U, units: &[U], count: usize) {
-    for index in 0..count {
-        // SAFETY: by this function's contract.
-        unsafe { to.wrapping_add(index).write(units.get(index).copied().unwrap_or(U::from(0))) };
+unsafe fn write_padded<U: Plain + From<u8>>(to: *mut U, units: &[U], count: usize) {
+    // SAFETY: by this function's contract.
+    unsafe { store_all(to, units) };
+    for index in units.len()..count {
+        // SAFETY: as above.
+        unsafe { store(to.wrapping_add(index), U::from(0)) };
     }
 }
 
@@ -100,76 +103,65 @@ macro_rules! string_exports {
      $find_string:ident; $($more:tt)*) => {
         image_exports! {
             [ANY] silent fn $length(_call; String: *const $unit) -> SIZE_T {
-                // SAFETY: the driver passes a string that ends in a zero.
-                unsafe { units(String) }.len()
+                units(String).len()
             }
 
             [ANY] silent fn $length_up_to(_call; String: *const $unit, Most: SIZE_T) -> SIZE_T {
-                // SAFETY: as above.
-                unsafe { units_up_to(String, Most) }.len()
+                units_up_to(String, Most).len()
             }
 
             [ANY] silent fn $compare(_call; One: *const $unit, Other: *const $unit) -> i32 {
-                // SAFETY: as above.
-                compare(unsafe { units(One) }, unsafe { units(Other) })
+                compare(&units(One), &units(Other))
             }
 
             [ANY] silent fn $compare_up_to(_call; One: *const $unit, Other: *const $unit, Most: SIZE_T) -> i32 {
-                // SAFETY: as above.
-                compare(unsafe { units_up_to(One, Most) }, unsafe { units_up_to(Other, Most) })
+                compare(&units_up_to(One, Most), &units_up_to(Other, Most))
             }
 
             [ANY] silent fn $compare_lower(_call; One: *const $unit, Other: *const $unit) -> i32 {
-                // SAFETY: as above.
-                compare_lower(unsafe { units(One) }, unsafe { units(Other) }, $lower)
+                compare_lower(&units(One), &units(Other), $lower)
             }
 
             [ANY] silent fn $compare_lower_up_to(_call; One: *const $unit, Other: *const $unit, Most: SIZE_T) -> i32 {
-                // SAFETY: as above.
-                compare_lower(unsafe { units_up_to(One, Most) }, unsafe { units_up_to(Other, Most) }, $lower)
+                compare_lower(&units_up_to(One, Most), &units_up_to(Other, Most), $lower)
             }
 
             [ANY] silent fn $copy(_call; To: *mut $unit, From: *const $unit) -> *mut $unit {
-                // SAFETY: the driver passes a string, and room for it.
-                unsafe { write(To, units(From)) };
+                // SAFETY: the driver passes room for the string; here and below.
+                unsafe { write(To, &units(From)) };
                 To
             }
 
             [ANY] silent fn $copy_up_to(_call; To: *mut $unit, From: *const $unit, Count: SIZE_T) -> *mut $unit {
                 // SAFETY: as above.
-                unsafe { write_padded(To, units_up_to(From, Count), Count) };
+                unsafe { write_padded(To, &units_up_to(From, Count), Count) };
                 To
             }
 
             [ANY] silent fn $append(_call; To: *mut $unit, From: *const $unit) -> *mut $unit {
+                let end = To.wrapping_add(units(To).len());
                 // SAFETY: as above.
-                let end = To.wrapping_add(unsafe { units(To) }.len());
-                // SAFETY: as above.
-                unsafe { write(end, units(From)) };
+                unsafe { write(end, &units(From)) };
                 To
             }
 
             [ANY] silent fn $append_up_to(_call; To: *mut $unit, From: *const $unit, Count: SIZE_T) -> *mut $unit {
+                let end = To.wrapping_add(units(To).len());
                 // SAFETY: as above.
-                let end = To.wrapping_add(unsafe { units(To) }.len());
-                // SAFETY: as above.
-                unsafe { write(end, units_up_to(From, Count)) };
+                unsafe { write(end, &units_up_to(From, Count)) };
                 To
             }
 
             [ANY] silent fn $find(_call; String: *const $unit, Unit: $unit) -> *const $unit {
-                // SAFETY: the driver passes a string that ends in a zero.
-                find(String, unsafe { units(String) }, Unit, 0, false)
+                find(String, &units(String), Unit, 0, false)
             }
 
             [ANY] silent fn $find_last(_call; String: *const $unit, Unit: $unit) -> *const $unit {
-                // SAFETY: as above.
-                find(String, unsafe { units(String) }, Unit, 0, true)
+                find(String, &units(String), Unit, 0, true)
             }
 
             [ANY] silent fn $find_string(_call; String: *const $unit, Wanted: *const $unit) -> *const $unit {
-                // SAFETY: as above.
-                find_string(String, unsafe { units(String) }, unsafe { units(Wanted) })
+                find_string(String, &units(String), &units(Wanted))
             }
 
             $($more)*
