@@ -40,6 +40,7 @@ fn set_word(once: *mut RTL_RUN_ONCE, word: usize) {
 
 /// Begins an initialisation, finds it done, or waits for who is at it.
 fn begin(call: Call, once: *mut RTL_RUN_ONCE, flags: ULONG, context: *mut PVOID) -> NTSTATUS {
+    call.check_pointer(once);
     let (check_only, asynchronous) = (flags & RTL_RUN_ONCE_CHECK_ONLY != 0, flags & RTL_RUN_ONCE_ASYNC != 0);
     if flags & !(RTL_RUN_ONCE_CHECK_ONLY | RTL_RUN_ONCE_ASYNC) != 0 || (check_only && asynchronous) {
         return STATUS_INVALID_PARAMETER_2;
@@ -76,6 +77,7 @@ fn begin(call: Call, once: *mut RTL_RUN_ONCE, flags: ULONG, context: *mut PVOID)
 
 /// Ends an initialisation.
 fn complete(call: Call, once: *mut RTL_RUN_ONCE, flags: ULONG, context: PVOID) -> NTSTATUS {
+    call.check_pointer(once);
     let (asynchronous, failed) = (flags & RTL_RUN_ONCE_ASYNC != 0, flags & RTL_RUN_ONCE_INIT_FAILED != 0);
     if flags & !(RTL_RUN_ONCE_ASYNC | RTL_RUN_ONCE_INIT_FAILED) != 0 || (asynchronous && failed) {
         return STATUS_INVALID_PARAMETER_2;
@@ -144,6 +146,7 @@ exports! {
     [PASSIVE] silent fn RtlGetVersion(call; lpVersionInformation: *mut RTL_OSVERSIONINFOW) -> NTSTATUS {
         let (major, minor, build) = call.read(|kernel| kernel.config.profile).version();
         let information = lpVersionInformation;
+        call.check_pointer(information);
         // SAFETY: the caller passes a valid pointer.
         unsafe { (*information).dwMajorVersion = major };
         // SAFETY: as above.

@@ -4,8 +4,9 @@ use super::{CURRENT, MachineCell};
 use crate::engine::{Check, Cpu, Fault, Kernel};
 use crate::exports::Export;
 use crate::image::MachineImages;
+use crate::report::bug_check::{Violation, codes};
 use crate::schedule::Footprint;
-use ksync_sys::KSPIN_LOCK;
+use ksync_sys::{KSPIN_LOCK, STATUS_ACCESS_VIOLATION};
 
 /// A call of an export: the way from driver code into the engine.
 #[derive(Clone, Copy)]
@@ -139,6 +140,16 @@ impl Call {
     #[expect(clippy::boxed_local, reason = "faults travel boxed")]
     pub(crate) fn fail(self, fault: Fault) -> ! {
         self.cell.halt(*fault, self.export)
+    }
+
+    /// A caller passes what is not optional: at a null pointer, NT has an access violation. The language has its own check in a debug build, which ends the process.
+    pub(crate) fn check_pointer<T>(self, pointer: *const T) {
+        if pointer.is_null() {
+            let routine = self.export.map_or("a routine", |export| export.name);
+            let status = u64::from(STATUS_ACCESS_VIOLATION as u32);
+            let meaning = format!("{routine} was passed a null pointer");
+            self.fail(Violation::boxed_owned(codes::KMODE_EXCEPTION_NOT_HANDLED, [status, 0, 0, 0], meaning));
+        }
     }
 
     /// The end of the running thread, which is a visible operation on its object.

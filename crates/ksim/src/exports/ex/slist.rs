@@ -72,6 +72,7 @@ fn misaligned(what: &str) -> Fault {
 
 exports! {
     [ANY] silent fn InitializeSListHead(call; SListHead: *mut SLIST_HEADER) {
+        call.check_pointer(SListHead);
         if !(SListHead as usize).is_multiple_of(ALIGNMENT) {
             call.fail(misaligned("head"));
         }
@@ -80,6 +81,7 @@ exports! {
     }
 
     [ANY] visible(access ListHead) fn ExpInterlockedPopEntrySList(call; ListHead: *mut SLIST_HEADER) -> *mut SLIST_ENTRY {
+        call.check_pointer(ListHead);
         call.operate(|kernel| {
             check_list(kernel, ListHead, "ExpInterlockedPopEntrySList")?;
             // SAFETY: the caller passes an initialised list.
@@ -97,6 +99,7 @@ exports! {
     [ANY] visible(access ListHead) fn ExpInterlockedPushEntrySList(
         call; ListHead: *mut SLIST_HEADER, ListEntry: *mut SLIST_ENTRY
     ) -> *mut SLIST_ENTRY {
+        call.check_pointer(ListHead);
         call.operate(|kernel| {
             check_list(kernel, ListHead, "ExpInterlockedPushEntrySList")?;
             if !(ListEntry as usize).is_multiple_of(ALIGNMENT) {
@@ -114,6 +117,7 @@ exports! {
     }
 
     [ANY] visible(access ListHead) fn ExpInterlockedFlushSList(call; ListHead: *mut SLIST_HEADER) -> *mut SLIST_ENTRY {
+        call.check_pointer(ListHead);
         call.operate(|kernel| {
             check_list(kernel, ListHead, "ExpInterlockedFlushSList")?;
             // SAFETY: the caller passes an initialised list.
@@ -125,6 +129,7 @@ exports! {
     }
 
     [ANY] visible(read SListHead) fn ExQueryDepthSList(call; SListHead: *mut SLIST_HEADER) -> USHORT {
+        call.check_pointer(SListHead);
         // The depth alone may be asked for at every level.
         call.operate(|kernel| {
             check_head(kernel, SListHead)?;

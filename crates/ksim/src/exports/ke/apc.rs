@@ -120,6 +120,7 @@ exports! {
     [DISPATCHER] visible fn KeInsertQueueApc(
         call; Apc: *mut KAPC, SystemArgument1: PVOID, SystemArgument2: PVOID, Increment: KPRIORITY
     ) -> BOOLEAN {
+        call.check_pointer(Apc);
         // SAFETY: the caller passes an initialised APC, which is not queued: a queued one keeps its arguments.
         if unsafe { (*Apc).Inserted } == 0 {
             // SAFETY: as above.

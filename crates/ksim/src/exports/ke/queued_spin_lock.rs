@@ -16,6 +16,9 @@ pub(crate) fn acquire_queued(call: Call, lock: *mut KSPIN_LOCK, handle: *mut KLO
 
 /// What a handle says that it was used for.
 fn lock_in(handle: *mut KLOCK_QUEUE_HANDLE) -> *mut KSPIN_LOCK {
+    if handle.is_null() {
+        return std::ptr::null_mut();
+    }
     // SAFETY: the caller passes the handle of its acquisition.
     unsafe { (*handle).LockQueue.Lock }
 }

@@ -53,6 +53,7 @@ image_exports! {
         call; Record: *mut ExceptionRecord, EstablisherFrame: u64, ContextRecord: *mut Context,
         Dispatcher: *mut DispatcherContext
     ) -> i32 {
+        call.check_pointer(Dispatcher);
         // SAFETY: the search or the unwinding that runs has passed these.
         unsafe { exception::c_specific_handler(call, Record, EstablisherFrame, ContextRecord, Dispatcher) }
     }
@@ -78,6 +79,7 @@ image_exports! {
         call; HandlerType: ULONG, ImageBase: u64, ControlPc: u64, _FunctionEntry: PVOID, ContextRecord: *mut Context,
         HandlerData: *mut u64, EstablisherFrame: *mut u64, _ContextPointers: PVOID
     ) -> u64 {
+        call.check_pointer(ContextRecord);
         // SAFETY: the driver passes a valid context.
         let context = unsafe { &mut *ContextRecord };
         context.rip = ControlPc;
@@ -107,6 +109,7 @@ image_exports! {
     }
 
     [ANY] silent fn RtlCaptureContext(call; ContextRecord: *mut Context) {
+        call.check_pointer(ContextRecord);
         let mut context = registers(call);
         context.gpr[1] = ContextRecord as u64;
         // SAFETY: the driver passes memory for a context.
@@ -114,6 +117,7 @@ image_exports! {
     }
 
     [ANY] silent fn RtlRestoreContext(call; ContextRecord: *const Context, _Record: *mut ExceptionRecord) {
+        call.check_pointer(ContextRecord);
         // SAFETY: the driver passes a valid context.
         let context = unsafe { ContextRecord.read_unaligned() };
         exception::restore(call, &context)
@@ -140,7 +144,8 @@ image_exports! {
         count
     }
 
-    [ANY] silent fn RtlRaiseException(_call; Record: *mut ExceptionRecord) {
+    [ANY] silent fn RtlRaiseException(call; Record: *mut ExceptionRecord) {
+        call.check_pointer(Record);
         // SAFETY: the driver passes a valid record.
         let mut record = unsafe { *Record };
         record.address = 0;

@@ -26,6 +26,7 @@ unsafe fn link(before: *mut LIST_ENTRY, entry: *mut LIST_ENTRY, after: *mut LIST
 
 /// Adds to what is at an address, and returns what was there.
 fn add<T: Copy>(call: Call, addend: *mut T, sum: impl FnOnce(T) -> T) -> T {
+    call.check_pointer(addend);
     call.operate(|_| {
         // SAFETY: the driver passes a valid pointer, and nobody else runs meanwhile.
         let before = unsafe { addend.read() };
@@ -51,6 +52,7 @@ image_exports! {
     [ANY] visible fn ExInterlockedInsertHeadList(
         call; ListHead: *mut LIST_ENTRY, ListEntry: *mut LIST_ENTRY, _Lock: *mut KSPIN_LOCK
     ) -> *mut LIST_ENTRY {
+        call.check_pointer(ListHead);
         call.operate(|_| {
             // SAFETY: the driver passes a valid list and entry; here and below.
             let first = unsafe { (*ListHead).Flink };
@@ -63,6 +65,7 @@ image_exports! {
     [ANY] visible fn ExInterlockedInsertTailList(
         call; ListHead: *mut LIST_ENTRY, ListEntry: *mut LIST_ENTRY, _Lock: *mut KSPIN_LOCK
     ) -> *mut LIST_ENTRY {
+        call.check_pointer(ListHead);
         call.operate(|_| {
             // SAFETY: as above.
             let last = unsafe { (*ListHead).Blink };
@@ -73,6 +76,7 @@ image_exports! {
     }
 
     [ANY] visible fn ExInterlockedRemoveHeadList(call; ListHead: *mut LIST_ENTRY, _Lock: *mut KSPIN_LOCK) -> *mut LIST_ENTRY {
+        call.check_pointer(ListHead);
         call.operate(|_| {
             // SAFETY: as above.
             let first = unsafe { (*ListHead).Flink };
@@ -92,6 +96,7 @@ image_exports! {
     [ANY] visible fn ExInterlockedPushEntryList(
         call; ListHead: *mut SINGLE_LIST_ENTRY, ListEntry: *mut SINGLE_LIST_ENTRY, _Lock: *mut KSPIN_LOCK
     ) -> *mut SINGLE_LIST_ENTRY {
+        call.check_pointer(ListHead);
         call.operate(|_| {
             // SAFETY: as above.
             let first = unsafe { (*ListHead).Next };
@@ -106,6 +111,7 @@ image_exports! {
     [ANY] visible fn ExInterlockedPopEntryList(
         call; ListHead: *mut SINGLE_LIST_ENTRY, _Lock: *mut KSPIN_LOCK
     ) -> *mut SINGLE_LIST_ENTRY {
+        call.check_pointer(ListHead);
         call.operate(|_| {
             // SAFETY: as above.
             let first = unsafe { (*ListHead).Next };

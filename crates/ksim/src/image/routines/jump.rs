@@ -36,6 +36,7 @@ const _: () = {
 
 /// The driver's registers at the call, into its buffer.
 fn set(call: Call, buffer: *mut JumpBuffer, frame: u64) -> i32 {
+    call.check_pointer(buffer);
     let context = super::exception::registers(call);
     let mut kept = [0; 4];
     kept.copy_from_slice(&context.gpr[12..]);
@@ -85,6 +86,7 @@ image_exports! {
     }
 
     [ANY] silent fn longjmp(call; Buffer: *const JumpBuffer, Value: i32) {
+        call.check_pointer(Buffer);
         // SAFETY: the driver passes a buffer that it has filled.
         let buffer = unsafe { Buffer.read_unaligned() };
         let mut target = buffer.context();
