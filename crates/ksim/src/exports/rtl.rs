@@ -102,7 +102,7 @@ exports! {
         let mut units = 0_u16;
         if !SourceString.is_null() {
             // SAFETY: the caller passes a string that ends in a zero.
-            while unsafe { *SourceString.wrapping_add(usize::from(units)) } != 0 && units < u16::MAX / 2 - 1 {
+            while unsafe { SourceString.wrapping_add(usize::from(units)).read_unaligned() } != 0 && units < u16::MAX / 2 - 1 {
                 units += 1;
             }
         }

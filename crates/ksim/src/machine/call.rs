@@ -142,13 +142,15 @@ impl Call {
         self.cell.halt(*fault, self.export)
     }
 
-    /// A caller passes what is not optional: at a null pointer, NT has an access violation. The language has its own check in a debug build, which ends the process.
+    /// A caller passes what is not optional: at a null pointer, NT has an access violation.
+    ///
+    /// A debug build has the language's own checks, also of alignment, which would end the process.
     pub(crate) fn check_pointer<T>(self, pointer: *const T) {
-        if pointer.is_null() {
+        if pointer.is_null() || cfg!(debug_assertions) && !pointer.is_aligned() {
             let routine = self.export.map_or("a routine", |export| export.name);
             let status = u64::from(STATUS_ACCESS_VIOLATION as u32);
-            let meaning = format!("{routine} was passed a null pointer");
-            self.fail(Violation::boxed_owned(codes::KMODE_EXCEPTION_NOT_HANDLED, [status, 0, 0, 0], meaning));
+            let meaning = format!("{routine} was passed a bad pointer: {:#x}", pointer.addr());
+            self.fail(Violation::boxed_owned(codes::KMODE_EXCEPTION_NOT_HANDLED, [status, 0, 0, pointer.addr() as u64], meaning));
         }
     }
 

@@ -16,7 +16,7 @@ pub(crate) fn acquire_queued(call: Call, lock: *mut KSPIN_LOCK, handle: *mut KLO
 
 /// What a handle says that it was used for.
 fn lock_in(handle: *mut KLOCK_QUEUE_HANDLE) -> *mut KSPIN_LOCK {
-    if handle.is_null() {
+    if handle.is_null() || !handle.is_aligned() {
         return std::ptr::null_mut();
     }
     // SAFETY: the caller passes the handle of its acquisition.

@@ -194,9 +194,9 @@ fn is_writable(page: u64) -> bool {
     true
 }
 
-/// True when `on_fault` can run below an address.
-fn has_room(below: u64) -> bool {
-    let (high, low) = (below & !(PAGE - 1), (below & !(PAGE - 1)).saturating_sub(ROOM));
+/// True when `on_fault` can run below an address on a stack whose pointer is there: no page is missing in between, as what is below a stack may be another one.
+fn has_room(pointer: u64, below: u64) -> bool {
+    let (high, low) = (pointer & !(PAGE - 1), (below & !(PAGE - 1)).saturating_sub(ROOM));
     let (seen_low, seen_high) = WRITABLE.get();
     if seen_low <= low && high <= seen_high {
         return true;
@@ -255,7 +255,7 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
     let emergency = EMERGENCY_STACK.get() as u64 + STACK as u64;
     // 128 bytes below the stack pointer may be in use where the fault is not the driver's.
     let below = rsp.wrapping_sub(256 + size_of::<Fault>() as u64) & !15;
-    let has_room = has_room(below);
+    let has_room = has_room(rsp, below);
     // Code of an image, what an image called or is about to, where nothing is, what touches an image or its paged pool, or what has found no stack left.
     let is_call = images.in_call() || entry::contains(rip) || vector == PAGE_FAULT && arena::contains(address as usize);
     let is_images = arena::contains(rip as usize) || is_call || fault::is_jump(vector, error, address, rip);
