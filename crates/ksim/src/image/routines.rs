@@ -1,6 +1,7 @@
 //! What only images import: the C runtime's part of the kernel, exceptions, and routines that hosted drivers have from elsewhere.
 
 mod bitmap;
+mod conversion;
 mod counted;
 mod exception;
 mod executive;
@@ -13,6 +14,7 @@ mod memory;
 mod objects;
 mod pool;
 mod runtime;
+mod scan;
 mod services;
 mod strings;
 mod system;
@@ -23,6 +25,7 @@ use crate::exports::Table;
 pub(crate) fn tables() -> Vec<&'static Table> {
     vec![
         &bitmap::TABLE,
+        &conversion::TABLE,
         &counted::TABLE,
         &exception::TABLE,
         &executive::TABLE,
@@ -37,6 +40,7 @@ pub(crate) fn tables() -> Vec<&'static Table> {
         &runtime::TABLE,
         &runtime::NARROW,
         &runtime::WIDE,
+        &scan::TABLE,
         &services::TABLE,
         &strings::NARROW,
         &strings::WIDE,

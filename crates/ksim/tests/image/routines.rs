@@ -410,3 +410,103 @@ fn types_of_objects_are_variables() {
     let image = Image::load(&super::pe::Pe::new(&[0xc3; 4096], &[0; 64], &names).bytes()).expect("sound");
     assert_eq!(image.imports().filter(|import| import.available).count(), names.len());
 }
+
+#[test]
+fn texts_are_scanned() {
+    let mut script = Script::new();
+    let (text, format) = (script.text(" 12 -0x1F name[ab]77"), script.text("%d %i %4s%*[^[][%[a-c]]%I64u"));
+    let (one, two, quad) = (script.zeros(8), script.zeros(8), script.zeros(8));
+    let (name, set) = (script.zeros(16), script.zeros(16));
+    let arguments = [At(text), At(format), At(one), At(two), At(name), N(16), At(set), N(16), At(quad)];
+    // The fifth conversion skips what it reads, of which there is nothing.
+    script.check("sscanf_s", &arguments, 3);
+    script.expect("the decimal number", one, 12);
+    script.expect("the one with its prefix", two, u64::from(0_u32.wrapping_sub(0x1f)));
+    script.expect_bytes("the text", name, b"name\0");
+    let (text, format) = (script.text("7 abc"), script.text("%hhx%s"));
+    script.check("sscanf_s", &[At(text), At(format), At(one), At(set), N(3)], 1);
+    script.expect("the byte", one, 7);
+    script.expect_bytes("what does not fit", set, b"\0");
+    let (text, format) = (script.wide("ff end"), script.wide("%x %ls"));
+    script.check("swscanf_s", &[At(text), At(format), At(one), At(name), N(16)], 2);
+    script.expect("the hexadecimal number", one, 0xff);
+    script.expect_bytes("the wide text", name, b"e\0n\0d\0\0\0");
+    let (text, format) = (script.text("123456"), script.text("%d"));
+    script.check("_snscanf_s", &[At(text), N(3), At(format), At(one)], 1);
+    script.expect("the first three digits", one, 123);
+    let empty = script.text("  ");
+    script.check("sscanf_s", &[At(empty), At(format), At(one)], 0xffff_ffff);
+    script.run();
+}
+
+#[test]
+fn strings_are_made_and_converted() {
+    let mut script = Script::new();
+    let (source, made, again) = (script.wide("Ab\u{e9}"), script.zeros(16), script.zeros(16));
+    script.check("RtlCreateUnicodeString", &[At(made), At(source)], 1);
+    script.expect("its lengths", made, 0x8_0006);
+    script.check("RtlDowncaseUnicodeString", &[At(again), At(made), N(1)], 0);
+    script.check("RtlCompareUnicodeString", &[At(made), At(again), N(1)], 0);
+    script.check("RtlxUnicodeStringToAnsiSize", &[At(made)], 4);
+    script.check("RtlValidateUnicodeString", &[N(0), At(made)], 0);
+    script.call("RtlFreeUnicodeString", &[At(again)]);
+    script.check("RtlDuplicateUnicodeString", &[N(1), At(made), At(again)], 0);
+    script.check("RtlCompareUnicodeString", &[At(made), At(again), N(0)], 0);
+    script.call("RtlFreeUnicodeString", &[At(made)]);
+    script.call("RtlFreeUnicodeString", &[At(again)]);
+    let (bytes, size) = (script.zeros(16), script.zeros(8));
+    script.check("RtlUnicodeToMultiByteN", &[At(bytes), N(16), At(size), At(source), N(6)], 0);
+    script.expect_bytes("in the code page", bytes, b"Ab\xe9");
+    script.check("RtlUnicodeToUTF8N", &[At(bytes), N(3), At(size), At(source), N(6)], 0xc000_0023);
+    script.expect("without half a character", size, 2);
+    script.check("RtlUnicodeToUTF8N", &[At(bytes), N(16), At(size), At(source), N(6)], 0);
+    script.expect_bytes("in UTF-8", bytes, b"Ab\xc3\xa9");
+    script.check("RtlUTF8ToUnicodeN", &[At(again), N(16), At(size), At(bytes), N(4)], 0);
+    script.expect_bytes("and back", again, b"A\0b\0\xe9\0");
+    let guid = script.bytes(&(1..=16).collect::<Vec<u8>>());
+    script.check("RtlStringFromGUID", &[At(guid), At(made)], 0);
+    script.expect("its length", made, 0x4e_004c);
+    script.check("RtlGUIDFromString", &[At(made), At(bytes)], 0);
+    script.expect_bytes("the identifier", bytes, &[1, 2, 3, 4, 5, 6, 7, 8]);
+    script.call("RtlFreeUnicodeString", &[At(made)]);
+    let (time, seconds) = (script.zeros(8), script.zeros(8));
+    script.call("RtlSecondsSince1970ToTime", &[N(1), At(time)]);
+    script.expect("the time", time, 116_444_736_010_000_000);
+    script.check("RtlTimeToSecondsSince1970", &[At(time), At(seconds)], 1);
+    script.expect("the seconds", seconds, 1);
+    let (number, end) = (script.wide(" 0x1fz"), script.zeros(8));
+    script.check("wcstoul", &[At(number), At(end), N(0)], 0x1f);
+    script.check("wcstombs", &[At(bytes), At(source), N(16)], 3);
+    script.check("mbstowcs", &[At(again), At(bytes), N(16)], 3);
+    let digits = script.zeros(8);
+    script.check("_itoa_s", &[N(255), At(digits), N(8), N(16)], 0);
+    script.expect_bytes("the digits", digits, b"ff");
+    script.run();
+}
+
+#[test]
+fn older_names_of_routines_and_of_paged_lists() {
+    let mut script = Script::new();
+    let list = script.zeros(128);
+    let head = script.zeros(16);
+    let entry = script.zeros(16);
+    script.call("ExInitializePagedLookasideList", &[At(list), N(0), N(0), N(0), N(64), N(0x7473_6574), N(0)]);
+    let block = script.call("ExAllocateFromPagedLookasideList", &[At(list)]);
+    script.call("ExFreeToPagedLookasideList", &[At(list), In(block)]);
+    script.call("ExDeletePagedLookasideList", &[At(list)]);
+    script.check("FirstEntrySList", &[At(head)], 0);
+    script.call("ExpInterlockedPushEntrySList", &[At(head), At(entry)]);
+    let first = script.call("FirstEntrySList", &[At(head)]);
+    script.check("ExpInterlockedPopEntrySList", &[At(head)], 0);
+    script.check("KeIsExecutingDpc", &[], 0);
+    script.check("PsGetCurrentThreadPreviousMode", &[], 0);
+    let _ = first;
+    let mutex = script.zeros(64);
+    script.call("KeInitializeMutex", &[At(mutex), N(0)]);
+    script.check("KeWaitForMutexObject", &[At(mutex), N(0), N(0), N(0), N(0)], 0);
+    script.check("KeReleaseMutex", &[At(mutex), N(0)], 0);
+    script.call("DbgBreakPoint", &[]);
+    let outcome = run(&Machine::new(), &script.image());
+    let check = outcome.bug_check().expect("nobody handles it");
+    assert_eq!((check.code, check.parameters[0]), (bug_check::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, 0x8000_0003), "{check}");
+}

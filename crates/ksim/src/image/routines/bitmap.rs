@@ -1,6 +1,6 @@
 //! Bitmaps: `RTL_BITMAP`.
 
-use super::memory::{Plain, load, load_all, store, store_all};
+use super::memory::{Load, load, load_all, store, store_all};
 use crate::exports::{ANY, image_exports};
 use ksync_sys::{BOOLEAN, ULONG};
 
@@ -12,8 +12,12 @@ pub(super) struct Header {
     words: *mut ULONG,
 }
 
-// SAFETY: a number and a pointer.
-unsafe impl Plain for Header {}
+impl Load for Header {
+    fn load_from(place: *const Self) -> Self {
+        let words = load(place.cast::<usize>().wrapping_add(1)) as *mut ULONG;
+        Self { size: load(place.cast::<ULONG>()), words }
+    }
+}
 
 /// A bitmap: its place, and its words as they were read.
 #[derive(Debug)]
@@ -80,7 +84,9 @@ impl Bitmap {
 image_exports! {
     [ANY] silent fn RtlInitializeBitMap(_call; BitMapHeader: *mut Header, BitMapBuffer: *mut ULONG, SizeOfBitMap: ULONG) {
         // SAFETY: the driver passes memory for a bitmap.
-        unsafe { store(BitMapHeader, Header { size: SizeOfBitMap, words: BitMapBuffer }) };
+        unsafe { store(BitMapHeader.cast::<ULONG>(), SizeOfBitMap) };
+        // SAFETY: as above.
+        unsafe { store(BitMapHeader.cast::<usize>().wrapping_add(1), BitMapBuffer.addr()) };
     }
 
     [ANY] silent fn RtlSetBit(_call; BitMapHeader: *mut Header, BitNumber: ULONG) {

@@ -1,6 +1,6 @@
 //! Counted strings: `Rtl...String`.
 
-use super::memory::{load, load_all, store, store_all};
+use super::memory::{load, load_all, store, store_all, store_string};
 use crate::engine::pool::PoolRequest;
 use crate::exports::{ANY, PASSIVE, image_exports};
 use crate::machine::Call;
@@ -49,7 +49,7 @@ pub(super) fn upper(unit: u16) -> u16 {
     }
 }
 
-fn lower(unit: u16) -> u16 {
+pub(super) fn lower(unit: u16) -> u16 {
     let mut lower = char::from_u32(u32::from(unit)).map(char::to_lowercase).into_iter().flatten();
     match (lower.next(), lower.next()) {
         (Some(one), None) => u16::try_from(u32::from(one)).unwrap_or(unit),
@@ -114,7 +114,7 @@ fn buffer(call: Call, to: *mut UNICODE_STRING, bytes: usize, allocate: BOOLEAN) 
     }
     let string = UNICODE_STRING { Length: 0, MaximumLength: bytes as USHORT, Buffer: memory.cast() };
     // SAFETY: as above.
-    unsafe { store(to, string) };
+    unsafe { store_string(to, string) };
     Ok(())
 }
 
@@ -123,12 +123,12 @@ fn free(call: Call, string: *mut UNICODE_STRING) {
     if !memory.is_null() {
         call.operate(|kernel| kernel.free_pool(memory as usize, 0));
         // SAFETY: as above.
-        unsafe { store(string, UNICODE_STRING { Length: 0, MaximumLength: 0, Buffer: null_mut() }) };
+        unsafe { store_string(string, UNICODE_STRING { Length: 0, MaximumLength: 0, Buffer: null_mut() }) };
     }
 }
 
 /// Digits of a number in one of the bases that NT knows.
-fn digits(mut value: ULONG, base: ULONG) -> Option<Vec<u16>> {
+pub(super) fn digits(mut value: u64, base: ULONG) -> Option<Vec<u16>> {
     let base = match base {
         0 => 10,
         2 | 8 | 10 | 16 => base,
@@ -136,8 +136,8 @@ fn digits(mut value: ULONG, base: ULONG) -> Option<Vec<u16>> {
     };
     let mut digits = Vec::new();
     loop {
-        digits.push(char::from_digit(value % base, base)?.to_ascii_uppercase() as u16);
-        value /= base;
+        digits.push(char::from_digit((value % u64::from(base)) as u32, base)?.to_ascii_uppercase() as u16);
+        value /= u64::from(base);
         if value == 0 {
             digits.reverse();
             return Some(digits);
@@ -146,7 +146,7 @@ fn digits(mut value: ULONG, base: ULONG) -> Option<Vec<u16>> {
 }
 
 /// The number that a text begins with, as C writes numbers.
-fn number(units: &[u16], base: ULONG) -> Option<ULONG> {
+pub(super) fn number(units: &[u16], base: ULONG) -> Option<ULONG> {
     let text = String::from_utf16_lossy(units);
     let text = text.trim_start_matches(|character| character <= ' ');
     let (negative, text) = match text.as_bytes().first() {
@@ -179,7 +179,7 @@ image_exports! {
         let maximum = if SourceString.is_null() { 0 } else { length + 1 };
         let string = Bytes { Length: length as USHORT, MaximumLength: maximum as USHORT, Buffer: SourceString.cast_mut().cast() };
         // SAFETY: the driver passes a valid pointer.
-        unsafe { store(DestinationString, string) };
+        unsafe { store_string(DestinationString, string) };
     }
 
     [ANY] silent fn RtlInitAnsiString(_call; DestinationString: *mut Bytes, SourceString: *const u8) {
@@ -298,7 +298,7 @@ image_exports! {
     }
 
     [PASSIVE] silent fn RtlIntegerToUnicodeString(_call; Value: ULONG, Base: ULONG, String: *mut UNICODE_STRING) -> NTSTATUS {
-        let Some(digits) = digits(Value, Base) else { return STATUS_INVALID_PARAMETER };
+        let Some(digits) = digits(Value.into(), Base) else { return STATUS_INVALID_PARAMETER };
         let maximum = load(String.cast_const()).MaximumLength;
         if digits.len() * 2 > usize::from(maximum) {
             return STATUS_BUFFER_OVERFLOW;

@@ -48,6 +48,13 @@ fn probe(call: Call, address: PVOID, length: SIZE_T, alignment: ULONG, write: bo
     }
 }
 
+/// A breakpoint that a driver calls: nobody debugs it.
+fn breakpoint() -> exception::Exception {
+    const STATUS_BREAKPOINT: NTSTATUS = 0x8000_0003_u32 as NTSTATUS;
+    let record = ExceptionRecord::new(STATUS_BREAKPOINT, 0, &[]);
+    exception::Exception::new(record, exception::not_handled(STATUS_BREAKPOINT, "a breakpoint was called, without a debugger"))
+}
+
 image_exports! {
     [ANY] silent fn __C_specific_handler(
         call; Record: *mut ExceptionRecord, EstablisherFrame: u64, ContextRecord: *mut Context,
@@ -153,6 +160,14 @@ image_exports! {
         let code = record.code as NTSTATUS;
         let meaning = exception::not_handled(code, "RtlRaiseException was called");
         raise(exception::Exception::new(record, meaning))
+    }
+
+    [ANY] silent fn DbgBreakPoint(_call) {
+        raise(breakpoint());
+    }
+
+    [ANY] silent fn DbgBreakPointWithStatus(_call; _Status: ULONG) {
+        raise(breakpoint());
     }
 
     [at_most(APC_LEVEL).rule(0x2_0008)] silent fn RtlRaiseStatus(_call; Status: NTSTATUS) {

@@ -6,8 +6,9 @@ use crate::image::host::guarded;
 use crate::irql::{APC_LEVEL, DISPATCH_LEVEL, SYNCH_LEVEL};
 use crate::machine::Call;
 use ksync_sys::{
-    BOOLEAN, ExpInterlockedFlushSList, ExpInterlockedPopEntrySList, ExpInterlockedPushEntrySList, KIRQL, KSPIN_LOCK, KfRaiseIrql,
-    LARGE_INTEGER, LIST_ENTRY, NTSTATUS, PVOID, SINGLE_LIST_ENTRY, SIZE_T, SLIST_ENTRY, SLIST_HEADER, STATUS_SUCCESS, ULONG,
+    BOOLEAN, ERESOURCE, ExSetResourceOwnerPointer, ExpInterlockedFlushSList, ExpInterlockedPopEntrySList,
+    ExpInterlockedPushEntrySList, KIRQL, KSPIN_LOCK, KfRaiseIrql, LARGE_INTEGER, LIST_ENTRY, NTSTATUS, PVOID, SINGLE_LIST_ENTRY,
+    SIZE_T, SLIST_ENTRY, SLIST_HEADER, STATUS_SUCCESS, ULONG,
 };
 use std::ptr::null_mut;
 
@@ -142,6 +143,18 @@ image_exports! {
     [ANY] silent fn ExInterlockedFlushSList(_call; ListHead: *mut SLIST_HEADER) -> *mut SLIST_ENTRY {
         // SAFETY: as above.
         unsafe { ExpInterlockedFlushSList(ListHead) }
+    }
+
+    [ANY] silent fn FirstEntrySList(_call; ListHead: *const SLIST_HEADER) -> usize {
+        // The second word has the first entry's address, over four bits of the system's.
+        super::memory::load(ListHead.cast::<usize>().wrapping_add(1)) & !0xf
+    }
+
+    [at_most(DISPATCH_LEVEL)] silent fn ExSetResourceOwnerPointerEx(
+        _call; Resource: *mut ERESOURCE, OwnerPointer: PVOID, _Flags: ULONG
+    ) {
+        // SAFETY: the same routine without flags, the one of which only says that the owner is a thread.
+        unsafe { ExSetResourceOwnerPointer(Resource, OwnerPointer) };
     }
 
     [ANY] visible fn ExInterlockedAddLargeInteger(

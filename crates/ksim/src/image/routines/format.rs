@@ -7,8 +7,6 @@ use super::memory::{Plain, load, store as store_one};
 use crate::engine::Kernel;
 use crate::exports::dbg::format::{Arguments, format, format_text};
 use crate::exports::dbg::print_text;
-use crate::exports::{ANY, Export, Table};
-use crate::image::{Adapter, CallFrame, boundary};
 use crate::machine::Call;
 use std::ffi::c_char;
 
@@ -29,10 +27,15 @@ impl Arguments for Slots {
 
 /// The arguments of a call, by number.
 #[derive(Clone, Copy)]
-struct Row(*const u64);
+pub(super) struct Row(*const u64);
 
 impl Row {
-    fn get(self, index: usize) -> u64 {
+    /// The row that an adapter is passed.
+    pub(super) fn new(arguments: *const u64) -> Self {
+        Self(arguments)
+    }
+
+    pub(super) fn get(self, index: usize) -> u64 {
         // SAFETY: the driver's call has put its arguments there.
         unsafe { self.0.wrapping_add(index).read() }
     }
@@ -116,36 +119,39 @@ fn store_text(buffer: u64, size: usize, text: &str, wide: bool, full: Full) -> u
     }
 }
 
+/// Defines routines with as many arguments as the driver passes.
 macro_rules! variadic {
     ($(fn $name:ident($call:ident, $row:ident) $body:block)*) => {
         mod adapters {
             use super::*;
             $(
                 #[allow(non_snake_case, clippy::allow_attributes, reason = "the routines have NT's names")]
-                pub(super) unsafe extern "C" fn $name(frame: *mut CallFrame, arguments: *const u64) -> u64 {
-                    static EXPORT: Export = Export { name: stringify!($name), irql: ANY, visible: false };
+                pub(super) unsafe extern "C" fn $name(frame: *mut $crate::image::CallFrame, arguments: *const u64) -> u64 {
+                    static EXPORT: $crate::exports::Export =
+                        $crate::exports::Export { name: stringify!($name), irql: $crate::exports::ANY, visible: false };
                     let body = || {
                         let $call = Call::enter(&EXPORT, None);
-                        let $row = Row(arguments);
+                        let $row = $crate::image::routines::format::Row::new(arguments);
                         $body
                     };
                     // SAFETY: the stub of an import has made the frame.
-                    unsafe { boundary(frame, body) }
+                    unsafe { $crate::image::boundary(frame, body) }
                 }
             )*
         }
 
         /// The exports of this file.
-        pub(crate) static TABLE: Table = Table {
-            exports: &[$(Export { name: stringify!($name), irql: ANY, visible: false }),*],
+        pub(crate) static TABLE: $crate::exports::Table = $crate::exports::Table {
+            exports: &[$($crate::exports::Export { name: stringify!($name), irql: $crate::exports::ANY, visible: false }),*],
             address: |_| None,
             adapter: |name| match name {
-                $(stringify!($name) => Some(adapters::$name as Adapter),)*
+                $(stringify!($name) => Some(adapters::$name as $crate::image::Adapter),)*
                 _ => None,
             },
         };
     };
 }
+pub(super) use variadic;
 
 /// As large as a buffer can be whose size is not told.
 const UNTOLD: usize = isize::MAX as usize;
@@ -173,6 +179,8 @@ variadic! {
     fn sprintf_s(_call, row) { formatted(row.get(0), row.get(1) as usize, row.get(2), false, row.rest(3), Full::CutAndEnd) }
     fn vsprintf_s(_call, row) { formatted(row.get(0), row.get(1) as usize, row.get(2), false, row.list(3), Full::CutAndEnd) }
     fn swprintf_s(_call, row) { formatted(row.get(0), row.get(1) as usize, row.get(2), true, row.rest(3), Full::CutAndEnd) }
+    fn _swprintf(_call, row) { formatted(row.get(0), UNTOLD, row.get(1), true, row.rest(2), Full::CutAndEnd) }
+    fn _vswprintf(_call, row) { formatted(row.get(0), UNTOLD, row.get(1), true, row.list(2), Full::CutAndEnd) }
     fn vswprintf_s(_call, row) { formatted(row.get(0), row.get(1) as usize, row.get(2), true, row.list(3), Full::CutAndEnd) }
     fn _snprintf_s(_call, row) {
         let size = (row.get(1) as usize).min((row.get(2) as usize).saturating_add(1));

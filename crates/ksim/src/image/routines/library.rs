@@ -2,7 +2,7 @@
 
 use super::bitmap::{Bitmap, Header, read};
 use super::counted::{Bytes, MOST, narrow, set_length, upper, wide};
-use super::memory::{Plain, load, store, store_all};
+use super::memory::{Plain, load, store, store_all, store_string};
 use crate::exports::{ANY, DISPATCHER, at_most, image_exports};
 use crate::image::host::{guarded, raise_bad_address};
 use crate::irql::DISPATCH_LEVEL;
@@ -230,7 +230,7 @@ image_exports! {
         let string =
             UNICODE_STRING { Length: bytes as USHORT, MaximumLength: maximum as USHORT, Buffer: SourceString.cast_mut() };
         // SAFETY: the driver passes a valid pointer.
-        unsafe { store(DestinationString, string) };
+        unsafe { store_string(DestinationString, string) };
         STATUS_SUCCESS
     }
 

@@ -9,7 +9,7 @@ use ksync_sys::{LONG, LONGLONG, PVOID, SIZE_T, UCHAR, ULONG, ULONGLONG, UNICODE_
 /// What any bytes are one of.
 ///
 /// # Safety
-/// The type has no padding that matters, and no invalid values.
+/// The type has no padding, and no invalid values.
 pub(super) unsafe trait Plain: Copy {}
 
 macro_rules! plain {
@@ -19,22 +19,52 @@ macro_rules! plain {
     )*};
 }
 
-plain! { UCHAR USHORT ULONG ULONGLONG LONG LONGLONG SIZE_T i16 UNICODE_STRING }
+plain! { UCHAR USHORT ULONG ULONGLONG LONG LONGLONG SIZE_T i16 }
 
 /// A driver named a bad address: an exception in the driver.
 fn raise(bad: guarded::BadAddress) -> ! {
     raise_bad_address(Call { cell: current("a routine of an image"), export: None }, bad)
 }
 
-/// Reads what a driver names. A null pointer, or another bad one, is an exception in the driver.
-pub(super) fn load<T: Plain>(from: *const T) -> T {
-    let mut value = std::mem::MaybeUninit::<T>::uninit();
-    // SAFETY: what is written is this function's own.
-    match unsafe { guarded::copy(value.as_mut_ptr().cast(), from.cast(), size_of::<T>()) } {
-        // SAFETY: the bytes are there, and any are a value.
-        Ok(()) => unsafe { value.assume_init() },
-        Err(bad) => raise(bad),
+/// What can be read from a driver's memory.
+pub(super) trait Load: Sized {
+    fn load_from(place: *const Self) -> Self;
+}
+
+impl<T: Plain> Load for T {
+    fn load_from(place: *const Self) -> Self {
+        let mut value = std::mem::MaybeUninit::<T>::uninit();
+        // SAFETY: what is written is this function's own.
+        match unsafe { guarded::copy(value.as_mut_ptr().cast(), place.cast(), size_of::<T>()) } {
+            // SAFETY: the bytes are there, and any are a value.
+            Ok(()) => unsafe { value.assume_init() },
+            Err(bad) => raise(bad),
+        }
     }
+}
+
+impl Load for UNICODE_STRING {
+    fn load_from(place: *const Self) -> Self {
+        let [length, maximum] = [0, 1].map(|index| load(place.cast::<USHORT>().wrapping_add(index)));
+        let buffer = load(place.cast::<usize>().wrapping_add(1)) as *mut u16;
+        Self { Length: length, MaximumLength: maximum, Buffer: buffer }
+    }
+}
+
+/// Reads what a driver names. A null pointer, or another bad one, is an exception in the driver.
+pub(super) fn load<T: Load>(from: *const T) -> T {
+    T::load_from(from)
+}
+
+/// Writes a string's fields, as [`store`]: what is between them stays.
+///
+/// # Safety
+/// As for [`store`].
+pub(super) unsafe fn store_string(to: *mut UNICODE_STRING, string: UNICODE_STRING) {
+    // SAFETY: by this function's contract; here and below.
+    unsafe { store_all(to.cast::<USHORT>(), &[string.Length, string.MaximumLength]) };
+    // SAFETY: as above.
+    unsafe { store(to.cast::<usize>().wrapping_add(1), string.Buffer.addr()) };
 }
 
 /// Reads so many values in a row, as [`load`].

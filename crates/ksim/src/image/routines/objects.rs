@@ -3,12 +3,15 @@
 use crate::engine::kernel::Kernel;
 use crate::exports::{ANY, BLOCKING, DISPATCHER, PASSIVE, image_exports};
 use ksync_sys::{
-    ACCESS_MASK, ACCESS_STATE, BOOLEAN, EPROCESS, ETHREAD, FALSE, HANDLE, IoGetCurrentProcess, KAFFINITY, KPROCESSOR_MODE,
-    KTHREAD, KeGetCurrentThread, KeRevertToUserAffinityThreadEx, KeSetSystemAffinityThreadEx, LONG_PTR, NTSTATUS, NtClose,
-    OBJECT_HANDLE_INFORMATION, OBJECT_TYPE, ObOpenObjectByPointer, ObReferenceObjectByHandle, ObReferenceObjectByPointer,
-    ObReferenceObjectSafe, ObfDereferenceObject, PVOID, PsGetCurrentProcessId, PsGetThreadProcess, PsIsSystemThread, ULONG,
-    UNICODE_STRING, USHORT, UserMode, ZwClose,
+    ACCESS_MASK, ACCESS_STATE, BOOLEAN, CCHAR, DEVICE_OBJECT, EPROCESS, ETHREAD, ExGetPreviousMode, FALSE, HANDLE, IRP,
+    IoGetCurrentProcess, IoSetCompletionRoutine, IofCallDriver, IofCompleteRequest, KAFFINITY, KPROCESSOR_MODE, KTHREAD,
+    KWAIT_REASON, KeGetCurrentThread, KeRevertToUserAffinityThreadEx, KeSetSystemAffinityThreadEx, KeWaitForSingleObject,
+    LARGE_INTEGER, LONG_PTR, NTSTATUS, NtClose, OBJECT_HANDLE_INFORMATION, OBJECT_TYPE, ObOpenObjectByPointer,
+    ObReferenceObjectByHandle, ObReferenceObjectByPointer, ObReferenceObjectSafe, ObfDereferenceObject, PIO_COMPLETION_ROUTINE,
+    PVOID, PsGetCurrentProcessId, PsGetThreadProcess, PsIsSystemThread, STATUS_SUCCESS, ULONG, UNICODE_STRING, USHORT, UserMode,
+    ZwClose,
 };
+use std::ptr::null_mut;
 
 /// The size of a cache line, which data that processors share is best kept apart by.
 const CACHE_LINE: ULONG = 64;
@@ -102,6 +105,66 @@ image_exports! {
 
     [ANY] silent fn PsIsSystemProcess(call; Process: *mut EPROCESS) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| Ok(kernel.process_at(Process)? == Kernel::SYSTEM_PROCESS)))
+    }
+
+    [ANY] silent fn PsGetCurrentThreadPreviousMode(_call) -> KPROCESSOR_MODE {
+        // SAFETY: the same routine by its other name.
+        unsafe { ExGetPreviousMode() }
+    }
+
+    [ANY] silent fn PsGetProcessExitProcessCalled(call; Process: *mut EPROCESS) -> BOOLEAN {
+        // Processes of the hosted kernel do not exit.
+        call.operate(|kernel| kernel.process_at(Process).map(|_| FALSE))
+    }
+
+    // All processes are of session 0.
+    [ANY] silent fn PsGetProcessSessionId(call; Process: *mut EPROCESS) -> ULONG {
+        call.operate(|kernel| kernel.process_at(Process).map(|_| 0))
+    }
+
+    [ANY] silent fn PsGetCurrentProcessSessionId(_call) -> ULONG {
+        0
+    }
+
+    // No thread has a block in user mode.
+    [ANY] silent fn PsGetCurrentThreadTeb(_call) -> PVOID {
+        null_mut()
+    }
+
+    [ANY] silent fn PsGetThreadTeb(call; Thread: *mut ETHREAD) -> PVOID {
+        call.operate(|kernel| kernel.thread_at(Thread).map(|_| null_mut()))
+    }
+
+    [DISPATCHER] silent fn IoCallDriver(_call; DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP) -> NTSTATUS {
+        // SAFETY: the same routine by its other name; here and below.
+        unsafe { IofCallDriver(DeviceObject, Irp) }
+    }
+
+    [DISPATCHER] silent fn IoCompleteRequest(_call; Irp: *mut IRP, PriorityBoost: CCHAR) {
+        // SAFETY: as above.
+        unsafe { IofCompleteRequest(Irp, PriorityBoost) };
+    }
+
+    [DISPATCHER] silent fn IoSetCompletionRoutineEx(
+        _call; _DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP, CompletionRoutine: PIO_COMPLETION_ROUTINE, Context: PVOID,
+        InvokeOnSuccess: BOOLEAN, InvokeOnError: BOOLEAN, InvokeOnCancel: BOOLEAN
+    ) -> NTSTATUS {
+        // SAFETY: the same, but that the routine's driver cannot be unloaded meanwhile: here, that is reported.
+        unsafe { IoSetCompletionRoutine(Irp, CompletionRoutine, Context, InvokeOnSuccess, InvokeOnError, InvokeOnCancel) };
+        STATUS_SUCCESS
+    }
+
+    [BLOCKING] silent fn KeWaitForMutexObject(
+        _call; Mutex: PVOID, WaitReason: KWAIT_REASON, WaitMode: KPROCESSOR_MODE, Alertable: BOOLEAN,
+        Timeout: *const LARGE_INTEGER
+    ) -> NTSTATUS {
+        // SAFETY: as above.
+        unsafe { KeWaitForSingleObject(Mutex, WaitReason, WaitMode, Alertable, Timeout) }
+    }
+
+    // All of a DPC's processor is busy with it.
+    [ANY] silent fn KeIsExecutingDpc(call) -> ULONG {
+        call.read(|kernel| ULONG::from(kernel.in_dpc()))
     }
 
     [PASSIVE] silent fn PsGetVersion(

@@ -3,6 +3,7 @@
 use super::memory::{Plain, clear, load, load_all, store, store_all};
 use crate::exports::{ANY, image_exports};
 use crate::image::call_through;
+use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{PVOID, SIZE_T};
 use std::ptr::{null, null_mut};
 
@@ -26,6 +27,48 @@ fn number(units: &[u16]) -> i32 {
     let digits = rest.map_while(|unit| char::from_u32(u32::from(unit))?.to_digit(10));
     let value = digits.fold(0_i32, |value, digit| value.wrapping_mul(10).wrapping_add(digit as i32));
     if negative { value.wrapping_neg() } else { value }
+}
+
+/// The number at the beginning of a text in a base, 0 for one that its prefix tells, and how many units it takes. What is too large is the largest.
+fn unsigned(units: &[u16], base: i32) -> (u32, usize) {
+    let is_space = |unit: u16| unit == 32 || (9..=13).contains(&unit);
+    let byte = |at: usize| units.get(at).and_then(|&unit| u8::try_from(unit).ok()).unwrap_or(0);
+    let mut at = units.iter().take_while(|&&unit| is_space(unit)).count();
+    let negative = byte(at) == b'-';
+    at += usize::from(matches!(byte(at), b'-' | b'+'));
+    let prefixed = byte(at) == b'0' && matches!(byte(at + 1), b'x' | b'X') && byte(at + 2).is_ascii_hexdigit();
+    let base = match base {
+        0 if prefixed => 16,
+        0 if byte(at) == b'0' => 8,
+        0 => 10,
+        2..=36 => base as u32,
+        _ => return (0, 0),
+    };
+    at += if base == 16 && prefixed { 2 } else { 0 };
+    let begin = at;
+    let mut value = 0_u64;
+    while let Some(digit) = char::from(byte(at)).to_digit(base) {
+        value = (value * u64::from(base) + u64::from(digit)).min(u64::from(u32::MAX) + 1);
+        at += 1;
+    }
+    if at == begin {
+        return (0, 0);
+    }
+    let value = u32::try_from(value).map_or(u32::MAX, |value| if negative { value.wrapping_neg() } else { value });
+    (value, at)
+}
+
+/// Gives the driver converted text, with a zero if there is room for one. Returns how long it is.
+fn convert<U: Plain + From<u8>>(to: *mut U, text: &mut Vec<U>, most: SIZE_T) -> SIZE_T {
+    let length = text.len();
+    if to.is_null() {
+        return length;
+    }
+    text.push(U::from(0));
+    text.truncate(most);
+    // SAFETY: the driver passes so much room.
+    unsafe { store_all(to, text) };
+    length.min(most)
 }
 
 /// The digits of a number. Only decimal numbers have a sign.
@@ -157,6 +200,68 @@ image_exports! {
     [ANY] silent fn memchr(_call; Buffer: *const u8, Character: i32, Bytes: SIZE_T) -> *const u8 {
         let found = (0..Bytes).find(|&index| load(Buffer.wrapping_add(index)) == Character as u8);
         found.map_or(null(), |index| Buffer.wrapping_add(index))
+    }
+
+    [ANY] silent fn _purecall(call) {
+        call.fail(Violation::boxed(codes::DRIVER_ENTRYPOINT_NOT_FOUND, [0; 4], "the driver called a pure virtual function"));
+    }
+
+    // The machine's code page is Latin-1. Without a buffer, the length is asked for.
+    [ANY] silent fn wcstombs(_call; To: *mut u8, From: *const u16, Most: SIZE_T) -> SIZE_T {
+        let units = super::strings::units(From);
+        let Ok(mut bytes) = units.iter().map(|&unit| u8::try_from(unit)).collect::<Result<Vec<_>, _>>() else { return SIZE_T::MAX };
+        convert(To, &mut bytes, Most)
+    }
+
+    [ANY] silent fn mbstowcs(_call; To: *mut u16, From: *const u8, Most: SIZE_T) -> SIZE_T {
+        let mut units: Vec<u16> = super::strings::units(From).into_iter().map(u16::from).collect();
+        convert(To, &mut units, Most)
+    }
+
+    [ANY] silent fn wcstoul(_call; String: *const u16, End: *mut usize, Base: i32) -> u32 {
+        let units = super::strings::units(String);
+        let (value, length) = unsigned(&units, Base);
+        if !End.is_null() {
+            // SAFETY: the driver passes null or a valid pointer.
+            unsafe { store(End, String.wrapping_add(length).addr()) };
+        }
+        value
+    }
+
+    [ANY] silent fn _itoa_s(_call; Value: i32, Buffer: *mut u8, Room: SIZE_T, Radix: i32) -> i32 {
+        let text = digits(Value, Radix);
+        if Buffer.is_null() || Room == 0 || !(2..=36).contains(&Radix) {
+            return EINVAL;
+        }
+        if text.len() >= Room {
+            // SAFETY: as above; there is so much room.
+            unsafe { store(Buffer, 0) };
+            return ERANGE;
+        }
+        // SAFETY: as above.
+        unsafe { super::strings::write(Buffer, &text) };
+        0
+    }
+
+    [ANY] silent fn strtok_s(_call; String: *mut u8, Delimiters: *const u8, Rest: *mut usize) -> *mut u8 {
+        if Delimiters.is_null() || Rest.is_null() {
+            return null_mut();
+        }
+        let start = if String.is_null() { load(Rest.cast_const()) as *mut u8 } else { String };
+        if start.is_null() {
+            return null_mut();
+        }
+        let (set, text) = (super::strings::units(Delimiters), super::strings::units(start.cast_const()));
+        let begin = text.iter().position(|byte| !set.contains(byte)).unwrap_or(text.len());
+        let end = text[begin..].iter().position(|byte| set.contains(byte)).map(|length| begin + length);
+        let rest = start.wrapping_add(end.map_or(text.len(), |end| end + 1));
+        if let Some(end) = end {
+            // SAFETY: the string is the driver's to change; here and below.
+            unsafe { store(start.wrapping_add(end), 0) };
+        }
+        // SAFETY: as above.
+        unsafe { store(Rest, rest.addr()) };
+        if begin == text.len() { null_mut() } else { start.wrapping_add(begin) }
     }
 
     [ANY] silent fn memcpy_s(_call; To: *mut u8, Room: SIZE_T, From: *const u8, Bytes: SIZE_T) -> i32 {
