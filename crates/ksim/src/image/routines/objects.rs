@@ -3,12 +3,12 @@
 use crate::engine::kernel::Kernel;
 use crate::exports::{ANY, BLOCKING, DISPATCHER, PASSIVE, image_exports};
 use ksync_sys::{
-    ACCESS_MASK, ACCESS_STATE, BOOLEAN, CCHAR, DEVICE_OBJECT, EPROCESS, ETHREAD, ExGetPreviousMode, FALSE, HANDLE, IRP,
-    IoGetCurrentProcess, IoSetCompletionRoutine, IofCallDriver, IofCompleteRequest, KAFFINITY, KPROCESSOR_MODE, KTHREAD,
-    KWAIT_REASON, KeGetCurrentThread, KeRevertToUserAffinityThreadEx, KeSetSystemAffinityThreadEx, KeWaitForSingleObject,
-    LARGE_INTEGER, LONG_PTR, NTSTATUS, NtClose, OBJECT_HANDLE_INFORMATION, OBJECT_TYPE, ObOpenObjectByPointer,
-    ObReferenceObjectByHandle, ObReferenceObjectByPointer, ObReferenceObjectSafe, ObfDereferenceObject, PIO_COMPLETION_ROUTINE,
-    PVOID, PsGetCurrentProcessId, PsGetThreadProcess, PsIsSystemThread, STATUS_SUCCESS, ULONG, UNICODE_STRING, USHORT, UserMode,
+    ACCESS_MASK, ACCESS_STATE, BOOLEAN, DEVICE_OBJECT, EPROCESS, ETHREAD, ExGetPreviousMode, FALSE, HANDLE, IRP,
+    IoGetCurrentProcess, IoSetCompletionRoutine, KAFFINITY, KPROCESSOR_MODE, KTHREAD, KWAIT_REASON, KeGetCurrentThread,
+    KeRevertToUserAffinityThreadEx, KeSetSystemAffinityThreadEx, KeWaitForSingleObject, LARGE_INTEGER, LONG_PTR, NTSTATUS,
+    NtClose, OBJECT_HANDLE_INFORMATION, OBJECT_TYPE, ObOpenObjectByPointer, ObReferenceObjectByHandle,
+    ObReferenceObjectByPointer, ObReferenceObjectSafe, ObfDereferenceObject, PIO_COMPLETION_ROUTINE, PVOID,
+    PsGetCurrentProcessId, PsGetThreadProcess, PsIsSystemThread, STATUS_SUCCESS, ULONG, UNICODE_STRING, USHORT, UserMode,
     ZwClose,
 };
 use std::ptr::null_mut;
@@ -133,16 +133,6 @@ image_exports! {
 
     [ANY] silent fn PsGetThreadTeb(call; Thread: *mut ETHREAD) -> PVOID {
         call.operate(|kernel| kernel.thread_at(Thread).map(|_| null_mut()))
-    }
-
-    [DISPATCHER] silent fn IoCallDriver(_call; DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP) -> NTSTATUS {
-        // SAFETY: the same routine by its other name; here and below.
-        unsafe { IofCallDriver(DeviceObject, Irp) }
-    }
-
-    [DISPATCHER] silent fn IoCompleteRequest(_call; Irp: *mut IRP, PriorityBoost: CCHAR) {
-        // SAFETY: as above.
-        unsafe { IofCompleteRequest(Irp, PriorityBoost) };
     }
 
     [DISPATCHER] silent fn IoSetCompletionRoutineEx(
