@@ -153,7 +153,7 @@ pub(crate) struct MachineArguments {
     /// Run threaded DPCs like ordinary ones, as where an administrator has disabled them.
     #[arg(long)]
     pub(crate) no_threaded_dpcs: bool,
-    /// Take the driver's pageable sections away at DISPATCH_LEVEL and above, as Driver Verifier does to force IRQL checking.
+    /// Take the driver's pageable sections and paged pool away at DISPATCH_LEVEL and above, as Driver Verifier does to force IRQL checking.
     #[arg(long)]
     pub(crate) force_irql_checking: bool,
     /// Do not check a rule, by its name in `cargo ksim rules`. Can be repeated.

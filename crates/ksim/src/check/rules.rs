@@ -239,7 +239,7 @@ rules! {
     StackObjectInUse: VERIFIER, Some(verifier::STACK_OBJECT_IN_USE), AUTOMATIC_CHECKS, ON,
         "A thread does not end while an object on its stack is armed, queued, or waited for.";
     PagedObject: codes::DRIVER_IRQL_NOT_LESS_OR_EQUAL, None, Page::BugCheck, ON,
-        "Kernel objects do not lie in paged pool, which DISPATCH_LEVEL cannot touch.";
+        "What DISPATCH_LEVEL touches is there and not pageable: kernel objects do not lie in paged pool.";
     TimerOrDpc: codes::TIMER_OR_DPC_INVALID, None, Page::BugCheck, ALWAYS,
         "A timer that is armed, and a DPC that is queued, stays where it is until it has run or was cancelled.";
     FreedTimer: VERIFIER, Some(verifier::FREED_ACTIVE_TIMER), AUTOMATIC_CHECKS, ALWAYS,

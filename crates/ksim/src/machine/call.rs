@@ -143,15 +143,26 @@ impl Call {
     }
 
     /// A caller passes what is not optional: at a null pointer, NT has an access violation.
-    ///
-    /// A debug build has the language's own checks, also of alignment, which would end the process.
+    pub(crate) fn check_null<T>(self, pointer: *const T) {
+        if pointer.is_null() {
+            self.bad_pointer(pointer.addr());
+        }
+    }
+
+    /// [`check_null`](Self::check_null), for where NT has no rule of its own for a pointer that is not aligned: a debug build has the language's own check there, which would end the
+    /// process.
     pub(crate) fn check_pointer<T>(self, pointer: *const T) {
         if pointer.is_null() || cfg!(debug_assertions) && !pointer.is_aligned() {
-            let routine = self.export.map_or("a routine", |export| export.name);
-            let status = u64::from(STATUS_ACCESS_VIOLATION as u32);
-            let meaning = format!("{routine} was passed a bad pointer: {:#x}", pointer.addr());
-            self.fail(Violation::boxed_owned(codes::KMODE_EXCEPTION_NOT_HANDLED, [status, 0, 0, pointer.addr() as u64], meaning));
+            self.bad_pointer(pointer.addr());
         }
+    }
+
+    #[cold]
+    fn bad_pointer(self, address: usize) -> ! {
+        let routine = self.export.map_or("a routine", |export| export.name);
+        let status = u64::from(STATUS_ACCESS_VIOLATION as u32);
+        let meaning = format!("{routine} was passed a bad pointer: {address:#x}");
+        self.fail(Violation::boxed_owned(codes::KMODE_EXCEPTION_NOT_HANDLED, [status, 0, 0, address as u64], meaning));
     }
 
     /// The end of the running thread, which is a visible operation on its object.

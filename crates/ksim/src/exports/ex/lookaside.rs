@@ -310,7 +310,7 @@ exports! {
         if Flags & !KNOWN != 0 || Flags == KNOWN {
             return STATUS_INVALID_PARAMETER_5;
         }
-        call.check_pointer(Lookaside);
+        call.check_null(Lookaside);
         call.operate(|kernel| register(kernel, Lookaside as usize));
         let raise = if Flags & EX_LOOKASIDE_LIST_EX_FLAGS_RAISE_ON_FAIL != 0 { POOL_RAISE_IF_ALLOCATION_FAILURE } else { 0 };
         let own_allocate = for_caller(call, allocate_ex as unsafe extern "system-unwind" fn(_, _, _, _) -> _, ALLOCATE_EX);

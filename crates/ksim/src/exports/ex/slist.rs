@@ -72,7 +72,7 @@ fn misaligned(what: &str) -> Fault {
 
 exports! {
     [ANY] silent fn InitializeSListHead(call; SListHead: *mut SLIST_HEADER) {
-        call.check_pointer(SListHead);
+        call.check_null(SListHead);
         if !(SListHead as usize).is_multiple_of(ALIGNMENT) {
             call.fail(misaligned("head"));
         }
@@ -81,7 +81,7 @@ exports! {
     }
 
     [ANY] visible(access ListHead) fn ExpInterlockedPopEntrySList(call; ListHead: *mut SLIST_HEADER) -> *mut SLIST_ENTRY {
-        call.check_pointer(ListHead);
+        call.check_null(ListHead);
         call.operate(|kernel| {
             check_list(kernel, ListHead, "ExpInterlockedPopEntrySList")?;
             // SAFETY: the caller passes an initialised list.
@@ -99,7 +99,7 @@ exports! {
     [ANY] visible(access ListHead) fn ExpInterlockedPushEntrySList(
         call; ListHead: *mut SLIST_HEADER, ListEntry: *mut SLIST_ENTRY
     ) -> *mut SLIST_ENTRY {
-        call.check_pointer(ListHead);
+        call.check_null(ListHead);
         call.operate(|kernel| {
             check_list(kernel, ListHead, "ExpInterlockedPushEntrySList")?;
             if !(ListEntry as usize).is_multiple_of(ALIGNMENT) {
@@ -117,7 +117,7 @@ exports! {
     }
 
     [ANY] visible(access ListHead) fn ExpInterlockedFlushSList(call; ListHead: *mut SLIST_HEADER) -> *mut SLIST_ENTRY {
-        call.check_pointer(ListHead);
+        call.check_null(ListHead);
         call.operate(|kernel| {
             check_list(kernel, ListHead, "ExpInterlockedFlushSList")?;
             // SAFETY: the caller passes an initialised list.
@@ -129,7 +129,7 @@ exports! {
     }
 
     [ANY] visible(read SListHead) fn ExQueryDepthSList(call; SListHead: *mut SLIST_HEADER) -> USHORT {
-        call.check_pointer(SListHead);
+        call.check_null(SListHead);
         // The depth alone may be asked for at every level.
         call.operate(|kernel| {
             check_head(kernel, SListHead)?;
