@@ -85,7 +85,7 @@ pub enum Event {
         /// The earlier.
         after: Actor,
     },
-    /// Nothing could act, and the clock moved: whatever comes now comes after all there was.
+    /// Nothing could act, and the clock moved, or contexts that waited for a write go on without one: whatever comes now comes after all there was.
     ClockMoves,
     /// The run is over, and `actor` would have performed this next.
     Unperformed {

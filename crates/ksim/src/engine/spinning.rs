@@ -8,6 +8,7 @@ use super::kernel::{Executing, Kernel, Stop};
 use super::processor::Cpu;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::WaitGraph;
+use crate::schedule::Event;
 
 /// Stands for the clock in footprints. Who only looks at it, or lets it move, changes nothing.
 pub(crate) const CLOCK: usize = 1;
@@ -113,6 +114,10 @@ impl Kernel {
         if !self.let_all_look() {
             return false;
         }
+        if self.observed {
+            // As when the clock moves: they go on only because nothing else is left.
+            self.policy.observe(Event::ClockMoves);
+        }
         self.vain_rounds += 1;
         if self.vain_rounds > VAIN_ROUNDS {
             let graph = WaitGraph::of(self);
@@ -133,12 +138,12 @@ impl Kernel {
     }
 }
 
-/// Takes an address off a watch. True when its context waited for that.
+/// An address that a context has read is written: the context has something new to see, whatever else it has read. True when it waited for that.
 fn written(watch: &mut Watch, address: usize) -> bool {
-    if watch.reads.is_empty() {
+    if !watch.reads.iter().any(|&(read, _)| read == address) {
         return false;
     }
-    let before = watch.reads.len();
-    watch.reads.retain(|&(read, _)| read != address);
-    watch.reads.len() != before && std::mem::take(&mut watch.waiting)
+    // All of it: which of the two comes first, the write or another read of the same loop, must not decide whether that read waits.
+    watch.reads.clear();
+    std::mem::take(&mut watch.waiting)
 }

@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 use ksim::explore;
 use ksim::explore::Strategy;
 use ksync::sync::RaceCell;
-use ksync::sync::atomic::{AtomicBool, AtomicU32};
+use ksync::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32};
 use std::collections::BTreeSet;
 use std::sync::Mutex as HostMutex;
 
@@ -112,4 +112,89 @@ fn cells_that_nothing_orders_are_found() {
         });
         assert!(exploration.expect_failure().outcome.panic().is_some(), "{strategy:?}");
     }
+}
+
+/// A lock made of one flag, around plain memory.
+fn flag_lock(threads: usize, turns: u32) {
+    let (taken, count) = (AtomicBool::new(false), RaceCell::new(0));
+    crowd(threads, |_| {
+        for _ in 0..turns {
+            while taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {}
+            // SAFETY: who has changed the flag is alone, or the race is reported.
+            let before = unsafe { count.get() };
+            // SAFETY: as above.
+            unsafe { count.set(before + 1) };
+            taken.store(false, Ordering::Release);
+        }
+    });
+    // SAFETY: the threads are over.
+    assert_eq!(unsafe { count.get() }, threads as u32 * turns);
+}
+
+#[test]
+fn flag_lock_exhaustively() {
+    assert!(exhaust(3, || flag_lock(2, 1)).is_exhausted());
+}
+
+#[test]
+fn flag_lock_portfolio() {
+    sample(5, || flag_lock(4, 3));
+}
+
+/// Peterson's lock, for two.
+fn peterson(turns: u32) {
+    let (wants, turn) = ([AtomicBool::new(false), AtomicBool::new(false)], AtomicU32::new(0));
+    let count = RaceCell::new(0);
+    crowd(2, |thread| {
+        let other = 1 - thread;
+        for _ in 0..turns {
+            wants[thread].store(true, Ordering::SeqCst);
+            turn.store(other as u32, Ordering::SeqCst);
+            while wants[other].load(Ordering::SeqCst) && turn.load(Ordering::SeqCst) == other as u32 {}
+            // SAFETY: one of the two is here at a time, or the race is reported.
+            let before = unsafe { count.get() };
+            // SAFETY: as above.
+            unsafe { count.set(before + 1) };
+            wants[thread].store(false, Ordering::SeqCst);
+        }
+    });
+    // SAFETY: the threads are over.
+    assert_eq!(unsafe { count.get() }, 2 * turns);
+}
+
+#[test]
+fn peterson_exhaustively() {
+    assert!(exhaust(3, || peterson(1)).is_exhausted());
+}
+
+#[test]
+fn peterson_portfolio() {
+    sample(3, || peterson(4));
+}
+
+/// Who comes first makes the value, and all have that one.
+fn first_one_wins(threads: usize) {
+    let place = AtomicPtr::new(core::ptr::null_mut());
+    let values: Vec<u32> = (0..threads as u32).collect();
+    let seen: Vec<AtomicPtr<u32>> = (0..threads).map(|_| AtomicPtr::default()).collect();
+    crowd(threads, |thread| {
+        let own = (&raw const values[thread]).cast_mut();
+        let winner = match place.compare_exchange(core::ptr::null_mut(), own, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => own,
+            Err(winner) => winner,
+        };
+        seen[thread].store(winner, Ordering::Relaxed);
+    });
+    let winner = place.load(Ordering::Acquire);
+    assert!(!winner.is_null() && seen.iter().all(|seen| seen.load(Ordering::Relaxed) == winner));
+}
+
+#[test]
+fn first_one_wins_exhaustively() {
+    assert!(exhaust(4, || first_one_wins(3)).is_exhausted());
+}
+
+#[test]
+fn first_one_wins_portfolio() {
+    sample(7, || first_one_wins(6));
 }

@@ -1,0 +1,241 @@
+//! Random small programs: the exhaustive search, which leaves out schedules, sees all that the searches see which leave out none, and comes to its end.
+
+mod common;
+
+use common::*;
+use ksim::explore::{Exploration, Strategy as Search};
+use ksim::{Machine, explore};
+use ksync_sys::atomic::{AtomicU32, Ordering};
+use ksync_sys::*;
+use proptest::prelude::*;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Mutex as HostMutex;
+
+/// More executions than a program has classes.
+const MOST: u64 = 50_000;
+/// How many schedules are sampled by each strategy.
+const SAMPLES: u64 = 400;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// On one of two atomics.
+    Load(usize),
+    Store(usize, u32),
+    Add(usize),
+    /// From one value to another.
+    Exchange(usize, u32, u32),
+    Set(usize),
+    Reset(usize),
+    State(usize),
+    Poll(usize),
+    Wait(usize),
+    Release,
+    PollSemaphore,
+    /// With one of the two atomics changed under the lock.
+    Mutex(usize),
+    Fast(usize),
+    TryFast(usize),
+    Spin(usize),
+    /// With one of the two atomics read under the lock.
+    Share(usize),
+    Own(usize),
+    TryOwn,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let which = 0..2_usize;
+    prop_oneof![
+        3 => which.clone().prop_map(Step::Load),
+        3 => (which.clone(), 1..3_u32).prop_map(|(which, value)| Step::Store(which, value)),
+        2 => which.clone().prop_map(Step::Add),
+        2 => (which.clone(), 0..2_u32, 1..3_u32).prop_map(|(which, old, new)| Step::Exchange(which, old, new)),
+        2 => which.clone().prop_map(Step::Set),
+        1 => which.clone().prop_map(Step::Reset),
+        1 => which.clone().prop_map(Step::State),
+        2 => which.clone().prop_map(Step::Poll),
+        1 => which.clone().prop_map(Step::Wait),
+        1 => Just(Step::Release),
+        1 => Just(Step::PollSemaphore),
+        2 => which.clone().prop_map(Step::Mutex),
+        1 => which.clone().prop_map(Step::Fast),
+        1 => which.clone().prop_map(Step::TryFast),
+        1 => which.clone().prop_map(Step::Spin),
+        1 => which.clone().prop_map(Step::Share),
+        1 => which.prop_map(Step::Own),
+        1 => Just(Step::TryOwn),
+    ]
+}
+
+/// What the threads do.
+type Program = Vec<Vec<Step>>;
+
+fn program() -> impl Strategy<Value = Program> {
+    prop_oneof![
+        4 => prop::collection::vec(prop::collection::vec(step(), 1..=3), 2),
+        1 => prop::collection::vec(prop::collection::vec(step(), 1..=1), 3),
+    ]
+}
+
+struct Shared {
+    words: [AtomicU32; 2],
+    /// A synchronization event, and a notification event.
+    events: [Event; 2],
+    semaphore: Semaphore,
+    mutex: Mutex,
+    fast: FastMutex,
+    spin: SpinLock,
+    push: Place<EX_PUSH_LOCK>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let push = Place::zeroed();
+        raw!(ExInitializePushLock(push.ptr()));
+        Self {
+            words: [AtomicU32::new(0), AtomicU32::new(0)],
+            events: [Event::synchronization(), Event::notification()],
+            semaphore: Semaphore::new(1, 8),
+            mutex: Mutex::new(),
+            fast: FastMutex::new(),
+            spin: SpinLock::new(),
+            push,
+        }
+    }
+
+    fn word(&self, which: usize) -> i64 {
+        i64::from(self.words[which].load(Ordering::SeqCst))
+    }
+
+    fn double(&self, which: usize) -> i64 {
+        let value = self.words[which].load(Ordering::SeqCst);
+        self.words[which].store(2 * value + 1, Ordering::SeqCst);
+        i64::from(value)
+    }
+
+    fn perform(&self, step: Step) -> i64 {
+        match step {
+            Step::Load(which) => self.word(which),
+            Step::Store(which, value) => {
+                self.words[which].store(value, Ordering::SeqCst);
+                0
+            }
+            Step::Add(which) => i64::from(self.words[which].fetch_add(1, Ordering::SeqCst)),
+            Step::Exchange(which, old, new) => {
+                let result = self.words[which].compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst);
+                i64::from(result.unwrap_or_else(|seen| seen + 100))
+            }
+            Step::Set(which) => self.events[which].set().into(),
+            Step::Reset(which) => self.events[which].reset().into(),
+            Step::State(which) => self.events[which].state().into(),
+            Step::Poll(which) => poll(self.events[which].object()).into(),
+            Step::Wait(which) => wait(self.events[which].object()).into(),
+            Step::Release => self.semaphore.release(1).into(),
+            Step::PollSemaphore => poll(self.semaphore.object()).into(),
+            Step::Mutex(which) => {
+                wait(self.mutex.object());
+                let value = self.double(which);
+                self.mutex.release();
+                value
+            }
+            Step::Fast(which) => {
+                self.fast.acquire();
+                let value = self.double(which);
+                self.fast.release();
+                value
+            }
+            Step::TryFast(which) => {
+                if !self.fast.try_acquire() {
+                    return -1;
+                }
+                let value = self.word(which);
+                self.fast.release();
+                value
+            }
+            Step::Spin(which) => self.spin.with(|| self.word(which)),
+            Step::Share(which) => {
+                raw!(KeEnterCriticalRegion());
+                raw!(ExAcquirePushLockSharedEx(self.push.ptr(), 0));
+                let value = self.word(which);
+                raw!(ExReleasePushLockSharedEx(self.push.ptr(), 0));
+                raw!(KeLeaveCriticalRegion());
+                value
+            }
+            Step::Own(which) => {
+                raw!(KeEnterCriticalRegion());
+                raw!(ExAcquirePushLockExclusiveEx(self.push.ptr(), 0));
+                let value = self.double(which);
+                raw!(ExReleasePushLockExclusiveEx(self.push.ptr(), 0));
+                raw!(KeLeaveCriticalRegion());
+                value
+            }
+            Step::TryOwn => {
+                raw!(KeEnterCriticalRegion());
+                let got = raw!(ExTryAcquirePushLockExclusiveEx(self.push.ptr(), 0)) != 0;
+                if got {
+                    raw!(ExReleasePushLockExclusiveEx(self.push.ptr(), 0));
+                }
+                raw!(KeLeaveCriticalRegion());
+                got.into()
+            }
+        }
+    }
+}
+
+/// What a run is known by: what each step returned, and the state in the end.
+type Seen = (Vec<Vec<i64>>, Vec<i64>);
+
+fn run(program: &Program) -> Seen {
+    let shared = Shared::new();
+    let results: Vec<RefCell<Vec<i64>>> = program.iter().map(|_| RefCell::default()).collect();
+    let threads: Vec<_> = program
+        .iter()
+        .zip(&results)
+        .map(|(steps, results)| {
+            let shared = &shared;
+            spawn(move || steps.iter().for_each(|&step| results.borrow_mut().push(shared.perform(step))))
+        })
+        .collect();
+    join_all(threads);
+    let states = [shared.events[0].state(), shared.events[1].state(), shared.semaphore.state()].map(i64::from);
+    let end = [shared.word(0), shared.word(1)].into_iter().chain(states).collect();
+    (results.into_iter().map(RefCell::into_inner).collect(), end)
+}
+
+/// A search, what its runs saw, and whether one ended in a deadlock.
+fn search(program: &Program, strategy: Search, most: u64) -> (Exploration, BTreeSet<Seen>) {
+    let seen = HostMutex::new(BTreeSet::new());
+    let machine = Machine::new().processors(program.len() as u8 + 1).check_lock_order(false);
+    let search = explore().machine(machine).strategy(strategy).keep_going(true).progress(false);
+    let exploration = search.schedules(most).check(|| {
+        let result = run(program);
+        seen.lock().unwrap().insert(result);
+    });
+    (exploration, seen.into_inner().unwrap())
+}
+
+fn compare(program: &Program) {
+    let (reduced, seen) = search(program, Search::Exhaustive, MOST);
+    assert!(reduced.is_exhausted(), "so small a program has no more than {MOST} classes: {reduced}");
+    for strategy in [Search::Random, Search::Urw, Search::Pct { depth: 3 }] {
+        let (sampled, seen_by_it) = search(program, strategy, SAMPLES);
+        let missed: Vec<_> = seen_by_it.difference(&seen).collect();
+        assert!(missed.is_empty(), "{strategy:?} has seen {missed:?}; {reduced}");
+        assert!(reduced.failures() > 0 || sampled.failures() == 0, "{strategy:?} has found a deadlock; {reduced}");
+    }
+}
+
+/// Few, as each is searched four times; `PROPTEST_CASES` asks for others.
+fn config() -> ProptestConfig {
+    let asked = std::env::var_os("PROPTEST_CASES").is_some();
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    ProptestConfig { cases: if asked { config.cases } else { 24 }, ..config }
+}
+
+proptest! {
+    #![proptest_config(config())]
+    #[test]
+    fn nothing_is_missed(program in program()) {
+        compare(&program);
+    }
+}
