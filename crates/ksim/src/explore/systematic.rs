@@ -1,6 +1,6 @@
 //! Searches in which each run is planned by those before it.
 //!
-//! A search that takes long is divided: after some runs, what is left becomes several parts, which OS threads take as they come, and which are divided again. What is in
+//! A search that takes long can be divided: after some runs, what is left becomes several parts, which OS threads take as they come, and which are divided again. What is in
 //! a part depends on nothing but the part, and parts have an order: so neither the number of OS threads nor their speed changes what is found and counted.
 
 use super::progress::Progress;
@@ -20,6 +20,8 @@ const PART: u64 = 256;
 
 /// A search that plans its runs.
 trait Plan: Send + Default {
+    /// Whether all parts together make no more runs than the whole.
+    const DIVIDES_EVENLY: bool;
     fn policy(search: &Rc<RefCell<Self>>) -> Box<dyn Policy>;
     fn finish(&mut self) -> Finished;
     fn split(self) -> Vec<Self>;
@@ -27,6 +29,8 @@ trait Plan: Send + Default {
 }
 
 impl Plan for ExhaustiveSearch {
+    const DIVIDES_EVENLY: bool = false;
+
     fn policy(search: &Rc<RefCell<Self>>) -> Box<dyn Policy> {
         Box::new(Exhaustive::of(search))
     }
@@ -45,6 +49,8 @@ impl Plan for ExhaustiveSearch {
 }
 
 impl Plan for BoundedSearch {
+    const DIVIDES_EVENLY: bool = true;
+
     fn policy(search: &Rc<RefCell<Self>>) -> Box<dyn Policy> {
         Box::new(Bounded(Rc::clone(search)))
     }
@@ -233,7 +239,9 @@ impl<S: Plan> Systematic<'_, S> {
         let counts = origin.counts_in(self.explore.shard);
         let search = Rc::new(RefCell::new(search));
         let (mut made, mut choices) = (Made::default(), Vec::new());
-        for _ in 0..PART.min(self.limit) {
+        let is_divided = S::DIVIDES_EVENLY || self.explore.divided || self.explore.shard.count > 1;
+        let most = if is_divided { PART } else { u64::MAX };
+        for _ in 0..most.min(self.limit) {
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 made.is_late = true;
                 return (made, Vec::new());

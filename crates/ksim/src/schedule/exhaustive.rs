@@ -20,9 +20,9 @@
 //! has those that the present run uses.
 //!
 //! # Parts
-//! A search that takes long is divided into parts, which are made at the same time. From each node above the parts everything is explored that could come first there, so that a
+//! A search that takes long can be divided into parts, which are made at the same time. From each node above the parts everything is explored that could come first there, so that a
 //! part need not tell others of the races that it finds. What comes first in an earlier part is asleep in the later ones. So each class is still run in one part only; but a part may begin with a
-//! run that repeats another's, which does not count.
+//! run that repeats another's, and more, none of which count.
 
 mod names;
 mod parts;

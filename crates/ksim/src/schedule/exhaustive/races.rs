@@ -1,6 +1,6 @@
 //! What happens before what, and the races of a run.
 
-use super::tree::{Step, insert, is_all_known, is_explored};
+use super::tree::{Step, insert, is_explored};
 use super::{Named, Node, Search};
 use crate::schedule::{Actor, Footprint};
 
@@ -159,7 +159,7 @@ impl Search {
         let names = &self.names;
         let Node::Act { sleep, wakeup, .. } = &mut self.nodes[node] else { unreachable!("an event's node is of an event") };
         if !is_explored(sleep, &way, names) {
-            insert(wakeup, way, is_all_known(sleep), names);
+            insert(wakeup, way, names);
         }
     }
 }

@@ -59,32 +59,31 @@ fn standing(actor: u32, operation: Footprint, way: &[Step], names: &Names) -> St
     }
 }
 
-/// True when one that is asleep could come first, so that the way has been explored already.
+/// True when one that is asleep could come first, so that the way has been explored already. What is independent of the way is explored with it too, and its races tell of what may
+/// come between: but only to the part that all of them are looked at in.
 pub(super) fn is_explored(sleep: &[Asleep], way: &[Step], names: &Names) -> bool {
-    let all_known = is_all_known(sleep);
     sleep.iter().any(|asleep| match standing(asleep.actor, asleep.operation, way, names) {
         Standing::First(_) => true,
-        Standing::Beside => all_known,
+        Standing::Beside => asleep.races_known,
         Standing::Other => false,
     })
 }
 
-/// What is independent of a way is explored with it too, and the races of that tell of what may come between. But not where something is asleep that another part explores: then runs are not
-/// looked at to their end, and such races may be missed. There, only what comes first counts.
+/// True when all races behind what is asleep are known. Otherwise runs are not looked at to their end.
 pub(super) fn is_all_known(sleep: &[Asleep]) -> bool {
     sleep.iter().all(|asleep| asleep.races_known)
 }
 
-/// Adds a way, unless what is there leads to it. `all_known` is [that](is_all_known) of the node.
-pub(super) fn insert(branches: &mut Vec<Branch>, mut way: Vec<Step>, all_known: bool, names: &Names) {
+/// Adds a way, unless what is there leads to it.
+pub(super) fn insert(branches: &mut Vec<Branch>, mut way: Vec<Step>, names: &Names) {
     for branch in branches.iter_mut() {
         match standing(branch.step.actor, branch.step.operation, &way, names) {
             Standing::First(place) => _ = way.remove(place),
-            Standing::Beside if all_known => {}
-            Standing::Beside | Standing::Other => continue,
+            Standing::Beside => {}
+            Standing::Other => continue,
         }
         if !branch.then.is_empty() && !way.is_empty() {
-            insert(&mut branch.then, way, all_known, names);
+            insert(&mut branch.then, way, names);
         }
         return;
     }
