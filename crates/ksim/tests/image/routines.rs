@@ -28,6 +28,30 @@ fn queued_spin_locks_have_numbers() {
 }
 
 #[test]
+fn objects_that_were_made_to_stay_can_be_let_go() {
+    const PERMANENT: u32 = 0x10;
+    const KERNEL_HANDLE: u32 = 0x200;
+    let mut script = Script::new();
+    let (handle, string, name) = (script.zeros(8), script.zeros(16), script.wide("\\BaseNamedObjects\\stays"));
+    script.call("RtlInitUnicodeString", &[At(string), At(name)]);
+    // OBJECT_ATTRIBUTES, with the address that `memcpy` returns.
+    let mut attributes = [0; 48];
+    attributes[0] = 48;
+    attributes[24..28].copy_from_slice(&(PERMANENT | KERNEL_HANDLE).to_le_bytes());
+    let attributes = script.bytes(&attributes);
+    let address = script.call("memcpy", &[At(string), At(string), N(0)]);
+    script.call("memcpy", &[At(attributes.offset(16)), At(address), N(8)]);
+    script.check("ZwCreateMutant", &[At(handle), N(0x1f_0001), At(attributes), N(0)], 0);
+    script.check("ZwClose", &[In(handle)], 0);
+    script.check("ZwOpenMutant", &[At(handle), N(0x1f_0001), At(attributes)], 0);
+    script.check("ZwMakeTemporaryObject", &[In(handle)], 0);
+    script.check("ZwMakeTemporaryObject", &[In(handle)], 0);
+    script.check("ZwClose", &[In(handle)], 0);
+    script.check("ZwOpenMutant", &[At(handle), N(0x1f_0001), At(attributes)], 0xc000_0034);
+    script.run();
+}
+
+#[test]
 fn variables_are_found_by_name_as_routines_are() {
     let mut script = Script::new();
     let string = script.zeros(16);

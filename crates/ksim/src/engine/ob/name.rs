@@ -122,6 +122,20 @@ impl Kernel {
         Ok(Ok((handle, STATUS_SUCCESS)))
     }
 
+    /// An object that was made to stay goes when its last handle is closed, or now if there is none.
+    pub(crate) fn make_temporary(&mut self, id: ObjId) -> Check<()> {
+        let Some(body) = self.ob.bodies.get_mut(id) else { return Ok(()) };
+        if !std::mem::replace(&mut body.permanent, false) {
+            return Ok(());
+        }
+        body.own -= 1;
+        if body.handles == 0 {
+            self.drop_name(id);
+        }
+        self.dereference_object(id, 1)?;
+        Ok(())
+    }
+
     /// Opens a handle to the object with a name.
     pub(crate) fn open_by_name(
         &mut self,

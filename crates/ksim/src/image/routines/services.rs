@@ -4,12 +4,12 @@
 
 use crate::engine::Fault;
 use crate::engine::ob::Type;
-use crate::exports::image_exports;
 use crate::exports::zw::{Mode, Use, ZW_PASSIVE, create, give, open};
+use crate::exports::{PASSIVE, image_exports};
 use crate::machine::Call;
 use ksync_sys::{
-    ACCESS_MASK, BOOLEAN, HANDLE, KMUTANT, KSEMAPHORE, LONG, MUTANT_INCREMENT, NTSTATUS, OBJECT_ATTRIBUTES, SEMAPHORE_INCREMENT,
-    SEMAPHORE_MODIFY_STATE, STATUS_INVALID_PARAMETER, STATUS_SUCCESS,
+    ACCESS_MASK, BOOLEAN, HANDLE, KMUTANT, KSEMAPHORE, LONG, MUTANT_INCREMENT, NTSTATUS, OBJECT_ATTRIBUTES, PVOID,
+    SEMAPHORE_INCREMENT, SEMAPHORE_MODIFY_STATE, STATUS_INVALID_PARAMETER, STATUS_SUCCESS,
 };
 
 /// A service reports as a status what the routine beneath it raises.
@@ -54,6 +54,18 @@ image_exports! {
         call; MutantHandle: *mut HANDLE, DesiredAccess: ACCESS_MASK, ObjectAttributes: *const OBJECT_ATTRIBUTES
     ) -> NTSTATUS {
         open(call, Type::Mutant, (MutantHandle, DesiredAccess, ObjectAttributes))
+    }
+
+    [PASSIVE] visible fn ObMakeTemporaryObject(call; Object: PVOID) {
+        call.operate(|kernel| {
+            let id = kernel.referenced_object(Object as usize)?;
+            kernel.make_temporary(id)
+        });
+    }
+
+    [ZW_PASSIVE] visible fn ZwMakeTemporaryObject(call; Handle: HANDLE) -> NTSTATUS {
+        let object = Use::new(Mode::Kernel, Handle, 0, None);
+        object.operate(call, |kernel, id| kernel.make_temporary(id)).map_or_else(|status| status, |()| STATUS_SUCCESS)
     }
 
     [ZW_PASSIVE] visible fn ZwReleaseMutant(call; MutantHandle: HANDLE, PreviousCount: *mut LONG) -> NTSTATUS {
