@@ -1,36 +1,24 @@
 //! Work items, on the hosted kernel, in a driver that is loaded and unloaded around each test.
 
+mod driver_support;
+
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::time::Duration;
 use ksim::{Machine, Outcome};
 use ksync::NtError;
 use ksync::device::{DeviceBuilder, Dispatch};
-use ksync::driver::{DriverObject, UnicodeStr};
-use ksync::error::Result;
+use ksync::driver::DriverObject;
 use ksync::event::{Event, EventProperty};
 use ksync::irql::{self, Irql};
 use ksync::object::ThreadId;
 use ksync::thread::{self, this_thread};
 use ksync::wait::Dispatchable;
 use ksync::work_item::{self, WorkItem, WorkQueue};
-use std::cell::Cell;
 use std::sync::{Arc, Mutex};
-
-thread_local! {
-    static BODY: Cell<fn(&DriverObject)> = const { Cell::new(|_| ()) };
-}
-
-fn entry(driver: &DriverObject, _path: &UnicodeStr<'_>) -> Result<()> {
-    BODY.get()(driver);
-    Ok(())
-}
-
-ksync::driver_entry!(entry);
 
 /// Runs code as a driver's entry, and unloads the driver.
 fn in_driver(machine: &Machine, body: fn(&DriverObject)) -> Outcome {
-    BODY.set(body);
-    machine.run(|| ksim::load_driver("sample", DriverEntry).unwrap().unload())
+    machine.run(|| driver_support::in_driver(body))
 }
 
 /// The same on several numbers of processors with several seeds.
@@ -269,9 +257,8 @@ fn every_allocation_may_fail() {
     }
     let total = in_driver(&Machine::new(), body).expect_clean().statistics().allocations;
     for failing in 1..=total {
-        BODY.set(body);
         let outcome = Machine::new().fail_allocation(failing).run(|| {
-            if let Ok(driver) = ksim::load_driver("sample", DriverEntry) {
+            if let Ok(driver) = driver_support::load(body) {
                 driver.unload();
             }
         });

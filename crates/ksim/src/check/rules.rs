@@ -151,15 +151,17 @@ rules! {
         "A processor does not stay at DISPATCH_LEVEL or above for longer than the limit.";
 
     SpinLock: codes::SPIN_LOCK_ALREADY_OWNED, None, Page::At("devtest/wdm-spinlock"), ALWAYS,
-        "Who holds a spin lock does not acquire it again.";
+        "Who holds a spin lock does not acquire it again. Of the cancel spin lock this is rule CancelSpinLock.";
     SpinLockNotOwned: codes::SPIN_LOCK_NOT_OWNED, None, Page::At("devtest/wdm-spinlock"), ALWAYS,
-        "A spin lock is released by who holds it.";
+        "A spin lock is released by who holds it. Of the cancel spin lock this is rule CancelSpinLock.";
     SpinLockDpc: VERIFIER, Some(verifier::AT_DPC_LEVEL_TOO_LOW), Page::At("devtest/wdm-spinlockdpc"), ON,
         "The ...AtDpcLevel routines are for DISPATCH_LEVEL or above.";
     SpinLockReleaseIrql: VERIFIER, Some(verifier::SPIN_RELEASE_IRQL), AUTOMATIC_CHECKS, ALWAYS,
         "A spin lock is released at DISPATCH_LEVEL or above.";
     SpinlockRelease: VERIFIER, Some(verifier::SPIN_LOCK_HELD_AT_RETURN), Page::At("devtest/wdm-spinlockrelease"), ALWAYS,
-        "A routine of a driver does not return with a spin lock held.";
+        "A routine of a driver does not return with a spin lock held. Of the cancel spin lock this is rule CancelSpinlockRelease.";
+    SpinLockSafe: VERIFIER, Some(verifier::SPIN_LOCK_RULE), Page::At("devtest/wdm-spinlocksafe"), ON,
+        "A request is not completed, and the next one not started, with a spin lock held.";
     SpinLockHeldInWait: VERIFIER, Some(verifier::WAIT_WITH_SPIN_LOCK), Page::At("devtest/wdm-spinlocksafe"), ON,
         "A thread does not wait while it holds a spin lock, even if it has lowered the IRQL.";
     QueuedSpinLock: VERIFIER, Some(verifier::WRONG_ACQUIRE_API), Page::At("devtest/wdm-queuedspinlock"), ALWAYS,
@@ -285,6 +287,19 @@ rules! {
         "Memory behind a pool block is not written.";
     PoolWrittenAfterFree: codes::DRIVER_CAUGHT_MODIFYING_FREED_POOL, None, Page::BugCheck, ON,
         "Pool is not written after it was freed.";
+
+    RemoveLock: VERIFIER, Some(verifier::REMOVE_LOCK), Page::At("devtest/wdm-removelock"), ALWAYS,
+        "A remove lock is released as often as it was acquired, with the same tags.";
+    DoubleCompletion: codes::MULTIPLE_IRP_COMPLETE_REQUESTS, None, Page::At("devtest/wdm-doublecompletion"), ALWAYS,
+        "A request is completed once, by who has it.";
+    CancelRoutineInCompletion: codes::CANCEL_STATE_IN_COMPLETED_IRP, None, Page::BugCheck, ALWAYS,
+        "A request is completed without a cancel routine.";
+    StackLocations: codes::NO_MORE_IRP_STACK_LOCATIONS, None, Page::BugCheck, ALWAYS,
+        "A request has a stack location for each driver that it is sent to.";
+    CompletedPending: codes::DRIVER_VERIFIER_IOMANAGER_VIOLATION, Some(verifier::IO_COMPLETED_PENDING), Page::BugCheck, ALWAYS,
+        "A request is not completed with STATUS_PENDING.";
+    Requests: codes::DRIVER_VERIFIER_IOMANAGER_VIOLATION, None, Page::BugCheck, ALWAYS,
+        "Requests are made, passed on, completed and freed as their routines' pages say, and routines return as they were called.";
 
     UnloadedWithPool: VERIFIER, Some(verifier::POOL_LEFT_AT_UNLOAD), AUTOMATIC_CHECKS, ALWAYS,
         "A driver frees its pool before it is unloaded.";

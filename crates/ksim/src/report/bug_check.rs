@@ -222,6 +222,8 @@ pub mod codes {
         pub const STACK_OBJECT_IN_USE: u64 = 0x6b73_0004;
         /// Not NT's: an argument that the routine's page does not allow. NT ignores it or goes wrong later, and the verifier has no number for it.
         pub const BAD_ARGUMENT: u64 = 0x6b73_0005;
+        /// Not NT's: a remove lock was released that was not acquired, or not with this tag. Static Driver Verifier's rule has no number.
+        pub const REMOVE_LOCK: u64 = 0x6b73_0006;
         /// DDI compliance rule IrqlKeReleaseSpinLock.
         pub const RULE_IRQL_KE_RELEASE_SPIN_LOCK: u64 = 0x2_0015;
         /// DDI compliance rule SpinlockRelease.

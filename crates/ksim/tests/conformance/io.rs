@@ -111,6 +111,21 @@ fn rule_40_the_next_packet_is_not_started_under_a_spin_lock() {
 }
 
 #[test]
+fn a_request_is_completed_under_a_spin_lock_where_the_rule_is_off() {
+    let outcome = Machine::new().check_rule(ksim::RuleId::SpinLockSafe, false).run(|| {
+        let sample = Sample::load("sample");
+        sample.on(IRP_MJ_DEVICE_CONTROL, |_, irp| {
+            let lock = SpinLock::new();
+            raw!((*irp).IoStatus.u.Status = STATUS_SUCCESS);
+            lock.with(|| raw!(IofCompleteRequest(irp, 0)));
+            STATUS_SUCCESS
+        });
+        assert_eq!(sample.open().device_control(BUFFERED, &[], 0).status, STATUS_SUCCESS);
+    });
+    assert!(outcome.is_completed(), "{outcome}");
+}
+
+#[test]
 fn rule_61_a_dispatch_routine_keeps_the_level() {
     let stop = crash(0xc4, || {
         let sample = Sample::load("sample");

@@ -239,7 +239,7 @@ fn worker_routine_that_returns_with_apcs_disabled() {
 
 #[test]
 fn remove_lock_released_by_nobody() {
-    misuse(&expected!(remove_lock_released_by_nobody, 0xc4, [Some(0x1007)], "IoReleaseRemoveLockEx", 0), || {
+    misuse(&expected!(remove_lock_released_by_nobody, 0xc4, [Some(0x6b73_0006)], "IoReleaseRemoveLockEx", 0), || {
         let lock: Place<IO_REMOVE_LOCK> = Place::zeroed();
         raw!(IoInitializeRemoveLock(lock.ptr(), TAG, 0, 0));
         raw!(IoReleaseRemoveLock(lock.ptr(), null_mut()));
@@ -248,12 +248,15 @@ fn remove_lock_released_by_nobody() {
 
 #[test]
 fn remove_lock_released_with_another_tag() {
-    misuse(&expected!(remove_lock_released_with_another_tag, 0xc4, [Some(0x1007)], "IoReleaseRemoveLockAndWaitEx", 0), || {
-        let lock: Place<IO_REMOVE_LOCK> = Place::zeroed();
-        raw!(IoInitializeRemoveLock(lock.ptr(), TAG, 0, 0));
-        raw!(IoAcquireRemoveLock(lock.ptr(), 1 as PVOID));
-        raw!(IoReleaseRemoveLockAndWait(lock.ptr(), 2 as PVOID));
-    });
+    misuse(
+        &expected!(remove_lock_released_with_another_tag, 0xc4, [Some(0x6b73_0006)], "IoReleaseRemoveLockAndWaitEx", 0),
+        || {
+            let lock: Place<IO_REMOVE_LOCK> = Place::zeroed();
+            raw!(IoInitializeRemoveLock(lock.ptr(), TAG, 0, 0));
+            raw!(IoAcquireRemoveLock(lock.ptr(), 1 as PVOID));
+            raw!(IoReleaseRemoveLockAndWait(lock.ptr(), 2 as PVOID));
+        },
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What belongs to a driver or its device: work items, remove locks, queued requests.
 
+use super::driver_support::in_driver;
 use super::mutex_support::crowd;
 use super::{exhaust, sample};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -16,24 +17,6 @@ use ksync::thread;
 use ksync::work_item::{self, WorkItem};
 use std::cell::Cell;
 use std::sync::Arc;
-
-thread_local! {
-    /// What the driver's entry does, on the OS thread that the machine runs on.
-    static BODY: Cell<fn(&DriverObject)> = const { Cell::new(|_| ()) };
-}
-
-fn entry(driver: &DriverObject, _path: &UnicodeStr<'_>) -> Result<()> {
-    BODY.get()(driver);
-    Ok(())
-}
-
-ksync::driver_entry!(entry);
-
-/// Runs code as a driver's entry, and unloads the driver.
-fn in_driver(body: fn(&DriverObject)) {
-    BODY.set(body);
-    load_driver("sample", DriverEntry).unwrap().unload();
-}
 
 /// An item runs as often as it was queued, and not after its drop.
 fn work<const THREADS: usize>(driver: &DriverObject) {

@@ -1,6 +1,7 @@
 //! Requests (IRPs): made, sent, completed, cancelled, freed.
 
 use super::routine::{Routine, Running};
+use crate::check::rules::RuleId;
 use crate::engine::kernel::{Check, Kernel};
 use crate::engine::layout;
 use crate::engine::object::{Kind, ObjId};
@@ -304,7 +305,9 @@ impl Kernel {
                 "a request was completed with the status STATUS_PENDING, or -1",
             ));
         }
-        if let Some(&lock) = self.held_spin_locks().last() {
+        if self.config.rules.has(RuleId::SpinLockSafe)
+            && let Some(&lock) = self.held_spin_locks().last()
+        {
             let lock = self.objects[lock].address as u64;
             return Err(Violation::boxed(
                 codes::DRIVER_VERIFIER_DETECTED_VIOLATION,

@@ -101,7 +101,7 @@ impl Kernel {
             };
             return Err(Violation::boxed(
                 codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                [codes::verifier::NOT_ACQUIRED, lock as u64, tag as u64, 0],
+                [codes::verifier::REMOVE_LOCK, lock as u64, tag as u64, 0],
                 meaning,
             ));
         };

@@ -1,6 +1,7 @@
 //! StartIo: one request at a time for a device, the others in its queue.
 
 use super::cancel::{acquire_lock, release_lock};
+use crate::check::rules::RuleId;
 use crate::engine::io::routine::Routine;
 use crate::exports::ke::device_queue::AT_DISPATCH;
 use crate::exports::ke::spin_lock::raise_to_dispatch;
@@ -103,7 +104,9 @@ exports! {
     [AT_DISPATCH] visible fn IoStartNextPacket(call; DeviceObject: *mut DEVICE_OBJECT, Cancelable: BOOLEAN) {
         call.operate(|kernel| {
             kernel.device_at(DeviceObject)?;
-            if let Some(&lock) = kernel.held_spin_locks().last() {
+            if kernel.config.rules.has(RuleId::SpinLockSafe)
+                && let Some(&lock) = kernel.held_spin_locks().last()
+            {
                 let lock = kernel.objects[lock].address as u64;
                 return Err(Violation::boxed(
                     codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
