@@ -170,6 +170,159 @@ fn devices_are_not_attached_in_a_ring() {
     });
 }
 
+/// The device that a file was opened on stays while the file does. One above it does not.
+#[test]
+fn a_device_goes_from_above_another_that_is_open() {
+    with_driver(|driver| {
+        let device = DeviceBuilder::new().name(r"\Device\First").create(driver, Sample)?;
+        let above = DeviceBuilder::new().create(driver, Sample)?;
+        let first = OpenDevice::open(r"\Device\First", sys::FILE_READ_ATTRIBUTES)?;
+        above.attach(&first)?;
+        let opened = OpenDevice::open(r"\Device\First", sys::FILE_READ_ATTRIBUTES)?;
+        let ask = |file: &OpenDevice| file.device_control(0x22_2000, b"", &mut []).map(drop);
+        assert_eq!(ask(&opened), Ok(()));
+        thread::scope(|scope| {
+            let user = scope.spawn(|| ask(&opened))?;
+            drop(above);
+            let answer = user.join()?;
+            assert!(answer == Ok(()) || answer == Err(NtError::DELETE_PENDING), "{answer:?}");
+            Ok::<_, NtError>(())
+        })?;
+        assert_eq!(ask(&opened), Ok(()));
+        // What is attached by way of such a file is attached to what is left.
+        let other = DeviceBuilder::new().create(driver, Sample)?;
+        other.attach(&opened)?;
+        assert_eq!(ask(&first), Ok(()));
+        drop((first, opened, other, device));
+        Ok(())
+    });
+}
+
+/// Forwards all requests, the first of them to where it has attached itself just now.
+struct Late(Mutex<Option<KArc<Device<Self>>>>);
+
+impl Dispatch for Late {
+    fn device_control<'i>(&self, irp: Irp<'i>) -> Disposition<'i> {
+        if let Some(device) = self.0.lock().unwrap().take() {
+            let below = OpenDevice::open(r"\Device\First", sys::FILE_READ_ATTRIBUTES).unwrap();
+            device.attach(&below).unwrap();
+        }
+        irp.forward()
+    }
+}
+
+/// A request has room for the drivers that there were when it was sent. Who passes it on to more of them makes them write before its beginning.
+#[test]
+fn a_request_is_not_forwarded_where_it_has_no_room() {
+    with_driver(|driver| {
+        let first = DeviceBuilder::new().name(r"\Device\First").create(driver, Sample)?;
+        // As if there were others below.
+        // SAFETY: the device is valid, and nobody else uses the field now.
+        unsafe { (*first.object().as_raw()).StackSize = 3 };
+        let late = KArc::new(DeviceBuilder::new().name(r"\Device\Late").create(driver, Late(Mutex::new(None)))?)?;
+        *late.state().0.lock().unwrap() = Some(late.clone());
+        let opened = OpenDevice::open(r"\Device\Late", sys::FILE_READ_ATTRIBUTES)?;
+        assert_eq!(opened.device_control(0x22_2000, b"", &mut []), Err(NtError::INVALID_DEVICE_STATE));
+        assert!(opened.device_control(0x22_2000, b"", &mut []).is_ok());
+        Ok(())
+    });
+}
+
+/// Completes what is not a control code, and the opens after the first, as it is told.
+struct Answers;
+
+thread_local! {
+    static ANSWER: Cell<(i32, usize)> = const { Cell::new((0, 0)) };
+}
+
+impl Dispatch for Answers {
+    fn create<'i>(&self, irp: Irp<'i>) -> Disposition<'i> {
+        self.other(irp)
+    }
+
+    fn other<'i>(&self, irp: Irp<'i>) -> Disposition<'i> {
+        let (status, information) = ANSWER.get();
+        irp.complete(NtStatus(status), information)
+    }
+}
+
+/// Sends a request of any kind with an output buffer, as the I/O manager does, and tells how it was completed.
+fn send(file: &OpenDevice, major: u8, minor: u8, output: &mut [u8]) -> (i32, usize) {
+    let (mut event, mut block) = (core::mem::MaybeUninit::uninit(), core::mem::MaybeUninit::<sys::IO_STATUS_BLOCK>::zeroed());
+    let event = event.as_mut_ptr();
+    // SAFETY: the event is a local variable.
+    unsafe { sys::KeInitializeEvent(event, sys::NotificationEvent, sys::FALSE) };
+    // SAFETY: the file is open.
+    let device = unsafe { (*file.file().as_raw()).DeviceObject };
+    let (buffer, length) = (output.as_mut_ptr().cast(), u32::try_from(output.len()).unwrap());
+    // SAFETY: the device is open; buffer, event and block are valid until the request has ended, which it has when its driver's routine returns.
+    let irp = unsafe {
+        sys::IoBuildDeviceIoControlRequest(
+            0x22_2000,
+            device,
+            core::ptr::null_mut(),
+            0,
+            buffer,
+            length,
+            sys::FALSE,
+            event,
+            block.as_mut_ptr(),
+        )
+    };
+    // SAFETY: the request is new.
+    let location = unsafe { sys::IoGetNextIrpStackLocation(irp) };
+    // SAFETY: it has a location, which nobody else uses yet.
+    let location = unsafe { &mut *location };
+    (location.MajorFunction, location.MinorFunction, location.FileObject) = (major, minor, file.file().as_raw());
+    // SAFETY: the request is given up.
+    let status = unsafe { sys::IofCallDriver(device, irp) };
+    // SAFETY: it was zeroed.
+    (status, unsafe { block.assume_init() }.Information)
+}
+
+/// The I/O manager copies as many bytes as it is told, looks where a name is said to go on, and follows what is said to point to an answer.
+#[test]
+fn requests_are_completed_with_what_fits_them() {
+    const UNSUCCESSFUL: i32 = sys::STATUS_UNSUCCESSFUL;
+    with_driver(|driver| {
+        let device = DeviceBuilder::new().name(r"\Device\Answers").create(driver, Answers)?;
+        let file = OpenDevice::open(r"\Device\Answers", sys::FILE_READ_ATTRIBUTES)?;
+        let mut output = [0xEE; 8];
+        let mut ask = |major, minor, answer| {
+            ANSWER.set(answer);
+            let end = send(&file, major, minor, &mut output);
+            ANSWER.set((0, 0));
+            assert!(output.iter().all(|&byte| byte == 0 || byte == 0xEE), "{output:x?}");
+            end
+        };
+        for major in 0..=sys::IRP_MJ_PNP {
+            let is_question = [0x05, 0x0A].contains(&major);
+            let buffered = [sys::IRP_MJ_READ, sys::IRP_MJ_DEVICE_CONTROL, sys::IRP_MJ_INTERNAL_DEVICE_CONTROL].contains(&major);
+            let hidden = [0x07, 0x0C, 0x14, sys::IRP_MJ_SYSTEM_CONTROL, 0x19].contains(&major);
+            let closes = [sys::IRP_MJ_CLEANUP, sys::IRP_MJ_CLOSE].contains(&major);
+            for information in [1, 8, 9, usize::MAX] {
+                let (status, told) = ask(major, 0, (0, information));
+                assert_eq!(status, if hidden { UNSUCCESSFUL } else { 0 }, "{major:#x}");
+                let shown = is_question || buffered;
+                assert_eq!(told, if shown { information.min(8) } else { 0 }, "{major:#x}");
+            }
+            for status in [sys::STATUS_PENDING, sys::STATUS_REPARSE, 0x118, -1] {
+                // `IO_REPARSE_TAG_MOUNT_POINT`: there should be a buffer in the request.
+                let (status, _) = ask(major, 0, (status, 0xA000_0003));
+                assert_eq!(status, if closes { 0 } else { UNSUCCESSFUL }, "{major:#x}");
+            }
+        }
+        // Of plug and play, what is answered by a status alone.
+        for minor in 0..=u8::MAX {
+            let alone = matches!(minor, 0..=6 | 0x11 | 0x12 | 0x16 | 0x17);
+            assert_eq!(ask(sys::IRP_MJ_PNP, minor, (0, 0x1234)).0, if alone { 0 } else { UNSUCCESSFUL }, "{minor:#x}");
+            assert_eq!(ask(sys::IRP_MJ_PNP, minor, (sys::STATUS_NOT_SUPPORTED, 0)).0, sys::STATUS_NOT_SUPPORTED, "{minor:#x}");
+        }
+        drop((file, device));
+        Ok(())
+    });
+}
+
 #[test]
 fn output_that_nobody_wrote_holds_nothing_of_the_kernels() {
     with_devices(|_| {

@@ -62,7 +62,11 @@ impl<'i> Irp<'i> {
 
     /// Completes the request.
     ///
-    /// `information` is mostly the number of bytes that were written, which must not be more than the output buffer has: it is cut to that.
+    /// `information` is mostly the number of bytes that were written, which must not be more than the output buffer has: it is cut to that. Requests other than opens, reads, writes, control codes and questions
+    /// about files and volumes have no output here, and are completed with 0.
+    ///
+    /// A status that would promise what cannot be given here is replaced by `STATUS_UNSUCCESSFUL`: success, for a question whose answer is in memory that is not shown here, as many of plug and play are;
+    /// `STATUS_REPARSE`; and `STATUS_PENDING`.
     ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`. Above it the request stays pending for ever, which is reported.
@@ -113,7 +117,8 @@ impl<'i> Irp<'i> {
     }
 
     /// Passes the request on to the device that this one is [attached](super::Device::attach) to, which completes it. If it is attached to none, the
-    /// request is completed as `STATUS_INVALID_DEVICE_REQUEST`.
+    /// request is completed as `STATUS_INVALID_DEVICE_REQUEST`. One that has no room for the drivers below is completed as [`NtError::INVALID_DEVICE_STATE`]: it was sent before the device was attached to
+    /// them, or by way of a device that was attached to this one before that.
     ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`. Above it the request stays pending for ever, which is reported.
@@ -130,10 +135,16 @@ impl<'i> Irp<'i> {
         if lower.is_null() {
             return self.complete(NtStatus(sys::STATUS_INVALID_DEVICE_REQUEST), 0);
         }
+        // SAFETY: the request is owned.
+        let left = unsafe { (*self.irp.as_raw()).CurrentLocation };
+        // SAFETY: the lower device is referenced for as long as a dispatch routine of this one runs.
+        if left < unsafe { (*lower).StackSize } {
+            return self.complete(NtError::INVALID_DEVICE_STATE.status(), 0);
+        }
         let irp = self.irp.into_raw().as_ptr();
         // SAFETY: the request was owned, and is passed on.
         unsafe { sys::IoSkipCurrentIrpStackLocation(irp) };
-        // SAFETY: the lower device is referenced for as long as a dispatch routine of this one runs. The request is given up here.
+        // SAFETY: as above. The request is given up here.
         Disposition::new(NtStatus(unsafe { sys::IofCallDriver(lower, irp) }))
     }
 }
@@ -268,6 +279,10 @@ impl PendingIrp {
             sys::IRP_MJ_READ => (0, unsafe { location.Parameters.Read.Length } as usize),
             // SAFETY: as above.
             sys::IRP_MJ_WRITE => (unsafe { location.Parameters.Write.Length } as usize, 0),
+            sys::IRP_MJ_QUERY_INFORMATION | codes::IRP_MJ_QUERY_VOLUME_INFORMATION => {
+                // SAFETY: the length is the first of their parameters, as it is of a read's.
+                (0, unsafe { location.Parameters.Read.Length } as usize)
+            }
             _ => return (0, 0, false),
         };
         (input, output, !self.system_buffer().is_null() || (input == 0 && output == 0))
@@ -312,7 +327,7 @@ impl PendingIrp {
         unsafe { cleared.write(cleared.cast()) };
     }
 
-    /// Where to write what the sender is to get, if that goes through a system buffer: with a buffered control code, or a read. Empty otherwise.
+    /// Where to write what the sender is to get, if that goes through a system buffer: with a buffered control code, a read, or a question about a file or a volume. Empty otherwise.
     ///
     /// It is the memory that the input is in. What lies behind the input is zeroed the first time, so that no memory of the system's reaches the sender.
     ///
@@ -372,7 +387,7 @@ impl PendingIrp {
         Ok(bytes.len())
     }
 
-    /// Completes the request.
+    /// Completes the request. See [`Irp::complete`] for what is done about a number and a status that do not fit it.
     ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`. Above it the request stays pending for ever, which is reported.
@@ -400,17 +415,20 @@ impl PendingIrp {
             core::mem::forget(self);
             return pending;
         }
-        // A request is not completed as one that is still pending.
-        let status = if status.0 == sys::STATUS_PENDING { NtError::UNSUCCESSFUL.status() } else { status };
+        let status = if self.may_end_with(status) { status } else { NtError::UNSUCCESSFUL.status() };
         let (input, output, buffered) = self.lengths();
-        let information = if buffered && self.copies_output() {
-            // The I/O manager copies so many bytes of the system buffer to the user. What the driver has not written are none of the kernel's secrets.
-            if information > input {
+        let information = if buffered && output > 0 {
+            // The I/O manager copies so many bytes of the system buffer to the user. What the driver has not written are none of the kernel's secrets. Who asks about a file from within the kernel reads
+            // the buffer itself, and may read more.
+            if information > input || self.is_question() {
                 self.clear(input, output);
             }
             information.min(output)
-        } else {
+        } else if self.shows_buffers() && !self.copies_output() {
             information
+        } else {
+            // The system would copy so many bytes from where nothing was written, or take the number for a pointer.
+            0
         };
         let irp = self.into_raw().as_ptr();
         let block = sys::IO_STATUS_BLOCK { u: sys::IO_STATUS_BLOCK_0 { Status: status.0 }, Information: information };
@@ -419,6 +437,53 @@ impl PendingIrp {
         // SAFETY: as above. It is given up here.
         unsafe { sys::IofCompleteRequest(irp, 0) };
         status
+    }
+
+    /// Tells whether the request can be completed with a status. Some would make the system look for what is not there.
+    fn may_end_with(&self, status: NtStatus) -> bool {
+        let location = self.location();
+        match status.0 {
+            // A request is not completed as one that is still pending; -1 is none of the statuses.
+            sys::STATUS_PENDING | -1 => false,
+            // An open that is to go on elsewhere: by a name in the file object, or by a buffer in the request.
+            sys::STATUS_REPARSE | codes::STATUS_REPARSE_OBJECT => false,
+            // An error is an answer to everything.
+            status if status.cast_unsigned() >> 30 == 3 => true,
+            // Anything else says that there is an answer, which the sender of these finds in memory that is not shown here.
+            _ => match location.MajorFunction {
+                codes::IRP_MJ_QUERY_EA
+                | codes::IRP_MJ_DIRECTORY_CONTROL
+                | codes::IRP_MJ_QUERY_SECURITY
+                | codes::IRP_MJ_QUERY_QUOTA
+                | sys::IRP_MJ_SYSTEM_CONTROL => false,
+                sys::IRP_MJ_PNP => matches!(
+                    location.MinorFunction,
+                    0..=codes::IRP_MN_CANCEL_STOP_DEVICE
+                        | codes::IRP_MN_EJECT
+                        | codes::IRP_MN_SET_LOCK
+                        | codes::IRP_MN_DEVICE_USAGE_NOTIFICATION
+                        | codes::IRP_MN_SURPRISE_REMOVAL
+                ),
+                _ => true,
+            },
+        }
+    }
+
+    /// Tells whether the request asks about a file or a volume.
+    fn is_question(&self) -> bool {
+        matches!(self.major_function(), sys::IRP_MJ_QUERY_INFORMATION | codes::IRP_MJ_QUERY_VOLUME_INFORMATION)
+    }
+
+    /// Tells whether the buffers of such requests are shown here, or there are none and the number says what an open has done.
+    fn shows_buffers(&self) -> bool {
+        matches!(
+            self.major_function(),
+            sys::IRP_MJ_CREATE
+                | sys::IRP_MJ_READ
+                | sys::IRP_MJ_WRITE
+                | sys::IRP_MJ_DEVICE_CONTROL
+                | sys::IRP_MJ_INTERNAL_DEVICE_CONTROL
+        )
     }
 
     /// Tells whether the I/O manager copies the system buffer to the user.
@@ -441,6 +506,22 @@ impl PendingIrp {
         unsafe { sys::IoMarkIrpPending(self.as_raw()) };
         Some(NtStatus(sys::STATUS_PENDING))
     }
+}
+
+/// What `ksync-sys` does not name.
+mod codes {
+    pub(super) const STATUS_REPARSE_OBJECT: i32 = 0x118;
+    pub(super) const IRP_MJ_QUERY_EA: u8 = 0x07;
+    pub(super) const IRP_MJ_QUERY_VOLUME_INFORMATION: u8 = 0x0A;
+    pub(super) const IRP_MJ_DIRECTORY_CONTROL: u8 = 0x0C;
+    pub(super) const IRP_MJ_QUERY_SECURITY: u8 = 0x14;
+    pub(super) const IRP_MJ_QUERY_QUOTA: u8 = 0x19;
+    /// The last of those that start, stop and remove a device, which are answered by a status alone, as are the following.
+    pub(super) const IRP_MN_CANCEL_STOP_DEVICE: u8 = 0x06;
+    pub(super) const IRP_MN_EJECT: u8 = 0x11;
+    pub(super) const IRP_MN_SET_LOCK: u8 = 0x12;
+    pub(super) const IRP_MN_DEVICE_USAGE_NOTIFICATION: u8 = 0x16;
+    pub(super) const IRP_MN_SURPRISE_REMOVAL: u8 = 0x17;
 }
 
 /// Tells whether somebody has cancelled a request.

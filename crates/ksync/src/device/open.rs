@@ -28,9 +28,61 @@ use crate::object::FileObject;
 #[doc(alias = "IoGetDeviceObjectPointer")]
 pub struct OpenDevice {
     /// # Invariants
-    /// The file is referenced, and the device is the top of its stack when it was opened.
+    /// The file is referenced.
     file: FileObject,
-    device: *mut sys::DEVICE_OBJECT,
+    /// # Invariants
+    /// The device is in the stack to the top of which requests for the file go.
+    device: Referenced,
+}
+
+/// A reference to a device object.
+///
+/// A file keeps the device that was opened. It does not keep those that are attached above it, which may be detached and deleted at any time.
+struct Referenced(NonNull<sys::DEVICE_OBJECT>);
+
+impl Referenced {
+    /// The device at the top of the stack that another one is in.
+    ///
+    /// # Safety
+    /// That one is valid.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    unsafe fn top_of(device: *mut sys::DEVICE_OBJECT) -> Self {
+        // SAFETY: by this function's contract. The routine references what it returns.
+        let top = unsafe { sys::IoGetAttachedDeviceReference(device) };
+        // SAFETY: there is always a top, if only the device itself.
+        Self(unsafe { NonNull::new_unchecked(top) })
+    }
+
+    /// The device itself.
+    ///
+    /// # Safety
+    /// It is valid.
+    unsafe fn to(device: *mut sys::DEVICE_OBJECT) -> Self {
+        // SAFETY: by this function's contract.
+        unsafe { sys::ObfReferenceObject(device.cast()) };
+        // SAFETY: as above.
+        Self(unsafe { NonNull::new_unchecked(device) })
+    }
+
+    const fn as_ptr(&self) -> *mut sys::DEVICE_OBJECT {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Referenced {
+    fn drop(&mut self) {
+        let level = irql::current();
+        if level == Irql::PASSIVE {
+            // SAFETY: the reference is this value's, and is given back once, here.
+            unsafe { sys::ObfDereferenceObject(self.as_ptr().cast()) };
+        } else if level <= Irql::DISPATCH {
+            // SAFETY: as above. The object's deletion, if this was the last reference, is left to a system thread.
+            unsafe { sys::ObDereferenceObjectDeferDelete(self.as_ptr().cast()) };
+        }
+        // Above, it is leaked. So is that to the file, which says so.
+    }
 }
 
 // SAFETY: a file belongs to no thread.
@@ -60,10 +112,18 @@ impl OpenDevice {
         let (mut file, mut device) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: the string is valid during the call, and the results are local variables; the level was checked.
         check(unsafe { sys::IoGetDeviceObjectPointer(&raw mut string, access, &raw mut file, &raw mut device) })?;
-        // INVARIANT: the routine has referenced the file. The device is not referenced, and must not be dereferenced.
         let file = NonNull::new(file).ok_or(NtError::UNSUCCESSFUL)?;
+        // INVARIANT: the routine has referenced the file. The device, which is the top of the stack, is not referenced.
         // SAFETY: as above: the reference is ours.
-        Ok(Self { file: unsafe { FileObject::from_raw(file) }, device })
+        let file = unsafe { FileObject::from_raw(file) };
+        // SAFETY: the file is referenced; the field never changes.
+        let opened = unsafe { (*file.as_raw()).DeviceObject };
+        // SAFETY: as above.
+        let is_on_volume = !unsafe { (*file.as_raw()).Vpb }.is_null();
+        // The file of a volume is the file system's, whose stack is another than that of the device.
+        let device = if is_on_volume { device } else { opened };
+        // SAFETY: the file keeps the device that was opened, and its volume the file system's.
+        Ok(Self { file, device: unsafe { Referenced::to(device) } })
     }
 
     /// The file object by which the device is open.
@@ -85,7 +145,7 @@ impl OpenDevice {
 
     /// The device.
     pub(super) const fn device(&self) -> *mut sys::DEVICE_OBJECT {
-        self.device
+        self.device.as_ptr()
     }
 
     /// Sends a device control request and waits for its end. Returns how many bytes of the output the driver has written, as it says.
@@ -106,16 +166,18 @@ impl OpenDevice {
         check_apcs()?;
         let length = |bytes: usize| u32::try_from(bytes).map_err(|_| NtError::INVALID_PARAMETER);
         let (input_length, output_length) = (length(input.len())?, length(output.len())?);
+        // SAFETY: the device is referenced; the level was checked.
+        let device = unsafe { Referenced::top_of(self.device.as_ptr()) };
         let mut event = core::mem::MaybeUninit::<sys::KEVENT>::uninit();
         let event = event.as_mut_ptr();
         // SAFETY: the event lies on the stack of a thread that stays in the kernel, and is not used when this returns.
         unsafe { sys::KeInitializeEvent(event, sys::NotificationEvent, sys::FALSE) };
         let mut block = sys::IO_STATUS_BLOCK { u: sys::IO_STATUS_BLOCK_0 { Status: 0 }, Information: 0 };
-        // SAFETY: the file keeps the device. Buffers, event and status block are valid until the request has ended, which is waited for below.
+        // SAFETY: the device is referenced. Buffers, event and status block are valid until the request has ended, which is waited for below.
         let irp = unsafe {
             sys::IoBuildDeviceIoControlRequest(
                 code,
-                self.device,
+                device.as_ptr(),
                 input.as_ptr().cast_mut().cast(),
                 input_length,
                 output.as_mut_ptr().cast(),
@@ -133,7 +195,7 @@ impl OpenDevice {
         // SAFETY: as above, and it has a location.
         unsafe { (*location).FileObject = self.file.as_raw() };
         // SAFETY: the request is given up to the driver here.
-        let mut status = unsafe { sys::IofCallDriver(self.device, irp) };
+        let mut status = unsafe { sys::IofCallDriver(device.as_ptr(), irp) };
         if status == sys::STATUS_PENDING {
             // SAFETY: the event is initialised; the level is one to wait at.
             unsafe { sys::KeWaitForSingleObject(event.cast(), sys::Executive, sys::KernelMode, sys::FALSE, ptr::null()) };
