@@ -77,7 +77,7 @@ pub type FileObject = KernelObject<File>;
 /// All but files are [`Dispatchable`]. Waiting for a thread or process is waiting for its end.
 ///
 /// # Invariants
-/// The pointer is to an object of type `T`, and one of the object's references is this value's.
+/// The pointer is to an object of type `T`, and one of the object's references is this value's, if the object has a count of them.
 ///
 /// # IRQL
 /// Cloned and dropped at `<= DISPATCH_LEVEL`. A reference that is dropped above `PASSIVE_LEVEL` leaves the deletion of the object, if it was the
@@ -137,6 +137,12 @@ impl<T: ObjectType> KernelObject<T> {
         self.object.as_ptr().cast()
     }
 
+    /// Tells whether the object has a count of references. See [`ObjectType::is_counted`].
+    fn is_counted(&self) -> bool {
+        // SAFETY: by the type's invariant the object is alive.
+        unsafe { T::is_counted(self.object) }
+    }
+
     /// References an object that is known to be alive.
     ///
     /// # Safety
@@ -146,7 +152,10 @@ impl<T: ObjectType> KernelObject<T> {
     /// `<= DISPATCH_LEVEL`.
     unsafe fn reference(object: NonNull<T::Raw>) -> Self {
         // SAFETY: by this function's contract the object is alive.
-        unsafe { sys::ObfReferenceObject(object.as_ptr().cast()) };
+        if unsafe { T::is_counted(object) } {
+            // SAFETY: as above.
+            unsafe { sys::ObfReferenceObject(object.as_ptr().cast()) };
+        }
         // INVARIANT: the reference was taken just now.
         Self { object, _type: PhantomData }
     }
@@ -266,6 +275,7 @@ impl<T: ObjectType> KernelObject<T> {
     ///
     /// # Errors
     /// - [`NtError::INSUFFICIENT_RESOURCES`] if there is no room in the handle table.
+    /// - [`NtError::INVALID_CID`] for the thread of an idle processor, and the idle process.
     /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`.
     /// - Those of `ObOpenObjectByPointer`.
     ///
@@ -284,6 +294,9 @@ impl<T: ObjectType> KernelObject<T> {
     #[doc(alias = "ObOpenObjectByPointer")]
     pub fn open(&self, access: sys::ACCESS_MASK) -> Result<ObjectHandle> {
         irql::require_at_most(Irql::PASSIVE)?;
+        if !self.is_counted() {
+            return Err(NtError::INVALID_CID);
+        }
         late::close_all(Image::this());
         let mut handle = ptr::null_mut();
         // SAFETY: by the type's invariant the object is alive and of type `T`. The handle is written to a local variable, and the level was checked.
@@ -307,6 +320,10 @@ impl<T: ObjectType> KernelObject<T> {
 impl<T: WaitableType> KernelObject<T> {
     /// Tells whether the object is signaled now, which for a thread or process means that it has ended.
     fn poll(&self) -> Result<bool> {
+        if !self.is_counted() {
+            irql::require_at_most(Irql::DISPATCH)?;
+            return Ok(false);
+        }
         match self.wait_with(Timeout::POLL.into()) {
             WaitResult::Failed(error) => Err(error),
             result => Ok(result.success()),
@@ -364,6 +381,9 @@ impl<T: ObjectType> fmt::Debug for KernelObject<T> {
 impl<T: ObjectType> Drop for KernelObject<T> {
     fn drop(&mut self) {
         let level = irql::current();
+        if !self.is_counted() {
+            return;
+        }
         if level == Irql::PASSIVE {
             // SAFETY: by the type's invariant the reference is ours, and it is given back once, here. At this level the object may be deleted.
             unsafe { sys::ObfDereferenceObject(self.as_object()) };
@@ -387,7 +407,7 @@ impl<T: WaitableType> wait_sealed::Sealed for KernelObject<T> {
 
     fn check_count(&self) -> Result {
         if !T::HAS_OWNER {
-            return Ok(());
+            return if self.is_counted() { Ok(()) } else { Err(NtError::INVALID_CID) };
         }
         // SAFETY: by the type's invariant the object is alive, and of the objects here mutants alone have owners.
         unsafe { dispatcher::check_count(self.object.as_ptr().cast()) }

@@ -15,7 +15,7 @@ use ksync::event::{Event, EventProperty, PinnedEvent};
 use ksync::init::stack_try_pin_init;
 use ksync::irql::{self, Irql};
 use ksync::mutex::{FastLocked, KMutex, PushLocked, Rundown, SpinLocked};
-use ksync::object::{KernelObject, MutantObject};
+use ksync::object::{KernelObject, MutantObject, ProcessObject, ThreadObject};
 use ksync::pool::{KArc, KBox};
 use ksync::region::{CriticalRegion, GuardedRegion};
 use ksync::sys;
@@ -321,6 +321,41 @@ fn requests_are_completed_with_what_fits_them() {
         drop((file, device));
         Ok(())
     });
+}
+
+/// A processor that is idle is in a thread which the object manager knows nothing of: to count a reference to it is to write to memory that is not its own.
+#[test]
+fn the_thread_of_an_idle_processor_is_no_object() {
+    static SEEN: AtomicU32 = AtomicU32::new(0);
+    explore(|| {
+        let last = Processor::from_index(u32::try_from(thread::available_parallelism().get() - 1).unwrap()).unwrap();
+        let kept = Arc::new(Mutex::new(None));
+        let keep = kept.clone();
+        let look = move || {
+            let (thread, process) = (ThreadObject::current(), ProcessObject::current());
+            assert_eq!((thread.id(), &thread), (this_thread::id(), &thread.clone()));
+            assert_eq!((thread.is_terminated(), process.is_terminated()), (Ok(false), Ok(false)));
+            assert_eq!((this_thread::is_terminating(), this_thread::priority()), (Ok(false), thread.priority()));
+            *keep.lock().unwrap() = Some((thread, process));
+        };
+        dpc::run_once_on(last, look).map_err(|refused| refused.error)?;
+        driver::drain()?;
+        let (thread, _process) = kept.lock().unwrap().take().unwrap();
+        if thread.id().get() == 0 {
+            SEEN.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(thread.open(sys::GENERIC_ALL).map(drop), Err(NtError::INVALID_CID));
+            assert_eq!(thread.set_priority(8), Err(NtError::INVALID_CID));
+            assert_eq!(thread.priority(), Ok(0));
+            assert_eq!(thread.exit_status(), Ok(None));
+            assert_eq!(thread.wait(), WaitResult::Failed(NtError::INVALID_CID));
+            assert_eq!(wait_any(&[&thread], WaitOptions::new()), WaitResult::Failed(NtError::INVALID_CID));
+            let again = thread.into_raw();
+            // SAFETY: the reference was given up just now.
+            drop(unsafe { ThreadObject::from_raw(again) });
+        }
+        Ok(())
+    });
+    assert!(SEEN.load(Ordering::Relaxed) > 0);
 }
 
 #[test]

@@ -422,6 +422,12 @@ impl Kernel {
         }
     }
 
+    /// Tells whether a pointer is to the idle thread of a processor, which is no object.
+    pub(crate) fn is_idle_thread<T>(&self, pointer: *const T) -> bool {
+        let mut idle = self.processors.iter().filter_map(|processor| processor.idle_thread.as_deref());
+        idle.any(|thread| std::ptr::from_ref(thread).addr() == pointer.addr())
+    }
+
     /// A thread's number in reports: its object's.
     pub(crate) fn thread_number(&self, tid: Tid) -> u32 {
         self.objects[self.threads[tid as usize].object].number

@@ -98,6 +98,9 @@ exports! {
 
     [ANY] silent fn PsGetThreadId(call; Thread: *mut ETHREAD) -> HANDLE {
         call.operate(|kernel| {
+            if kernel.is_idle_thread(Thread) {
+                return Ok(std::ptr::null_mut());
+            }
             let tid = kernel.thread_at(Thread)?;
             Ok(kernel.threads[tid as usize].client_id as usize as HANDLE)
         })

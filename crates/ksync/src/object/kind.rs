@@ -1,7 +1,7 @@
 //! The types of objects.
 
 use core::mem::MaybeUninit;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 use ksync_sys as sys;
 
@@ -15,7 +15,7 @@ pub(super) mod sealed {
 /// A type of kernel object that a [`KernelObject`](super::KernelObject) can refer to. Sealed: [`Thread`], [`Process`], [`Event`], [`Semaphore`], [`Mutant`], [`Timer`] and [`File`].
 ///
 /// # Safety
-/// `type_object` is the object type of what `Raw` stands for, or null; `NAME` is that type's name.
+/// `type_object` is the object type of what `Raw` stands for, or null; `NAME` is that type's name. What `is_counted` denies stays for ever.
 pub unsafe trait ObjectType: sealed::Sealed + 'static {
     /// The raw ABI's name for such an object.
     type Raw;
@@ -26,6 +26,17 @@ pub unsafe trait ObjectType: sealed::Sealed + 'static {
     /// A wait makes the thread the object's owner, who must release it at the kind of level that it took it at.
     #[doc(hidden)]
     const HAS_OWNER: bool = false;
+
+    /// Tells whether the system counts references to the object. It does not for the thread that a processor is in when it is idle, and the process of that: these look like others, but are no
+    /// objects of the object manager, which would write its count to memory that is not theirs. They stay for ever.
+    ///
+    /// # Safety
+    /// The object is alive.
+    #[doc(hidden)]
+    unsafe fn is_counted(object: NonNull<Self::Raw>) -> bool {
+        let _ = object;
+        true
+    }
 
     /// The kernel's type object, or null where the kernel exports none.
     #[doc(hidden)]
@@ -49,7 +60,7 @@ macro_rules! type_object {
 }
 
 macro_rules! object_types {
-    ($($(#[$meta:meta])* $name:ident = $raw:ty, $text:literal, [$($exported:tt)*] $(, $owner:literal)?;)*) => {$(
+    ($($(#[$meta:meta])* $name:ident = $raw:ty, $text:literal, [$($exported:tt)*] $(, owner $owner:literal)? $(, id $id:path)?;)*) => {$(
         $(#[$meta])*
         #[derive(Debug)]
         pub enum $name {}
@@ -63,6 +74,12 @@ macro_rules! object_types {
             const NAME: &'static str = $text;
             $(const HAS_OWNER: bool = $owner;)?
 
+            $(unsafe fn is_counted(object: NonNull<$raw>) -> bool {
+                // Those that are not counted have no number.
+                // SAFETY: by this function's contract.
+                !unsafe { $id(object.as_ptr()) }.is_null()
+            })?
+
             fn type_object() -> *mut sys::OBJECT_TYPE {
                 type_object!($($exported)*)
             }
@@ -72,15 +89,15 @@ macro_rules! object_types {
 
 object_types! {
     /// The type of thread objects, in [`ThreadObject`](super::ThreadObject).
-    Thread = sys::ETHREAD, "Thread", [sys::PsThreadType];
+    Thread = sys::ETHREAD, "Thread", [sys::PsThreadType], id sys::PsGetThreadId;
     /// The type of process objects, in [`ProcessObject`](super::ProcessObject).
-    Process = sys::EPROCESS, "Process", [sys::PsProcessType];
+    Process = sys::EPROCESS, "Process", [sys::PsProcessType], id sys::PsGetProcessId;
     /// The type of event objects, in [`EventObject`](super::EventObject).
     Event = sys::KEVENT, "Event", [sys::ExEventObjectType];
     /// The type of semaphore objects, in [`SemaphoreObject`](super::SemaphoreObject).
     Semaphore = sys::KSEMAPHORE, "Semaphore", [sys::ExSemaphoreObjectType];
     /// The type of mutant objects, in [`MutantObject`](super::MutantObject): what user programs call a mutex.
-    Mutant = sys::KMUTANT, "Mutant", [none], true;
+    Mutant = sys::KMUTANT, "Mutant", [none], owner true;
     /// The type of timer objects, in [`TimerObject`](super::TimerObject).
     Timer = sys::KTIMER, "Timer", [none];
     /// The type of file objects, in [`FileObject`](super::FileObject): files and devices that someone has open.

@@ -11,6 +11,9 @@ use crate::irql::{self, Irql};
 impl KernelObject<Process> {
     /// The process of the current thread, or the one that it is attached to.
     ///
+    /// In a DPC on a processor that was idle this is the idle process, which is no object like others: it has the number 0, never ends, and gets neither a handle nor a wait, for which the error is
+    /// [`NtError::INVALID_CID`].
+    ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`.
     ///

@@ -11,6 +11,9 @@ use crate::irql::{self, Irql};
 impl KernelObject<Thread> {
     /// The current thread.
     ///
+    /// In a DPC that is the thread it has interrupted. On a processor that was idle this is the idle processor's own thread, which is no object like others: it has the number 0 and the priority 0, never ends, and
+    /// gets neither a handle nor a wait, for which the error is [`NtError::INVALID_CID`].
+    ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`.
     ///
@@ -175,6 +178,9 @@ impl KernelObject<Thread> {
     #[doc(alias = "KeQueryPriorityThread")]
     pub fn priority(&self) -> Result<i32> {
         irql::require_at_most(Irql::DISPATCH)?;
+        if !self.is_counted() {
+            return Ok(0);
+        }
         // SAFETY: by the type's invariant the object is a live thread, and the level was checked.
         Ok(unsafe { sys::KeQueryPriorityThread(self.as_raw().cast()) })
     }
@@ -186,6 +192,7 @@ impl KernelObject<Thread> {
     ///
     /// # Errors
     /// - [`NtError::INVALID_PARAMETER`] for a priority out of range.
+    /// - [`NtError::INVALID_CID`] for the thread of an idle processor.
     /// - [`NtError::IRQL_TOO_HIGH`] above `PASSIVE_LEVEL`.
     ///
     /// # Examples
@@ -207,6 +214,9 @@ impl KernelObject<Thread> {
         irql::require_at_most(Irql::PASSIVE)?;
         if !(1..=sys::HIGH_PRIORITY).contains(&priority) {
             return Err(NtError::INVALID_PARAMETER);
+        }
+        if !self.is_counted() {
+            return Err(NtError::INVALID_CID);
         }
         // SAFETY: by the type's invariant the object is a live thread. The level and the priority were checked.
         Ok(unsafe { sys::KeSetPriorityThread(self.as_raw().cast(), priority) })

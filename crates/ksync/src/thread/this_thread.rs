@@ -254,6 +254,10 @@ pub fn set_priority(priority: i32) -> Result<i32> {
 pub fn is_terminating() -> Result<bool> {
     irql::require_at_most(Irql::DISPATCH)?;
     let thread = current();
+    if thread.id().get() == 0 {
+        // An idle processor's, which stays.
+        return Ok(false);
+    }
     // SAFETY: the thread is referenced.
     Ok(unsafe { sys::PsIsThreadTerminating(thread.as_raw()) } != 0)
 }
