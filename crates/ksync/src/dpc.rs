@@ -830,6 +830,31 @@ pub(crate) fn drain(image: &Image) {
     }
 }
 
+/// Waits until the threads in which threaded DPCs of this image ran have left its code. One that has said that it is done may be a few instructions from that, for as long as something keeps its processor.
+///
+/// # IRQL
+/// `PASSIVE_LEVEL`.
+pub(crate) fn leave_threaded(image: &Image) {
+    if !image.threaded.was_used() {
+        return;
+    }
+    let mut before = sys::GROUP_AFFINITY::default();
+    let mut moved = false;
+    // CAST: a count that came from a `u32`.
+    for processor in (0..crate::thread::available_parallelism().get() as u32).filter_map(Processor::from_index) {
+        let affinity = sys::GROUP_AFFINITY { Mask: 1 << processor.number, Group: processor.group, Reserved: [0; 3] };
+        let place = if moved { ptr::null_mut() } else { &raw mut before };
+        // No thread preempts one that runs a threaded DPC. So where this thread runs, none of those is on its way.
+        // SAFETY: the affinity is a local variable that names an active processor, and the place is one or null. The caller is at `PASSIVE_LEVEL`.
+        unsafe { sys::KeSetSystemGroupAffinityThread(&raw const affinity, place) };
+        moved = true;
+    }
+    if moved {
+        // SAFETY: the value is the one that the first of the calls above wrote. The caller is at `PASSIVE_LEVEL`.
+        unsafe { sys::KeRevertToUserGroupAffinityThread(&raw const before) };
+    }
+}
+
 /// Runs a closure once on every processor, at `DISPATCH_LEVEL`, on all of them at the same time, and returns when all are done.
 ///
 /// # IRQL

@@ -240,11 +240,18 @@ impl Dispatch for Answers {
         self.other(irp)
     }
 
-    fn other<'i>(&self, irp: Irp<'i>) -> Disposition<'i> {
+    fn other<'i>(&self, mut irp: Irp<'i>) -> Disposition<'i> {
+        if irp.control_code() == Some(0) {
+            assert_eq!(irp.write_output(b"x"), Err(NtError::NOT_SUPPORTED));
+            assert!(irp.input().is_empty() && irp.output().is_empty());
+        }
         let (status, information) = ANSWER.get();
         irp.complete(NtStatus(status), information)
     }
 }
+
+/// Stands for a storage driver's request, which has the number of an internal control code, among the minor functions.
+const SCSI: u8 = 0xFF;
 
 /// Sends a request of any kind with an output buffer, as the I/O manager does, and tells how it was completed.
 fn send(file: &OpenDevice, major: u8, minor: u8, output: &mut [u8]) -> (i32, usize) {
@@ -274,6 +281,12 @@ fn send(file: &OpenDevice, major: u8, minor: u8, output: &mut [u8]) -> (i32, usi
     // SAFETY: it has a location, which nobody else uses yet.
     let location = unsafe { &mut *location };
     (location.MajorFunction, location.MinorFunction, location.FileObject) = (major, minor, file.file().as_raw());
+    if minor == SCSI {
+        // The first parameter of those is a pointer.
+        // SAFETY: the length is a half of it, and the code is no parameter of theirs.
+        let control = unsafe { &mut location.Parameters.DeviceIoControl };
+        (control.OutputBufferLength, control.IoControlCode) = (0x1234_5678, 0);
+    }
     // SAFETY: the request is given up.
     let status = unsafe { sys::IofCallDriver(device, irp) };
     // SAFETY: it was zeroed.
@@ -312,8 +325,9 @@ fn requests_are_completed_with_what_fits_them() {
                 assert_eq!(status, if closes { 0 } else { UNSUCCESSFUL }, "{major:#x}");
             }
         }
+        assert_eq!(ask(sys::IRP_MJ_INTERNAL_DEVICE_CONTROL, SCSI, (0, 5)), (0, 0));
         // Of plug and play, what is answered by a status alone.
-        for minor in 0..=u8::MAX {
+        for minor in 0..SCSI {
             let alone = matches!(minor, 0..=6 | 0x11 | 0x12 | 0x16 | 0x17);
             assert_eq!(ask(sys::IRP_MJ_PNP, minor, (0, 0x1234)).0, if alone { 0 } else { UNSUCCESSFUL }, "{minor:#x}");
             assert_eq!(ask(sys::IRP_MJ_PNP, minor, (sys::STATUS_NOT_SUPPORTED, 0)).0, sys::STATUS_NOT_SUPPORTED, "{minor:#x}");

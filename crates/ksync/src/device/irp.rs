@@ -268,6 +268,10 @@ impl PendingIrp {
             sys::IRP_MJ_DEVICE_CONTROL | sys::IRP_MJ_INTERNAL_DEVICE_CONTROL => {
                 // SAFETY: these are the parameters of such requests.
                 let control = unsafe { location.Parameters.DeviceIoControl };
+                if control.IoControlCode == 0 {
+                    // No control code: a storage driver's `IRP_MJ_SCSI`, which has the number of an internal one, and other parameters.
+                    return (0, 0, false);
+                }
                 let (input, output) = (control.InputBufferLength as usize, control.OutputBufferLength as usize);
                 match sys::METHOD_FROM_CTL_CODE(control.IoControlCode) {
                     sys::METHOD_NEITHER => return (0, 0, false),

@@ -175,6 +175,7 @@ pub fn drain() -> Result {
             break;
         }
     }
+    dpc::leave_threaded(image);
     crate::handle::late::close_all(image);
     image.closing.store(false, Ordering::SeqCst);
     Ok(())
