@@ -42,6 +42,9 @@
 //! Dropping the [`Device`] deletes its link and name and the device itself, once. The system frees the device when nobody has it open any more; until then requests to it fail, but for those that close it.
 //! The state is dropped when no routine runs any more.
 //!
+//! A device that is [attached](Device::attach) to another is not kept by those who have that open. NT has no way to tell whether a request is on its way to such a device, so that its drop, or the work item that
+//! does this for one at a raised level, waits for a second after it has detached it; and [`drain`](crate::driver::drain), which unloading a driver includes, waits for the routines that run for such devices.
+//!
 //! # What a driver must not do besides
 //! All major functions of the driver are routed here. A device that the driver has made otherwise answers no requests but closes.
 
@@ -54,6 +57,7 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr;
+use core::time::Duration;
 
 use ksync_sys as sys;
 
@@ -61,11 +65,13 @@ use crate::driver::DriverObject;
 use crate::error::{NtError, NtStatus, Result, check};
 use crate::irql::{self, Irql};
 use crate::pool::KBox;
+use crate::thread::this_thread;
 use crate::work_item::{WorkItem, WorkTarget, sealed};
 
 pub use irp::{Disposition, Irp, PendingIrp};
 pub use open::OpenDevice;
 pub use queue::IrpQueue;
+pub(crate) use shared::drain;
 use shared::{Shared, SharedRef};
 
 /// The routines of a device, called by several threads at once, at `PASSIVE_LEVEL` for requests from user mode and up to `DISPATCH_LEVEL` for those from other drivers.
@@ -471,6 +477,9 @@ impl Deletion {
     }
 }
 
+/// How long a request may be on its way to a device that is detached.
+const ON_THE_WAY: Duration = Duration::from_secs(1);
+
 /// Deletes a device, its link and its place in a stack.
 ///
 /// # IRQL
@@ -486,6 +495,8 @@ fn delete(object: *mut sys::DEVICE_OBJECT, shared: &SharedRef) {
     if let Some(lower) = shared.detach() {
         // SAFETY: the device is attached to this one, and is detached once, here. The lower device is referenced until the state is freed.
         unsafe { sys::IoDetachDevice(lower.as_ptr()) };
+        // The I/O manager may have found the device on top of the stack just before, and be about to send it a request. It says nothing of that to anybody, so as drivers of this kind do, this gives it time.
+        let _ = this_thread::sleep(ON_THE_WAY);
     }
     // SAFETY: the device is deleted once: by the drop of its `Device`, or by the work item that this queued instead.
     unsafe { sys::IoDeleteDevice(object) };

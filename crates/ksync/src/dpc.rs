@@ -586,7 +586,7 @@ unsafe extern "system-unwind" fn routine(
     };
     if threaded {
         let _out = Out(image);
-        Running::run(image, code);
+        Running::run(&image.threaded, ptr::null(), code);
     } else {
         code();
     }

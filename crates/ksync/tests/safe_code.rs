@@ -228,6 +228,67 @@ fn a_request_is_not_forwarded_where_it_has_no_room() {
     });
 }
 
+/// A device above others, whose routine takes its time.
+struct Slow;
+
+/// The driver of [`Slow`] has been unloaded.
+static UNLOADED: AtomicU32 = AtomicU32::new(0);
+
+impl Dispatch for Slow {
+    fn create<'i>(&self, irp: Irp<'i>) -> Disposition<'i> {
+        irp.forward()
+    }
+
+    fn cleanup<'i>(&self, irp: Irp<'i>) -> Disposition<'i> {
+        irp.forward()
+    }
+
+    fn close<'i>(&self, irp: Irp<'i>) -> Disposition<'i> {
+        irp.forward()
+    }
+
+    fn other<'i>(&self, irp: Irp<'i>) -> Disposition<'i> {
+        this_thread::sleep(3000 * MS).unwrap();
+        assert_eq!(UNLOADED.load(Ordering::SeqCst), 0);
+        irp.forward()
+    }
+}
+
+fn slow(driver: &DriverObject, _path: &UnicodeStr<'_>) -> Result<Device<Slow>> {
+    let below = OpenDevice::open(r"\Device\First", sys::FILE_READ_DATA)?;
+    let device = DeviceBuilder::new().create(driver, Slow)?;
+    device.attach(&below)?;
+    Ok(device)
+}
+
+mod above {
+    use super::*;
+    ksync::driver_entry!(slow);
+}
+
+/// Who has a device open does not keep the drivers of those that are attached above it. Their code stays while it runs.
+#[test]
+fn a_driver_is_not_unloaded_under_requests_for_a_device_above_another() {
+    with_devices(|_| {
+        UNLOADED.store(0, Ordering::SeqCst);
+        let above = load_driver("above", above::DriverEntry).unwrap();
+        let file = open_device(r"\\.\First", Requestor::User).unwrap();
+        let ask = || NtStatus(file.device_control(0x22_2000, b"", 0).status);
+        thread::scope(|scope| {
+            let user = scope.spawn(ask)?;
+            this_thread::sleep(MS)?;
+            above.unload();
+            UNLOADED.store(1, Ordering::SeqCst);
+            // It came to a device that was attached to none any more.
+            assert_eq!(user.join()?, NtStatus(sys::STATUS_INVALID_DEVICE_REQUEST));
+            Ok::<_, NtError>(())
+        })?;
+        assert_eq!(ask(), NtStatus::SUCCESS);
+        file.close();
+        Ok(())
+    });
+}
+
 /// Completes what is not a control code, and the opens after the first, as it is told.
 struct Answers;
 

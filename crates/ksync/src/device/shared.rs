@@ -3,16 +3,18 @@
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
+use core::time::Duration;
 
 use ksync_sys as sys;
 
 use super::irp::{self, Disposition, Irp};
 use super::{DeviceObject, Dispatch, Name};
 use crate::driver::DriverObject;
-use crate::driver::image::Image;
+use crate::driver::image::{Image, Running};
 use crate::driver::list::{Locked, Node};
 use crate::error::{NtError, NtStatus, Result, check};
 use crate::pool::KBox;
+use crate::thread::this_thread;
 
 /// The part that does not depend on the state's type.
 ///
@@ -140,8 +142,10 @@ impl SharedRef {
         unsafe { sys::ObfReferenceObject(lower.cast()) };
         // SAFETY: the reference was taken above.
         unsafe { sys::ObfDereferenceObject(target.cast()) };
-        // Requests come as the top of the stack asks, and must come as the devices below expect them.
-        const METHODS: u32 = sys::DO_BUFFERED_IO | sys::DO_DIRECT_IO;
+        // Requests come as the top of the stack asks, and must come as the devices below expect them. So do those of power management, at the level that the last two say.
+        const DO_POWER_PAGABLE: u32 = 0x2000;
+        const DO_POWER_INRUSH: u32 = 0x4000;
+        const METHODS: u32 = sys::DO_BUFFERED_IO | sys::DO_DIRECT_IO | DO_POWER_PAGABLE | DO_POWER_INRUSH;
         // SAFETY: the lower device is referenced; its driver sets these flags before it can be attached to.
         let methods = unsafe { (*lower).Flags } & METHODS;
         // SAFETY: the device is valid; the field is only pointed to.
@@ -298,7 +302,32 @@ unsafe extern "system-unwind" fn dispatch_routine(device: *mut sys::DEVICE_OBJEC
         };
         return irp.complete(status, 0).status().0;
     };
-    // SAFETY: the function is the one for this state, which is kept until it has returned.
-    let disposition = unsafe { (shared.head().dispatch)(shared.0, irp) };
-    disposition.status().0
+    let head = shared.head();
+    let (image, this, dispatch) = (head.image, shared.0, head.dispatch);
+    let keeps_driver = head.attached.load(Ordering::Acquire).is_null();
+    let run = move || {
+        // SAFETY: the function is the one for this state, which is kept until it has returned.
+        let disposition = unsafe { dispatch(this, irp) };
+        // This may drop the state, which is the driver's code too.
+        drop(shared);
+        disposition.status().0
+    };
+    if keeps_driver {
+        // Who has the device open does.
+        run()
+    } else {
+        Running::run(&image.requests, this.as_ptr().cast_const().cast(), run)
+    }
+}
+
+/// Waits until no routine of the image runs for a device that is gone, but in the current thread. (While a device is there the driver is not unloaded.)
+///
+/// # IRQL
+/// `PASSIVE_LEVEL`.
+pub(crate) fn drain(image: &Image) {
+    let is_there =
+        |head: *const ()| image.devices.lock().is_some_and(|list| list.nodes().any(|node| node.cast_const().cast() == head));
+    while image.requests.was_used() && Running::any(&image.requests, |is_here, of| !is_here && !is_there(of)) {
+        let _ = this_thread::sleep(Duration::from_millis(1));
+    }
 }

@@ -10,7 +10,7 @@ use ksync_sys as sys;
 use crate::driver::list::{List, Node};
 use crate::error::{NtError, Result};
 use crate::irql::{self, Irql};
-use crate::{dpc, thread, timer, work_item};
+use crate::{device, dpc, thread, timer, work_item};
 
 /// The state of the image that this code is linked into.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(crate) struct Image {
     pub(crate) working: List,
     /// The routines of threaded DPCs that run, by their thread.
     pub(crate) threaded: List,
+    /// The routines for requests that run for devices which are attached to others, by their device.
+    pub(crate) requests: List,
     /// How many insertions of threaded DPCs are out: their routines are not over.
     pub(crate) threaded_out: AtomicUsize,
     /// How many requests for a clock tick could not be taken back where they were dropped.
@@ -58,6 +60,7 @@ static IMAGE: sys::ImageLocal<Image> = unsafe {
         work: List::new(),
         working: List::new(),
         threaded: List::new(),
+        requests: List::new(),
         threaded_out: AtomicUsize::new(0),
         late_resolutions: AtomicUsize::new(0),
         started: AtomicUsize::new(0),
@@ -80,33 +83,27 @@ impl Image {
 
     /// Tells whether the current thread runs the routine of a threaded DPC, where it must not wait.
     pub(crate) fn in_threaded_dpc(&self) -> bool {
-        let Some(list) = self.threaded.lock() else { return true };
-        // SAFETY: the routine may be called anywhere.
-        let current = unsafe { sys::KeGetCurrentThread() };
-        list.nodes().any(|node| {
-            // SAFETY: the nodes of this list are the first fields of `Running`s, which are valid while they are in it.
-            let running = unsafe { &*node.cast::<Running>() };
-            running.thread == current
-        })
+        Running::any(&self.threaded, |is_here, _| is_here)
     }
 }
 
-/// A threaded DPC's routine that runs. It lies on the routine's stack.
+/// A routine that runs: a threaded DPC's, or one for a request. It lies on the routine's stack.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Running {
     node: Node,
     thread: *mut sys::KTHREAD,
+    of: *const (),
 }
 
 impl Running {
-    /// Runs `code` as the routine of a threaded DPC.
-    pub(crate) fn run(image: &'static Image, code: impl FnOnce()) {
+    /// Runs `code` as a routine of something, of which a list knows meanwhile.
+    pub(crate) fn run<R>(list: &'static List, of: *const (), code: impl FnOnce() -> R) -> R {
         /// Takes the routine off the list, also when it unwinds.
-        struct Off<'a>(&'a Running, &'static Image);
+        struct Off<'a>(&'a Running, &'static List);
         impl Drop for Off<'_> {
             fn drop(&mut self) {
-                if let Some(mut list) = self.1.threaded.lock() {
+                if let Some(mut list) = self.1.lock() {
                     // SAFETY: the node was put into this list below, and is taken out once, here.
                     unsafe { list.remove((&raw const self.0.node).cast_mut()) };
                 }
@@ -114,14 +111,28 @@ impl Running {
         }
         // SAFETY: the routine may be called anywhere.
         let thread = unsafe { sys::KeGetCurrentThread() };
-        let running = Self { node: Node::new(), thread };
-        let Some(mut list) = image.threaded.lock() else { return };
+        let running = Self { node: Node::new(), thread, of };
+        // IRQL: the callers are at `DISPATCH_LEVEL` or below.
+        let Some(mut locked) = list.lock() else { return code() };
         // SAFETY: the node is new, and stays in its place until it is taken out below.
-        unsafe { list.insert((&raw const running.node).cast_mut()) };
-        drop(list);
-        let off = Off(&running, image);
-        code();
+        unsafe { locked.insert((&raw const running.node).cast_mut()) };
+        drop(locked);
+        let off = Off(&running, list);
+        let result = code();
         drop(off);
+        result
+    }
+
+    /// Tells whether one of the routines that a list knows of is such, by whether it runs in the current thread, and what it is of. Where the list cannot be looked at there may be one.
+    pub(crate) fn any(list: &List, such: impl Fn(bool, *const ()) -> bool) -> bool {
+        let Some(list) = list.lock() else { return true };
+        // SAFETY: the routine may be called anywhere.
+        let current = unsafe { sys::KeGetCurrentThread() };
+        list.nodes().any(|node| {
+            // SAFETY: the nodes of these lists are the first fields of `Running`s, which are valid while they are in it.
+            let running = unsafe { &*node.cast::<Running>() };
+            such(running.thread == current, running.of)
+        })
     }
 }
 
@@ -162,6 +173,7 @@ pub fn drain() -> Result {
     image.closing.store(true, Ordering::SeqCst);
     loop {
         let started = image.started.load(Ordering::SeqCst);
+        device::drain(image);
         // A routine that runs now may have found the image open, and may be about to queue a DPC or to set a timer. After this it has done so.
         dpc::drain(image);
         timer::drain(image);
