@@ -106,7 +106,7 @@ impl<'a> UnicodeStr<'a> {
     /// The string that a raw one describes.
     ///
     /// # Safety
-    /// The buffer holds as many bytes as the string's length says, or is null, and neither changes nor goes away during `'a`.
+    /// The buffer is aligned to 2 bytes and holds as many bytes as the string's length says, or is null, and neither changes nor goes away during `'a`.
     #[must_use]
     pub unsafe fn from_raw(string: &'a sys::UNICODE_STRING) -> Self {
         let units = if string.Buffer.is_null() {

@@ -141,8 +141,8 @@ impl Running {
 /// A driver whose entry is [`driver_entry!`](crate::driver_entry) need not call this: its unload routine does. Any other driver calls it as the last thing in its own
 /// unload routine, and where its entry fails.
 ///
-/// In this order: it waits for all threads that [`thread::spawn`](crate::thread::spawn) started, detached and forgotten ones included; refuses DPCs, timers and work items from then on; cancels all
-/// timers, and drops what [`delay_run`](crate::timer::delay_run) still delays; waits until the DPCs and the work items that are queued or running are done; waits for the threads that those started meanwhile; and begins anew as long as anything was started meanwhile, by destructors for one. Then it admits all that again, for the case that the image stays.
+/// In this order: it waits for all threads that [`thread::spawn`](crate::thread::spawn) started, detached and forgotten ones included; refuses DPCs, timers and work items from then on; waits for the
+/// routines that run for devices which were attached to others and are gone; cancels all timers, and drops what [`delay_run`](crate::timer::delay_run) still delays; waits until the DPCs and the work items that are queued or running are done; waits for the threads that those started meanwhile; and begins anew as long as anything was started meanwhile, by destructors for one. Then it admits all that again, for the case that the image stays.
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`.

@@ -59,7 +59,7 @@ impl<T> RaceCell<T> {
     /// Any.
     ///
     /// # Safety
-    /// No other thread or DPC writes the value meanwhile: something orders this and any write.
+    /// No other thread or DPC writes the value meanwhile: something orders this and any write. There is no exclusive reference to the value.
     ///
     /// # Panics
     /// Hosted, if nothing does.
@@ -109,7 +109,7 @@ impl<T: ?Sized> RaceCell<T> {
     /// Lets `code` read the value. The check is made at its beginning.
     ///
     /// # Safety
-    /// No other thread or DPC writes the value as long as `code` runs.
+    /// No other thread or DPC writes the value as long as `code` runs, nor uses it at all if `T` is not [`Sync`]. There is no exclusive reference to the value, and `code` does not write it through the cell.
     ///
     /// # Panics
     /// Hosted, if nothing orders this and another's write.
@@ -124,7 +124,7 @@ impl<T: ?Sized> RaceCell<T> {
     /// Lets `code` change the value. The check is made at its beginning.
     ///
     /// # Safety
-    /// No other thread or DPC reads or writes the value as long as `code` runs, and `code` does not use the cell.
+    /// No other thread or DPC reads or writes the value as long as `code` runs, and `code` does not use the cell. There is no other reference to the value.
     ///
     /// # Panics
     /// Hosted, if nothing orders this and another's access.
