@@ -14,6 +14,7 @@
 //! memory. A release above its level cannot fail: the memory is leaked, and reported to the debugger.
 //!
 //! Paged memory may itself be touched at `<= APC_LEVEL` only. This library cannot check each access: what lies in paged pool is for code that runs below `DISPATCH_LEVEL`.
+//! Locks, cells and the like raise the level while they touch themselves, so they do not belong there either. Memory that is not there when it is touched at `DISPATCH_LEVEL` is the bug check `IRQL_NOT_LESS_OR_EQUAL`.
 //!
 //! # When memory runs out
 //! The methods that can fail without ending the driver are those that return a `Result`: `Box::try_new_in`, `Vec::try_reserve` and the like. The others

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ksim::{Machine, Requestor, load_driver, open_device};
 use ksync::NtError;
-use ksync::device::{Device, DeviceBuilder, Dispatch, Disposition, Irp, OpenDevice};
+use ksync::device::{Device, DeviceBuilder, Dispatch, Disposition, Irp, OpenDevice, PendingIrp};
 use ksync::dpc::{self, Dpc, Importance, Processor, ThreadedDpc};
 use ksync::driver::{self, DriverObject, UnicodeStr};
 use ksync::error::{NtStatus, Result};
@@ -285,6 +285,47 @@ fn a_driver_is_not_unloaded_under_requests_for_a_device_above_another() {
         })?;
         assert_eq!(ask(), NtStatus::SUCCESS);
         file.close();
+        Ok(())
+    });
+}
+
+/// A device that keeps the requests it gets.
+struct Holds(Mutex<Option<PendingIrp>>);
+
+impl Dispatch for Holds {
+    fn create<'i>(&self, irp: Irp<'i>) -> Disposition<'i> {
+        irp.forward()
+    }
+
+    fn device_control<'i>(&self, irp: Irp<'i>) -> Disposition<'i> {
+        let (irp, disposition) = irp.pend();
+        *self.0.lock().unwrap() = Some(irp);
+        disposition
+    }
+}
+
+/// A request that is pending keeps the device that it came to.
+#[test]
+fn a_device_stays_while_there_is_a_request_to_it() {
+    with_driver(|driver| {
+        let first = DeviceBuilder::new().name(r"\Device\First").link(r"\??\First").create(driver, Sample)?;
+        let above = DeviceBuilder::new().create(driver, Holds(Mutex::new(None)))?;
+        above.attach(&OpenDevice::open(r"\Device\First", sys::FILE_READ_ATTRIBUTES)?)?;
+        let file = open_device(r"\\.\First", Requestor::User).unwrap();
+        let request = file.begin_device_control(0x22_2000, b"", 0);
+        let pending = above.state().0.lock().unwrap().take().unwrap();
+        drop(above);
+        let ran = Arc::new(AtomicU32::new(0));
+        let counter = ran.clone();
+        work_item::post(pending.device(), move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        })?;
+        pending.complete(NtStatus::SUCCESS, 0);
+        assert_eq!(request.wait().status, sys::STATUS_SUCCESS);
+        driver::drain()?;
+        assert_eq!(ran.load(Ordering::Relaxed), 1);
+        file.close();
+        drop(first);
         Ok(())
     });
 }

@@ -7,6 +7,7 @@ use core::ptr::NonNull;
 
 use ksync_sys as sys;
 
+use super::open::Referenced;
 use crate::error::{NtError, NtStatus, Result};
 use crate::irql::{self, Irql};
 
@@ -141,6 +142,7 @@ impl<'i> Irp<'i> {
         if left < unsafe { (*lower).StackSize } {
             return self.complete(NtError::INVALID_DEVICE_STATE.status(), 0);
         }
+        let _device = self.irp.take_reference();
         let irp = self.irp.into_raw().as_ptr();
         // SAFETY: the request was owned, and is passed on.
         unsafe { sys::IoSkipCurrentIrpStackLocation(irp) };
@@ -232,7 +234,7 @@ impl PendingIrp {
     /// The device that the request is for.
     #[must_use]
     pub fn device(&self) -> &super::DeviceObject {
-        // SAFETY: the device of a request is valid while the request is on its way.
+        // SAFETY: the device of a request is valid while the request is on its way: the file keeps it, or the request does.
         unsafe { super::DeviceObject::from_raw(self.location().DeviceObject) }
     }
 
@@ -434,6 +436,7 @@ impl PendingIrp {
             // The system would copy so many bytes from where nothing was written, or take the number for a pointer.
             0
         };
+        let _device = self.take_reference();
         let irp = self.into_raw().as_ptr();
         let block = sys::IO_STATUS_BLOCK { u: sys::IO_STATUS_BLOCK_0 { Status: status.0 }, Information: information };
         // SAFETY: by the type's invariant the request was owned.
@@ -441,6 +444,15 @@ impl PendingIrp {
         // SAFETY: as above. It is given up here.
         unsafe { sys::IofCompleteRequest(irp, 0) };
         status
+    }
+
+    /// Takes the reference to the device out of the request, before that goes.
+    fn take_reference(&self) -> Option<Referenced> {
+        let place = reference(self.as_raw());
+        // SAFETY: the field is one of those that the driver which owns the request uses as it likes. It was written when the request came.
+        let device = unsafe { place.replace(core::ptr::null_mut()) };
+        // SAFETY: a pointer that is not null is a reference, which is not the request's any more.
+        NonNull::new(device).map(|device| unsafe { Referenced::from_raw(device) })
     }
 
     /// Tells whether the request can be completed with a status. Some would make the system look for what is not there.
@@ -537,6 +549,11 @@ pub(super) unsafe fn is_cancelled(irp: *mut sys::IRP) -> bool {
     let cancel = unsafe { &raw const (*irp).Cancel };
     // SAFETY: as above. Others set the field: it is read once, as one byte.
     unsafe { cancel.read_volatile() != 0 }
+}
+
+/// Where a request keeps a reference to its device, if the file that it is for does not keep that: another of those pointers. Null is none.
+pub(super) fn reference(irp: *mut sys::IRP) -> *mut *mut sys::DEVICE_OBJECT {
+    irp.wrapping_byte_add(core::mem::offset_of!(sys::IRP, Tail)).cast::<*mut sys::DEVICE_OBJECT>().wrapping_add(2)
 }
 
 /// Where a request keeps whether its output has been cleared: the last of the pointers that are its driver's. Null is "no".

@@ -164,6 +164,11 @@ impl SharedRef {
         NonNull::new(self.head().lower.swap(ptr::null_mut(), Ordering::AcqRel))
     }
 
+    /// Tells whether whoever has requests for the device has it open, and so keeps it and its driver: it is attached to no other.
+    fn is_kept_by_files(&self) -> bool {
+        self.head().attached.load(Ordering::Relaxed).is_null()
+    }
+
     /// The pointer, which is a use of its own.
     fn into_raw(self) -> *mut Head {
         core::mem::ManuallyDrop::new(self).0.as_ptr()
@@ -260,16 +265,17 @@ pub(super) fn unregister(shared: &SharedRef) -> Option<SharedRef> {
     Some(SharedRef(head))
 }
 
-/// A use of a device's state, unless the device is going or is none of this library's.
-fn enter(device: *mut sys::DEVICE_OBJECT) -> Option<SharedRef> {
+/// A use of a device's state, unless the device is going or is none of this library's. As long as the device cannot be deleted, `found` is told whether those who have it open keep it.
+fn enter(device: *mut sys::DEVICE_OBJECT, found: impl FnOnce(bool)) -> Option<SharedRef> {
     let list = Image::this().devices.lock()?;
     let registered = core::mem::ManuallyDrop::new(SharedRef(find(&list, device)?));
+    found(registered.is_kept_by_files());
     Some((*registered).clone())
 }
 
 /// The device that a device of this library is attached to, or null. It is referenced while a dispatch routine of the device runs.
 pub(super) fn lower_of(device: &DeviceObject) -> *mut sys::DEVICE_OBJECT {
-    enter(device.as_raw()).map_or(ptr::null_mut(), |shared| shared.head().lower.load(Ordering::Acquire))
+    enter(device.as_raw(), |_| ()).map_or(ptr::null_mut(), |shared| shared.head().lower.load(Ordering::Acquire))
 }
 
 /// Routes all requests for a driver's devices here.
@@ -291,10 +297,20 @@ pub(super) fn route(driver: &DriverObject) {
 unsafe extern "system-unwind" fn dispatch_routine(device: *mut sys::DEVICE_OBJECT, irp: *mut sys::IRP) -> sys::NTSTATUS {
     // SAFETY: the driver owns the request, and this part of it.
     unsafe { irp::cleared(irp).write(ptr::null_mut()) };
+    // SAFETY: as above.
+    unsafe { irp::reference(irp).write(ptr::null_mut()) };
+    // The device is not touched: it may be gone when the request has been completed.
+    let shared = enter(device, |is_kept| {
+        if !is_kept {
+            // SAFETY: a device that is in the list is not deleted before it has been taken out.
+            unsafe { sys::ObfReferenceObject(device.cast()) };
+            // SAFETY: as above. The reference is given up when the request is.
+            unsafe { irp::reference(irp).write(device) };
+        }
+    });
     // SAFETY: the I/O manager gives the request up. The lifetime is that of this call.
     let irp = unsafe { Irp::from_raw(irp) };
-    // The device is not touched: it may be gone when the request has been completed.
-    let Some(shared) = enter(device) else {
+    let Some(shared) = shared else {
         // Who has it open may still close it.
         let status = match irp.major_function() {
             sys::IRP_MJ_CLEANUP | sys::IRP_MJ_CLOSE => NtStatus::SUCCESS,
@@ -304,7 +320,7 @@ unsafe extern "system-unwind" fn dispatch_routine(device: *mut sys::DEVICE_OBJEC
     };
     let head = shared.head();
     let (image, this, dispatch) = (head.image, shared.0, head.dispatch);
-    let keeps_driver = head.attached.load(Ordering::Acquire).is_null();
+    let is_kept = shared.is_kept_by_files();
     let run = move || {
         // SAFETY: the function is the one for this state, which is kept until it has returned.
         let disposition = unsafe { dispatch(this, irp) };
@@ -312,12 +328,7 @@ unsafe extern "system-unwind" fn dispatch_routine(device: *mut sys::DEVICE_OBJEC
         drop(shared);
         disposition.status().0
     };
-    if keeps_driver {
-        // Who has the device open does.
-        run()
-    } else {
-        Running::run(&image.requests, this.as_ptr().cast_const().cast(), run)
-    }
+    if is_kept { run() } else { Running::run(&image.requests, this.as_ptr().cast_const().cast(), run) }
 }
 
 /// Waits until no routine of the image runs for a device that is gone, but in the current thread. (While a device is there the driver is not unloaded.)
