@@ -406,6 +406,9 @@ impl<T: Dispatch> Device<T> {
 
     /// Attaches the device to the top of another one's stack, so that it sees the requests for that first and may [forward](Irp::forward) them. It is detached once, when it is deleted.
     ///
+    /// Opens, cleanups and closes come to the device first, too, and are to be forwarded like the rest, which the routines of [`Dispatch`] do not do by themselves: a driver below may stop the system when it gets
+    /// requests for a file that it has not seen opened.
+    ///
     /// How reads and writes pass their data is from then on what the device below asks for: only if that is by a system buffer, [`PendingIrp::input`] and [`PendingIrp::output`] show them.
     ///
     /// # IRQL

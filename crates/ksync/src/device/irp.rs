@@ -7,7 +7,6 @@ use core::ptr::NonNull;
 
 use ksync_sys as sys;
 
-use super::open::Referenced;
 use crate::error::{NtError, NtStatus, Result};
 use crate::irql::{self, Irql};
 
@@ -447,12 +446,12 @@ impl PendingIrp {
     }
 
     /// Takes the reference to the device out of the request, before that goes.
-    fn take_reference(&self) -> Option<Referenced> {
+    fn take_reference(&self) -> Option<Kept> {
         let place = reference(self.as_raw());
         // SAFETY: the field is one of those that the driver which owns the request uses as it likes. It was written when the request came.
         let device = unsafe { place.replace(core::ptr::null_mut()) };
-        // SAFETY: a pointer that is not null is a reference, which is not the request's any more.
-        NonNull::new(device).map(|device| unsafe { Referenced::from_raw(device) })
+        // INVARIANT: a pointer that is not null is a reference, which is not the request's any more.
+        NonNull::new(device).map(Kept)
     }
 
     /// Tells whether the request can be completed with a status. Some would make the system look for what is not there.
@@ -521,6 +520,20 @@ impl PendingIrp {
         // SAFETY: by the type's invariant the request is owned.
         unsafe { sys::IoMarkIrpPending(self.as_raw()) };
         Some(NtStatus(sys::STATUS_PENDING))
+    }
+}
+
+/// A reference to a device that was a request's.
+///
+/// # Invariants
+/// The reference is this value's. The level is `DISPATCH_LEVEL` or below.
+struct Kept(NonNull<sys::DEVICE_OBJECT>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // With the last reference the device goes, and with that the driver may, whose code this is: so that is left to a system thread at all levels.
+        // SAFETY: by the type's invariant.
+        unsafe { sys::ObDereferenceObjectDeferDelete(self.0.as_ptr().cast()) };
     }
 }
 

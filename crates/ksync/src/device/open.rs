@@ -38,7 +38,7 @@ pub struct OpenDevice {
 /// A reference to a device object.
 ///
 /// A file keeps the device that was opened. It does not keep those that are attached above it, which may be detached and deleted at any time.
-pub(super) struct Referenced(NonNull<sys::DEVICE_OBJECT>);
+struct Referenced(NonNull<sys::DEVICE_OBJECT>);
 
 impl Referenced {
     /// The device at the top of the stack that another one is in.
@@ -53,14 +53,6 @@ impl Referenced {
         let top = unsafe { sys::IoGetAttachedDeviceReference(device) };
         // SAFETY: there is always a top, if only the device itself.
         Self(unsafe { NonNull::new_unchecked(top) })
-    }
-
-    /// Takes a reference over.
-    ///
-    /// # Safety
-    /// The caller gives up a reference to the device.
-    pub(super) const unsafe fn from_raw(device: NonNull<sys::DEVICE_OBJECT>) -> Self {
-        Self(device)
     }
 
     /// The device itself.
@@ -157,6 +149,8 @@ impl OpenDevice {
     }
 
     /// Sends a device control request and waits for its end. Returns how many bytes of the output the driver has written, as it says.
+    ///
+    /// The request is the kernel's own: the device's driver checks no rights, and believes what it is told, such as pointers in the input. So what a user has passed is not passed on unseen.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
