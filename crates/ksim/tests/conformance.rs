@@ -2,8 +2,6 @@
 //!
 //! Where sources disagree the DDI page wins, and the disagreement is a comment in the test.
 
-mod common;
-
 #[path = "conformance/objects.rs"]
 mod a_objects;
 #[path = "conformance/queues.rs"]

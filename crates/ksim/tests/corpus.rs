@@ -1,8 +1,6 @@
 //! Classic mistakes, each in a small driver: the check that must catch it, in how many schedules at most, and the driver without the mistake, which
 //! must pass the same search. `docs/corpus.md` is made from this.
 
-mod common;
-
 #[path = "corpus/dpcs.rs"]
 mod dpcs;
 #[path = "corpus/locks.rs"]
@@ -234,11 +232,11 @@ fn some_rules_cannot_be_off() {
 #[test]
 fn what_is_off_is_not_reported() {
     let wrong = || {
-        common::leave_start_region();
-        let lock = common::Place::<ksync_sys::EX_PUSH_LOCK>::zeroed();
-        common::raw!(ksync_sys::ExAcquirePushLockSharedEx(lock.ptr(), 0));
-        common::raw!(ksync_sys::ExReleasePushLockSharedEx(lock.ptr(), 0));
-        common::enter_start_region();
+        test_support::leave_start_region();
+        let lock = test_support::Place::<ksync_sys::EX_PUSH_LOCK>::zeroed();
+        test_support::raw!(ksync_sys::ExAcquirePushLockSharedEx(lock.ptr(), 0));
+        test_support::raw!(ksync_sys::ExReleasePushLockSharedEx(lock.ptr(), 0));
+        test_support::enter_start_region();
     };
     let stop = Machine::new().run(wrong).expect_bug_check(0xc4);
     assert_eq!(stop.rule().map(|rule| rule.id), Some(ksim::RuleId::PushLockWithinRegion));
@@ -252,9 +250,9 @@ fn what_is_off_is_not_reported() {
 fn a_fault_is_in_the_line_that_repeats_it() {
     let program = || {
         for _ in 0..3 {
-            let memory = common::allocate(8);
+            let memory = test_support::allocate(8);
             assert!(!memory.is_null(), "no memory");
-            common::free(memory);
+            test_support::free(memory);
         }
     };
     let search = || explore().schedules(5).progress(false);
@@ -267,9 +265,9 @@ fn a_fault_is_in_the_line_that_repeats_it() {
     assert_eq!(again.expect_failure().token, failure.token);
     let patient = || {
         for _ in 0..3 {
-            let memory = common::allocate(8);
+            let memory = test_support::allocate(8);
             if !memory.is_null() {
-                common::free(memory);
+                test_support::free(memory);
             }
         }
     };
@@ -287,10 +285,10 @@ fn threads_and_objects_fail_one_after_the_other() {
     unsafe extern "system-unwind" fn start(_context: *mut std::ffi::c_void) {}
     let (threads, events) = (std::cell::RefCell::new(Vec::new()), std::cell::RefCell::new(Vec::new()));
     let program = || {
-        let attributes = common::attributes(ksync_sys::OBJ_KERNEL_HANDLE);
+        let attributes = test_support::attributes(ksync_sys::OBJ_KERNEL_HANDLE);
         let made = |status: i32, handle: HANDLE| match status {
             0 => {
-                common::raw!(ZwClose(handle));
+                test_support::raw!(ZwClose(handle));
                 'o'
             }
             STATUS_INSUFFICIENT_RESOURCES => 'x',
@@ -300,13 +298,21 @@ fn threads_and_objects_fail_one_after_the_other() {
             let mut handle = null_mut();
             let context = null_mut();
             made(
-                common::raw!(PsCreateSystemThread(&mut handle, 0, &attributes, null_mut(), null_mut(), Some(start), context)),
+                test_support::raw!(PsCreateSystemThread(
+                    &mut handle,
+                    0,
+                    &attributes,
+                    null_mut(),
+                    null_mut(),
+                    Some(start),
+                    context
+                )),
                 handle,
             )
         };
         let event = |_| {
             let mut handle = null_mut();
-            made(common::raw!(ZwCreateEvent(&mut handle, 0x1f_0003, null(), SynchronizationEvent, 0)), handle)
+            made(test_support::raw!(ZwCreateEvent(&mut handle, 0x1f_0003, null(), SynchronizationEvent, 0)), handle)
         };
         threads.borrow_mut().push((0..2).map(thread).collect::<String>());
         events.borrow_mut().push((0..2).map(event).collect::<String>());

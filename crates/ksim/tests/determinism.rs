@@ -1,11 +1,9 @@
 //! The same seed gives the same bytes, whatever else runs and ran.
 
-mod common;
-
-use common::*;
 use ksim::{ClockMode, Machine};
 use ksync_sys::*;
 use std::cell::Cell;
+use test_support::*;
 
 /// A program that does something of everything, with races.
 fn program() {

@@ -1,12 +1,10 @@
 //! Which thread runs where and when: priorities, preemption, affinity, quanta, DPCs and the clock.
 
-mod common;
-
-use common::*;
 use ksim::{ClockMode, Machine};
 use ksync_sys::*;
 use std::cell::{Cell, RefCell};
 use std::ptr::null_mut;
+use test_support::*;
 
 #[test]
 fn highest_priority_runs_first() {

@@ -1,14 +1,12 @@
 //! Timers and timeouts that expire while something else could act.
 
-mod common;
-
-use common::*;
 use ksim::explore::{Exploration, Explore, Strategy};
 use ksim::{Machine, explore};
 use ksync_sys::*;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::Mutex as HostMutex;
+use test_support::*;
 
 fn search(early: u32) -> Explore {
     explore().machine(Machine::new().processors(3).early_expiries(early).check_lock_order(false))

@@ -1,12 +1,10 @@
 //! Exhaustive searches: each class of schedules once.
 
-mod common;
-
-use common::*;
 use ksim::explore::{Exploration, Explore, Strategy};
 use ksim::{Machine, explore};
 use ksync_sys::*;
 use std::cell::{Cell, UnsafeCell};
+use test_support::*;
 
 /// Without the check of the order of locks, which finds in the first schedule what these searches are to look for.
 fn machine(processors: u8) -> Machine {

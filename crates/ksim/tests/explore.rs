@@ -1,13 +1,11 @@
 //! Searches of schedules.
 
-mod common;
-
-use common::*;
 use ksim::explore::{Explore, Strategy, TokenError};
 use ksim::{Machine, explore};
 use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
+use test_support::*;
 
 /// Two threads that take two locks in opposite orders.
 fn opposite_orders() {

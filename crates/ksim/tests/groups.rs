@@ -1,12 +1,10 @@
 //! Processor groups: numbers, counts, affinity and DPCs where there is more than one.
 
-mod common;
-
-use common::*;
 use ksim::{Machine, OsProfile};
 use ksync_sys::*;
 use std::cell::{Cell, RefCell};
 use std::ptr::null_mut;
+use test_support::*;
 
 /// Groups of all kinds of sizes, up to 64 processors in all.
 const MACHINES: &[&[u8]] = &[&[1], &[1, 1], &[2, 1], &[1, 3, 2], &[4, 4], &[64], &[1, 63], &[20, 24, 20], &[1; 64]];

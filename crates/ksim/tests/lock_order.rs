@@ -1,11 +1,9 @@
 //! The check of the order of locks: 0xC4, 0x1001.
 
-mod common;
-
-use common::*;
 use ksim::{BugCheck, Machine, Outcome, bug_check};
 use ksync_sys::*;
 use std::panic::Location;
+use test_support::*;
 
 /// Takes `second` within `first`.
 fn nest(first: *mut KSPIN_LOCK, second: *mut KSPIN_LOCK) {

@@ -1,12 +1,10 @@
 //! Lookaside lists and the interlocked lists that they are made of, through raw calls: what they do (rule 64), and what they must not be done to.
 
-mod common;
-
-use common::*;
 use ksim::{BugCheck, Machine};
 use ksync_sys::*;
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
+use test_support::*;
 
 type List = Place<LOOKASIDE_LIST_EX>;
 type Classic = Place<NPAGED_LOOKASIDE_LIST>;

@@ -1,13 +1,11 @@
 //! The machine itself: how runs end, what they report, that one does not disturb the next.
 
-mod common;
-
-use common::*;
 use ksim::{End, Machine, OsProfile, Outcome};
 use ksync_sys::*;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{null, null_mut};
+use test_support::*;
 
 /// A run that is fine whatever ran before.
 fn check_that_machines_work() {

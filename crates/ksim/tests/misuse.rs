@@ -1,7 +1,5 @@
 //! Wrong use, through raw calls: each kind must stop the machine with NT's bug check code and parameters, and say where.
 
-mod common;
-
 #[path = "misuse/apcs.rs"]
 mod apcs;
 #[path = "misuse/dpcs.rs"]

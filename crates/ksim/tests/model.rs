@@ -1,13 +1,11 @@
 //! Random sequences of operations against a small model of the dispatcher.
 
-mod common;
-
-use common::*;
 use ksim::Machine;
 use ksync_sys::*;
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::ptr::null_mut;
+use test_support::*;
 
 /// How many objects of each kind there are: two of each, in this order.
 const EVENTS: std::ops::Range<usize> = 0..2;

@@ -1,8 +1,5 @@
 //! Random small programs: the exhaustive search, which leaves out schedules, sees all that the searches see which leave out none, and comes to its end.
 
-mod common;
-
-use common::*;
 use ksim::explore::{Exploration, Strategy as Search};
 use ksim::{Machine, explore};
 use ksync_sys::atomic::{AtomicU32, Ordering};
@@ -11,6 +8,7 @@ use proptest::prelude::*;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Mutex as HostMutex;
+use test_support::*;
 
 /// More executions than a program has classes.
 const MOST: u64 = 50_000;

@@ -1,11 +1,9 @@
 //! Reports, word for word. Release builds merge frames, so that they say less.
 #![cfg(debug_assertions)]
 
-mod common;
-
-use common::*;
 use ksim::{Machine, explore};
 use ksync_sys::*;
+use test_support::*;
 
 /// Compares a report with the file of that name. `KSIM_UPDATE=1` writes the file.
 #[track_caller]
@@ -41,7 +39,7 @@ fn without_addresses(report: &str) -> String {
 
 /// Numbers of objects, and lines of the tests' helpers, that do not depend on anything but the report: objects count from 1 as they appear in it.
 fn with_own_numbers(report: &str) -> String {
-    const HELPERS: &str = "common/mod.rs:";
+    const HELPERS: &str = "crates/test-support/src/lib.rs:";
     let mut numbers = Vec::new();
     let mut text = String::new();
     let mut rest = report;
@@ -116,7 +114,7 @@ fn of_a_search_with_the_line_that_repeats_it() {
     let report = failure.to_string();
     assert!(report.contains(&format!("to repeat it: {}", failure.replay_line())), "{report}");
     // The repetition that the report is of knows where each lock was acquired.
-    assert!(report.contains("acquired at report::common::FastMutex::acquire"), "{report}");
+    assert!(report.contains("acquired at test_support::FastMutex::acquire"), "{report}");
     let json = failure.to_json();
     assert_eq!(json["schema"], 1);
     assert_eq!(json["end"], "deadlock");
@@ -136,7 +134,7 @@ fn of_a_leak() {
     expect("leak.txt", &outcome.report().to_string());
     let json = outcome.report().to_json();
     assert_eq!(json["left"]["pool"][0]["size"], 24);
-    assert_eq!(json["left"]["pool"][0]["allocated_at"][0]["file"], "crates/ksim/tests/common/mod.rs");
+    assert_eq!(json["left"]["pool"][0]["allocated_at"][0]["file"], "crates/test-support/src/lib.rs");
 }
 
 #[test]
@@ -192,6 +190,6 @@ fn json_holds_the_bug_check_and_the_events() {
     let events = json["events"].as_array().unwrap();
     let set = events.iter().find(|event| event["operation"] == "set event").unwrap();
     assert_eq!(set["object_kind"], "event");
-    assert_eq!(set["site"]["file"], "crates/ksim/tests/common/mod.rs");
+    assert_eq!(set["site"]["file"], "crates/test-support/src/lib.rs");
     assert_eq!(json["processors"][0]["irql"], 0);
 }

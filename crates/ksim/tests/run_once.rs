@@ -1,11 +1,9 @@
 //! RTL_RUN_ONCE.
 
-mod common;
-
-use common::{Place, explore, join_all, raw, run, sleep, spawn};
 use ksync_sys::*;
 use std::cell::Cell;
 use std::ptr::null_mut;
+use test_support::{Place, explore, join_all, raw, run, sleep, spawn};
 
 const RESULT: usize = 0x1230;
 
@@ -16,7 +14,7 @@ thread_local! {
 
 unsafe extern "system-unwind" fn initialize(_: *mut RTL_RUN_ONCE, _: PVOID, context: *mut PVOID) -> ULONG {
     RUNS.set(RUNS.get() + 1);
-    sleep(common::MS);
+    sleep(test_support::MS);
     if FAILURES.get() > 0 {
         FAILURES.set(FAILURES.get() - 1);
         return 0;

@@ -1,11 +1,9 @@
 //! Mistakes that a user-mode shim of these routines can make, and this kernel must not: one test each.
 
-mod common;
-
-use common::*;
 use ksim::{Machine, bug_check};
 use ksync_sys::*;
 use std::cell::Cell;
+use test_support::*;
 
 #[test]
 fn levels_are_not_raised_downwards_or_lowered_upwards() {

@@ -1,12 +1,10 @@
 //! Runs as timelines and as trace-event files: what they say of runs whose course is known.
 
-mod common;
-
-use common::*;
 use ksim::trace::{Actor, Operation};
 use ksim::{Machine, Outcome};
 use ksync_sys::*;
 use serde_json::Value;
+use test_support::*;
 
 /// The data of a timeline's page.
 fn data(outcome: &Outcome) -> Value {

@@ -1,7 +1,5 @@
 //! Atomics and plain shared memory under searches of schedules.
 
-mod mutex_support;
-
 use core::cell::Cell;
 use ksim::explore::{Exploration, Strategy};
 use ksim::{Machine, explore};
@@ -11,9 +9,9 @@ use ksync::mutex::FastLocked;
 use ksync::sync::RaceCell;
 use ksync::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use ksync::wait::Dispatchable;
-use mutex_support::crowd;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use test_support::threads::crowd;
 
 const STRATEGIES: [Strategy; 7] = [
     Strategy::Portfolio,

@@ -1,14 +1,12 @@
 //! Barriers: rounds under many schedules, leaders, levels.
 
-mod mutex_support;
-
 use core::sync::atomic::{AtomicU32, Ordering};
 use ksim::Machine;
 use ksync::NtError;
 use ksync::irql::{self, Irql};
 use ksync::mutex::{Barrier, BarrierWaitResult};
-use mutex_support::{crowd, scheduling_point, sleep};
 use static_assertions::assert_impl_all;
+use test_support::threads::{crowd, scheduling_point, sleep};
 
 const SEEDS: u64 = 100;
 

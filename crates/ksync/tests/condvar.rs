@@ -1,7 +1,5 @@
 //! Condition variables: what is promised under every lock and many schedules. The classic uses are in `mutex_condvar.rs`.
 
-mod mutex_support;
-
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::time::Duration;
 use ksim::Machine;
@@ -14,8 +12,8 @@ use ksync::mutex::{
 };
 use ksync::region;
 use ksync::time::{InterruptTime, Timeout};
-use mutex_support::{crowd, sleep, threads};
 use std::sync::Arc;
+use test_support::threads::{crowd, sleep, threads};
 
 const SEEDS: u64 = 60;
 

@@ -1,8 +1,6 @@
 //! `docs/defects.md` names a test for each defect. This keeps it true.
 
-mod document_support;
-
-use document_support::{document, links, rows, wrong_links};
+use test_support::documents::{document, links, rows, wrong_links};
 
 /// The crates of the document, and how many defects each has.
 const CRATES: [(&str, usize); 3] = [("ksync 0.1.4", 59), ("wdk-mutex 1.3.2", 17), ("win-lookaside 0.1.0", 10)];

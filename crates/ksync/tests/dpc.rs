@@ -1,7 +1,5 @@
 //! DPCs, on the hosted kernel.
 
-mod owned_support;
-
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 use ksim::Machine;
@@ -13,7 +11,7 @@ use ksync::thread::{self, this_thread};
 use ksync::wait::Dispatchable;
 use std::sync::{Arc, Mutex};
 
-use owned_support::{Owned, on_machines, on_seeds};
+use test_support::owned::{Owned, on_machines, on_seeds};
 
 #[test]
 fn ksync_1_a_dpc_runs_again_and_its_closure_is_dropped_once() {

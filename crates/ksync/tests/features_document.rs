@@ -1,8 +1,6 @@
 //! `docs/features.md` says what became of each item of the documents that this project starts from. This keeps it true.
 
-mod document_support;
-
-use document_support::{document, links, rows, wrong_links};
+use test_support::documents::{document, links, rows, wrong_links};
 
 /// The parts of the document, and how many rows each has at least.
 const PARTS: [(&str, usize); 4] =

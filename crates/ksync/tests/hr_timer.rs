@@ -1,7 +1,5 @@
 //! High-resolution timers, on the hosted kernel.
 
-mod owned_support;
-
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use ksim::{ClockMode, Machine, OsProfile};
@@ -15,7 +13,7 @@ use ksync::timer::{HrTimer, Resolution, TimerKind};
 use ksync::wait::{Dispatchable, WaitOptions, WaitResult, wait_any};
 use std::sync::{Arc, Mutex};
 
-use owned_support::{counting, on_machines};
+use test_support::owned::{counting, on_machines};
 
 const US: Duration = Duration::from_micros(1);
 const MS: Duration = Duration::from_millis(1);

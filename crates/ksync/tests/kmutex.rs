@@ -1,7 +1,5 @@
 //! Kernel mutexes: time limits, alerts, recursion, taking the data out.
 
-mod mutex_support;
-
 use core::cell::Cell;
 use core::time::Duration;
 use ksim::Machine;
@@ -12,7 +10,7 @@ use ksync::mutex::{KMutex, KMutexGuard, PinnedKMutex, ReentrantKMutex};
 use ksync::pool::KBox;
 use ksync::region;
 use ksync::time::{InterruptTime, Timeout};
-use mutex_support::{crowd, sleep, threads};
+use test_support::threads::{crowd, sleep, threads};
 
 fn on_machine(code: impl FnOnce() -> Result) {
     Machine::new().processors(2).run(|| code().unwrap()).expect_clean();

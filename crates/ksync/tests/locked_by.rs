@@ -1,7 +1,5 @@
 //! Data whose lock is kept elsewhere: only its own lock opens it, wherever things are moved.
 
-mod mutex_support;
-
 use core::cell::Cell;
 use core::mem;
 use ksim::Machine;
@@ -10,10 +8,10 @@ use ksync::error::Result;
 use ksync::init::{PinInit, pin_data, try_pin_init};
 use ksync::mutex::{FastLocked, LockedBy, LockedGuard, PinnedFastLocked, PushLocked, ResourceLocked, SharedGuard, SpinLocked};
 use ksync::pool::KBox;
-use mutex_support::crowd;
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use std::rc::Rc;
 use std::sync::MutexGuard;
+use test_support::threads::crowd;
 
 const SEEDS: u64 = 60;
 

@@ -2,8 +2,6 @@
 //!
 //! The tests that begin with `defect_` carry the numbers of `docs/defects.md`, section win-lookaside.
 
-mod mutex_support;
-
 use allocator_api2::alloc::{AllocError, Allocator};
 use allocator_api2::boxed::Box;
 use allocator_api2::vec::Vec;
@@ -18,13 +16,13 @@ use ksync::init::pin_init_from_closure;
 use ksync::irql::{self, Irql};
 use ksync::lookaside::{AllocateFn, FreeFn, Lookaside, LookasideAlloc, LookasideBox, LookasideError, Statistics};
 use ksync::sys;
-use mutex_support::crowd;
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use std::alloc::Layout;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::MutexGuard;
+use test_support::threads::crowd;
 
 // A list holds no values, so that it can be used from everywhere, whatever its type.
 assert_impl_all!(LookasideAlloc: Send, Sync, Allocator);

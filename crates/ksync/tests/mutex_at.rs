@@ -1,15 +1,13 @@
 //! Level tokens, and locks that are acquired by them.
 
-mod mutex_support;
-
 use ksim::Machine;
 use ksync::NtError;
 use ksync::error::Result;
 use ksync::irql::{self, Apc, AtMost, Dispatch, Irql, Passive};
 use ksync::mutex::{Fast, Guarded, InStackQueueLocked, LevelGuard, LockAt, Locked, Push, Sharing, Spin, SpinLocked, SpinRw};
 use ksync::region;
-use mutex_support::{crowd, scheduling_point};
 use static_assertions::{assert_eq_size, assert_not_impl_any};
+use test_support::threads::{crowd, scheduling_point};
 
 assert_eq_size!(Irql<Passive>, ());
 assert_not_impl_any!(Irql<Passive>: Send, Sync, Copy, Clone);

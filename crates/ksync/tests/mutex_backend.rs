@@ -1,17 +1,15 @@
 //! The contract of backends, seen from the outside: a backend that keeps books of every acquisition and release, and one that does not exclude at all,
 //! which shows that the searches of the other tests can fail.
 
-mod mutex_support;
-
 use core::cell::Cell;
 use ksim::Machine;
 use ksync::NtError;
 use ksync::error::Result;
 use ksync::mutex::placement::{Boxed, Inline};
 use ksync::mutex::{Backend, Exclusive, Locked, LockedGuard, MappedLockedGuard, SendAndSync, SendOnly, Shared, SharedGuard};
-use mutex_support::crowd;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use test_support::threads::crowd;
 
 /// What the bookkeeping backend knows.
 #[derive(Default)]
@@ -241,7 +239,7 @@ fn without_exclusion_increments_are_lost() {
                     for _ in 0..100 {
                         let count = counter.lock().unwrap();
                         let seen = count.get();
-                        mutex_support::scheduling_point();
+                        test_support::threads::scheduling_point();
                         count.set(seen + 1);
                     }
                 });

@@ -1,7 +1,5 @@
 //! Condition variables, barriers, and data whose lock is kept elsewhere.
 
-mod mutex_support;
-
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use ksim::Machine;
@@ -12,8 +10,8 @@ use ksync::mutex::{
     Backend, Barrier, Blocking, Condvar, Fast, FastLocked, Guarded, KMutex, Locked, LockedBy, LockedGuard, Mutex, Sharing,
 };
 use ksync::time::{InterruptTime, SystemTime, Timeout};
-use mutex_support::{crowd, sleep, threads};
 use std::collections::VecDeque;
+use test_support::threads::{crowd, sleep, threads};
 
 const SEEDS: u64 = 50;
 

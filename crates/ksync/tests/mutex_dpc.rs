@@ -1,7 +1,5 @@
 //! Locks between threads and DPCs: those that spin exclude both, those that wait refuse a DPC.
 
-mod mutex_support;
-
 use core::pin::pin;
 use ksim::Machine;
 use ksync::NtError;
@@ -11,7 +9,7 @@ use ksync::mutex::{
     Barrier, FastLocked, GuardLocked, InStackQueueLocked, KMutex, LockedQueueHandle, PushLocked, ResourceLocked, Rundown,
     SpinLocked, SpinRwLocked,
 };
-use mutex_support::{crowd, scheduling_point};
+use test_support::threads::{crowd, scheduling_point};
 
 const SEEDS: u64 = 50;
 

@@ -1,15 +1,13 @@
 //! What all locks have in common: exclusion under many schedules, errors instead of hangs and bug checks, guards in any order, and
 //! locks that are dropped while held.
 
-mod mutex_support;
-
 use ksim::{Machine, OsProfile};
 use ksync::NtError;
 use ksync::error::Result;
 use ksync::irql::{self, Irql};
 use ksync::mutex::{Backend, Exclusive, FastLocked, GuardLocked, KMutex, Locked, LockedGuard, MappedLockedGuard, SpinLocked};
 use ksync::region;
-use mutex_support::{crowd, sleep};
+use test_support::threads::{crowd, sleep};
 
 /// How many schedules each search looks at.
 const SEEDS: u64 = 50;
@@ -113,7 +111,7 @@ where
                     for _ in 0..100 {
                         let mut count = counter.lock().unwrap();
                         let seen = *count;
-                        mutex_support::scheduling_point();
+                        test_support::threads::scheduling_point();
                         *count = seen + 1;
                     }
                 });
@@ -138,7 +136,7 @@ fn tries_exclude_too<L: Kind>() {
                         match lock.try_lock() {
                             Ok(mut pair) => {
                                 pair.0 += 1;
-                                mutex_support::scheduling_point();
+                                test_support::threads::scheduling_point();
                                 pair.1 += 1;
                                 granted.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
                             }

@@ -1,13 +1,11 @@
 //! Guards that hold the processor at `DISPATCH_LEVEL`, dropped in any order, between others that run: the level stays until the last is gone.
 
-mod mutex_support;
-
 use core::pin::pin;
 use ksim::Machine;
 use ksync::irql::{self, Irql};
 use ksync::mutex::{InStackQueueLocked, LockedQueueHandle, SpinLocked, SpinRwLocked};
-use mutex_support::{crowd, scheduling_point};
 use std::any::Any;
+use test_support::threads::{crowd, scheduling_point};
 
 const SEEDS: u64 = 50;
 

@@ -1,14 +1,12 @@
 //! In-stack queued spin locks: exclusion, order, handles that outlive their guards, levels.
 
-mod mutex_support;
-
 use core::pin::pin;
 use ksim::Machine;
 use ksync::NtError;
 use ksync::error::Result;
 use ksync::irql::{self, Irql};
 use ksync::mutex::{InStackQueueLocked, LockedGuard, LockedQueueHandle, SpinLocked};
-use mutex_support::crowd;
+use test_support::threads::crowd;
 
 fn on_machine(code: impl FnOnce() -> Result) {
     Machine::new().run(|| code().unwrap()).expect_clean();
@@ -31,7 +29,7 @@ fn four_threads_count_to_400() {
                         let mut handle = pin!(LockedQueueHandle::new());
                         let mut guard = counter.lock(&mut handle).unwrap();
                         let seen = *guard;
-                        mutex_support::scheduling_point();
+                        test_support::threads::scheduling_point();
                         *guard = seen + 1;
                     }
                 });

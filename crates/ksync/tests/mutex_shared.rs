@@ -1,7 +1,5 @@
 //! Locks with readers: exclusion of writers under many schedules, conversions, recursion, queries; and rundown protection.
 
-mod mutex_support;
-
 use core::sync::atomic::{AtomicU32, Ordering};
 use ksim::Machine;
 use ksync::NtError;
@@ -12,7 +10,7 @@ use ksync::mutex::{
     SpinRw, SpinRwLocked,
 };
 use ksync::region;
-use mutex_support::{crowd, scheduling_point, sleep, threads};
+use test_support::threads::{crowd, scheduling_point, sleep, threads};
 
 const SEEDS: u64 = 50;
 

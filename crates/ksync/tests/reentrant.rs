@@ -1,7 +1,5 @@
 //! `ReentrantKMutex`: depth, order of release, other threads, alerts, what is forgotten. The simple uses are in `kmutex.rs`.
 
-mod mutex_support;
-
 use core::cell::{Cell, RefCell};
 use core::mem;
 use core::ptr;
@@ -15,9 +13,9 @@ use ksync::pool::KBox;
 use ksync::region;
 use ksync::sys::KMUTEX;
 use ksync::time::Timeout;
-use mutex_support::{crowd, scheduling_point, sleep, threads};
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use std::rc::Rc;
+use test_support::threads::{crowd, scheduling_point, sleep, threads};
 
 const SEEDS: u64 = 60;
 

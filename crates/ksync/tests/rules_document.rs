@@ -1,8 +1,6 @@
 //! `docs/rules.md` names the tests of each rule of NT. This keeps it true.
 
-mod document_support;
-
-use document_support::{document, links, rows, wrong_links};
+use test_support::documents::{document, links, rows, wrong_links};
 
 #[test]
 fn every_named_test_exists() {

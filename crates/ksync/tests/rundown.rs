@@ -1,7 +1,5 @@
 //! Rundown protection: no user after the end, under many schedules; what is misused, moved, forgotten. The simple uses are in `mutex_shared.rs`.
 
-mod mutex_support;
-
 use core::mem;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use ksim::Machine;
@@ -10,9 +8,9 @@ use ksync::dpc::Dpc;
 use ksync::error::Result;
 use ksync::irql::{self, Irql};
 use ksync::mutex::{CacheAwareRundown, CacheAwareRundownGuard, Rundown, RundownGuard};
-use mutex_support::{crowd, scheduling_point, sleep, threads};
 use static_assertions::assert_impl_all;
 use std::sync::{Arc, Mutex};
+use test_support::threads::{crowd, scheduling_point, sleep, threads};
 
 const SEEDS: u64 = 100;
 

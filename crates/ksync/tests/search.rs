@@ -2,9 +2,6 @@
 //!
 //! The portfolio runs few schedules, or as many as `KSIM_SCHEDULES` says.
 
-mod driver_support;
-mod mutex_support;
-
 #[path = "search/atomics.rs"]
 mod atomics;
 #[path = "search/cells.rs"]

@@ -1,7 +1,5 @@
 //! Timers, on the hosted kernel.
 
-mod owned_support;
-
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use ksim::Machine;
@@ -14,7 +12,7 @@ use ksync::timer::{PinnedTimer, Timer, TimerKind};
 use ksync::wait::{Dispatchable, WaitOptions, WaitResult};
 use std::sync::{Arc, Mutex};
 
-use owned_support::{counting, on_machines, on_seeds};
+use test_support::owned::{counting, on_machines, on_seeds};
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -1,7 +1,5 @@
 //! Delayed closures, coalescable timers and the clock's resolution, on the hosted kernel.
 
-mod owned_support;
-
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use ksim::{ClockMode, Machine};
@@ -13,7 +11,7 @@ use ksync::timer::{Timer, TimerKind, delay_run, set_timer_resolution};
 use ksync::wait::Dispatchable;
 use std::sync::{Arc, Mutex};
 
-use owned_support::{counting, on_machines};
+use test_support::owned::{counting, on_machines};
 
 const MS: Duration = Duration::from_millis(1);
 const LEVELS: [Irql; 3] = [Irql::PASSIVE, Irql::APC, Irql::DISPATCH];

@@ -1,7 +1,5 @@
 //! Work items, on the hosted kernel, in a driver that is loaded and unloaded around each test.
 
-mod driver_support;
-
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::time::Duration;
 use ksim::{Machine, Outcome};
@@ -18,7 +16,7 @@ use std::sync::{Arc, Mutex};
 
 /// Runs code as a driver's entry, and unloads the driver.
 fn in_driver(machine: &Machine, body: fn(&DriverObject)) -> Outcome {
-    machine.run(|| driver_support::in_driver(body))
+    machine.run(|| test_support::driver::in_driver(body))
 }
 
 /// The same on several numbers of processors with several seeds.
@@ -258,7 +256,7 @@ fn every_allocation_may_fail() {
     let total = in_driver(&Machine::new(), body).expect_clean().statistics().allocations;
     for failing in 1..=total {
         let outcome = Machine::new().fail_allocation(failing).run(|| {
-            if let Ok(driver) = driver_support::load(body) {
+            if let Ok(driver) = test_support::driver::load(body) {
                 driver.unload();
             }
         });

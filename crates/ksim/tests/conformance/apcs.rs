@@ -1,9 +1,9 @@
 //! APCs and regions: rules 21 to 26.
 
-use crate::common::*;
 use ksim::{Machine, OsProfile};
 use ksync_sys::*;
 use std::cell::Cell;
+use test_support::*;
 
 fn apcs_disabled() -> bool {
     raw!(KeAreApcsDisabled()) != 0

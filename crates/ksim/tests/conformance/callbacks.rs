@@ -1,10 +1,10 @@
 //! Callback objects, as their pages have them.
 
-use crate::common::*;
 use ksim::Machine;
 use ksync_sys::*;
 use std::cell::RefCell;
 use std::ptr::{null, null_mut};
+use test_support::*;
 
 /// A callback object, dereferenced at the end of its life.
 struct Callback(*mut CALLBACK_OBJECT);

@@ -1,9 +1,9 @@
 //! DPCs: rules 41 to 46, 48 and 49.
 
-use crate::common::*;
 use ksim::Machine;
 use ksync_sys::*;
 use std::cell::{Cell, RefCell};
+use test_support::*;
 
 #[test]
 fn rule_41_queued_from_passive_level_it_runs_before_the_call_returns() {

@@ -1,10 +1,10 @@
 //! EX_TIMER and the clock's tick: rules 53, 56 and 57.
 
-use crate::common::*;
 use ksim::{ClockMode, Machine};
 use ksync_sys::*;
 use std::cell::{Cell, RefCell};
 use std::ptr::null_mut;
+use test_support::*;
 
 const US: i64 = 10;
 const TICK: i64 = 156_250;

@@ -1,9 +1,9 @@
 //! Resources, push locks, rundown protection, reader-writer spin locks, threaded DPCs, calls on all processors: rules 29 to 31, 37, 47, 48.
 
-use crate::common::*;
 use ksim::{Machine, bug_check};
 use ksync_sys::*;
 use std::cell::{Cell, RefCell};
+use test_support::*;
 
 /// A resource, deleted at the end of its life.
 struct Resource(Place<ERESOURCE>);

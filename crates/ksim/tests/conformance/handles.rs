@@ -1,10 +1,10 @@
 //! Objects by reference, by handle and by name: rule 65.
 
-use crate::common::*;
 use ksim::Machine;
 use ksync_sys::*;
 use std::cell::Cell;
 use std::ptr::{null, null_mut};
+use test_support::*;
 
 #[test]
 fn rule_65_references_by_handle() {

@@ -1,13 +1,13 @@
 //! Rules 32, 40, 61 and 62: remove locks, requests, and what a driver leaves; and how requests go through a stack of devices.
 
-use crate::common::io::*;
-use crate::common::*;
 use ksim::{Machine, Requestor, open_device};
 use ksync_sys::*;
 use std::cell::{Cell, RefCell};
 use std::ptr::{null, null_mut};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use test_support::io::*;
+use test_support::*;
 
 struct RemoveLock(Place<IO_REMOVE_LOCK>);
 

@@ -1,7 +1,7 @@
 //! Levels: rules 58 and 59.
 
-use crate::common::*;
 use ksync_sys::*;
+use test_support::*;
 
 #[test]
 fn rule_58_raise_and_lower() {

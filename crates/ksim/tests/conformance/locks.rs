@@ -1,9 +1,9 @@
 //! Fast and guarded mutexes: rules 27 and 28.
 
-use crate::common::*;
 use ksim::{Machine, OsProfile};
 use ksync_sys::*;
 use std::cell::Cell;
+use test_support::*;
 
 /// Several threads in a critical section; every one must be alone in it.
 fn excludes(acquire: impl Fn(), release: impl Fn()) {

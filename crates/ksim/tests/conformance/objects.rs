@@ -1,9 +1,9 @@
 //! Events, semaphores, mutexes and other dispatcher objects: rules 1 to 12.
 
-use crate::common::*;
 use ksim::Machine;
 use ksync_sys::*;
 use std::cell::Cell;
+use test_support::*;
 
 #[test]
 fn rule_01_notification_event_satisfies_every_wait_and_stays_signaled() {

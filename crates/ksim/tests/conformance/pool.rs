@@ -1,9 +1,9 @@
 //! Pool: rules 63 and 64.
 
-use crate::common::*;
 use ksim::Machine;
 use ksync_sys::*;
 use std::ptr::null_mut;
+use test_support::*;
 
 #[test]
 fn rule_63_allocations_are_aligned_and_zeroed_as_asked() {

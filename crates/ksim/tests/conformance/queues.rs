@@ -1,9 +1,9 @@
 //! KQUEUE: rule 20.
 
-use crate::common::*;
 use ksim::Machine;
 use ksync_sys::*;
 use std::cell::Cell;
+use test_support::*;
 
 #[test]
 fn rule_20_remove_returns_an_entry_or_a_status() {

@@ -1,9 +1,9 @@
 //! Spin locks: rules 33 to 36, 38 and 39.
 
-use crate::common::*;
 use ksim::Machine;
 use ksync_sys::*;
 use std::cell::Cell;
+use test_support::*;
 
 #[test]
 fn rule_33_acquire_raises_and_release_restores() {

@@ -1,10 +1,10 @@
 //! System calls, user APCs and alerts: what rules 17 to 25 say of threads that come from user mode.
 
-use crate::common::*;
 use ksim::{ApcKind, ProcessorMode};
 use ksync_sys::*;
 use std::cell::Cell;
 use std::rc::Rc;
+use test_support::*;
 
 /// Sleeps as a user's thread, and tells how that ended.
 fn user_sleep(alertable: bool, time: i64) -> NTSTATUS {

@@ -1,10 +1,10 @@
 //! Timers and the clock: rules 50 to 55 and 57.
 
-use crate::common::*;
 use ksim::{ClockMode, Machine};
 use ksync_sys::*;
 use std::cell::{Cell, RefCell};
 use std::ptr::null_mut;
+use test_support::*;
 
 #[test]
 fn rule_50_set_and_expire() {

@@ -4,11 +4,11 @@
 //! page of KeFlushQueuedDpcs says that the system flushes DPCs itself before a driver's globals go; what the driver frees in its own unload routine goes before
 //! that, so that a DPC which is still queued then, or runs, is reported.
 
-use crate::common::*;
 use ksim::{BugCheck, Machine, load_driver};
 use ksync_sys::*;
 use std::cell::Cell;
 use std::ptr::{null, null_mut};
+use test_support::*;
 
 thread_local! {
     /// What the driver does when it is loaded, and when it is unloaded.

@@ -1,9 +1,9 @@
 //! Waits: rules 13 to 19.
 
-use crate::common::*;
 use ksync_sys::*;
 use std::cell::Cell;
 use std::ptr::null_mut;
+use test_support::*;
 
 #[test]
 fn rule_13_wait_any_takes_the_lowest_index_alone() {

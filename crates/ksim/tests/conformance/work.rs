@@ -1,11 +1,11 @@
 //! Rule 62 where it concerns the I/O manager: work items, and what keeps a driver's image.
 
-use crate::common::io::*;
-use crate::common::*;
 use ksim::{Machine, load_driver};
 use ksync_sys::*;
 use std::cell::Cell;
 use std::ptr::null_mut;
+use test_support::io::*;
+use test_support::*;
 
 thread_local! {
     static RUNS: Cell<u32> = const { Cell::new(0) };

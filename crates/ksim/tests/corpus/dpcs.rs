@@ -1,12 +1,12 @@
 //! Mistakes with DPCs and timers, and at unload.
 
-use crate::common::*;
 use crate::{Case, Caught, always, sometimes, with};
 use ksim::load_driver;
 use ksync_sys::*;
 use std::cell::Cell;
 use std::ptr::null_mut;
 use std::time::Duration;
+use test_support::*;
 
 /// What a driver keeps for its timer, in pool.
 #[repr(C)]

@@ -1,8 +1,8 @@
 //! Mistakes with locks, levels and regions.
 
-use crate::common::*;
 use crate::{Case, Caught, always, sometimes};
 use ksync_sys::*;
+use test_support::*;
 
 fn lock_mutex(mutex: &Mutex) {
     assert_eq!(wait(mutex.object()), STATUS_SUCCESS);

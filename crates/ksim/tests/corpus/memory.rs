@@ -1,9 +1,9 @@
 //! Mistakes with pool and lookaside lists.
 
-use crate::common::*;
 use crate::{Case, Caught, always, under};
 use ksim::FaultKind;
 use ksync_sys::*;
+use test_support::*;
 
 fn allocate_paged(bytes: usize) -> PVOID {
     raw!(ExAllocatePool2(POOL_FLAG_PAGED, bytes, TAG))

@@ -1,10 +1,10 @@
 //! Mistakes with objects, handles, references, rundown protection, queues.
 
-use crate::common::*;
 use crate::{Case, Caught, always, sometimes, with};
 use ksim::RuleId;
 use ksync_sys::*;
 use std::ptr::{null, null_mut};
+use test_support::*;
 
 unsafe extern "system-unwind" fn nothing(_context: PVOID) {}
 

@@ -1,11 +1,11 @@
 //! Mistakes with waits, events, semaphores.
 
-use crate::common::*;
 use crate::{Case, Caught, always, sometimes, under, with};
 use ksim::{FaultKind, RuleId};
 use ksync_sys::*;
 use std::cell::Cell;
 use std::ptr::{null, null_mut};
+use test_support::*;
 
 fn lost_wake_up(wrong: bool) {
     let (event, ready) = (Event::notification(), Cell::new(false));

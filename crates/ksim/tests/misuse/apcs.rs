@@ -1,8 +1,8 @@
 //! Regions, APCs, the end of threads.
 
-use crate::common::*;
 use crate::{address, expected, misuse};
 use ksync_sys::*;
+use test_support::*;
 
 #[test]
 fn critical_region_left_too_often() {

@@ -1,9 +1,9 @@
 //! DPCs and timers.
 
-use crate::common::*;
 use crate::{Expected, address, expected, misuse};
 use ksync_sys::*;
 use std::ptr::null_mut;
+use test_support::*;
 
 fn in_dpc(code: u32, parameters: [Option<u64>; 4], irql: u8) -> Expected {
     Expected { test: "", code, parameters, routine: None, irql, in_dpc: true }

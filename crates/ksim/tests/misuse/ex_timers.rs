@@ -1,10 +1,10 @@
 //! EX_TIMER.
 
-use crate::common::*;
 use crate::{expected, misuse};
 use ksync_sys::*;
 use std::cell::Cell;
 use std::ptr::{null, null_mut};
+use test_support::*;
 
 thread_local! {
     /// What the callback does.

@@ -1,10 +1,10 @@
 //! Requests, devices, work items, remove locks and device queues.
 
 use super::{address, expected, misuse};
-use crate::common::io::*;
-use crate::common::*;
 use ksync_sys::*;
 use std::ptr::null_mut;
+use test_support::io::*;
+use test_support::*;
 
 type Dispatch = fn(*mut DEVICE_OBJECT, *mut IRP) -> NTSTATUS;
 

@@ -1,8 +1,8 @@
 //! Spin locks, fast mutexes, levels.
 
-use crate::common::*;
 use crate::{address, expected, misuse};
 use ksync_sys::*;
+use test_support::*;
 
 #[test]
 fn recursive_spin_lock() {

@@ -1,9 +1,9 @@
 //! Objects, handles, references.
 
-use crate::common::*;
 use crate::{address, expected, misuse};
 use ksync_sys::*;
 use std::ptr::{null, null_mut};
+use test_support::*;
 
 #[test]
 fn uninitialised_object() {

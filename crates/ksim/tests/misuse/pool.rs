@@ -1,9 +1,9 @@
 //! Pool.
 
-use crate::common::*;
 use crate::{expected, misuse};
 use ksync_sys::*;
 use std::ptr::null_mut;
+use test_support::*;
 
 #[test]
 fn armed_timer_freed() {

@@ -1,10 +1,10 @@
 //! Drivers that are unloaded too early.
 
-use crate::common::*;
 use ksim::{BugCheck, Machine, load_driver};
 use ksync_sys::*;
 use std::cell::Cell;
 use std::ptr::{null, null_mut};
+use test_support::*;
 
 thread_local! {
     /// What the sample driver's entry does.

@@ -1,9 +1,9 @@
 //! Waits.
 
-use crate::common::*;
 use crate::{Expected, address, expected, misuse};
 use ksync_sys::*;
 use std::ptr::{null, null_mut};
+use test_support::*;
 
 #[test]
 fn wait_at_dispatch_level_for_ever() {

@@ -1,6 +1,5 @@
 //! Atomics, and cells that they order.
 
-use super::mutex_support::crowd;
 use super::{exhaust, sample};
 use core::sync::atomic::Ordering;
 use ksim::explore;
@@ -9,6 +8,7 @@ use ksync::sync::RaceCell;
 use ksync::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32};
 use std::collections::BTreeSet;
 use std::sync::Mutex as HostMutex;
+use test_support::threads::crowd;
 
 /// No addition is lost, and each sees another value.
 fn count(threads: usize) {

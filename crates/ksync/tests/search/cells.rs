@@ -1,9 +1,9 @@
 //! Cells that are made once, and names.
 
-use super::mutex_support::crowd;
 use super::{exhaust, sample};
 use core::sync::atomic::{AtomicU32, Ordering};
 use ksync::lazy::{LazyLock, OnceLock};
+use test_support::threads::crowd;
 
 /// One initialiser, and all see its value.
 fn once(threads: usize) {

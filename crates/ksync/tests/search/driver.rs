@@ -1,7 +1,5 @@
 //! What belongs to a driver or its device: work items, remove locks, queued requests.
 
-use super::driver_support::in_driver;
-use super::mutex_support::crowd;
 use super::{exhaust, sample};
 use core::sync::atomic::{AtomicU32, Ordering};
 use ksim::explore;
@@ -17,6 +15,8 @@ use ksync::thread;
 use ksync::work_item::{self, WorkItem};
 use std::cell::Cell;
 use std::sync::Arc;
+use test_support::driver::in_driver;
+use test_support::threads::crowd;
 
 /// An item runs as often as it was queued, and not after its drop.
 fn work<const THREADS: usize>(driver: &DriverObject) {

@@ -1,12 +1,12 @@
 //! Locks that one context has at a time, and locks with readers.
 
-use super::mutex_support::crowd;
 use super::{exhaust, sample};
 use core::cell::Cell;
 use core::pin::pin;
 use core::sync::atomic::{AtomicU32, Ordering};
 use ksync::NtError;
 use ksync::mutex::{Exclusive, InStackQueueLocked, KMutex, Locked, LockedQueueHandle, ReentrantKMutex, Shared, Sharing};
+use test_support::threads::crowd;
 
 type Pair = (u32, u32);
 

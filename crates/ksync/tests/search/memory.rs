@@ -1,6 +1,5 @@
 //! Memory that several contexts take and give back: lookaside lists, shared boxes, named values, data whose lock is elsewhere.
 
-use super::mutex_support::crowd;
 use super::{exhaust, sample};
 use core::sync::atomic::{AtomicU32, Ordering};
 use ksync::NtError;
@@ -10,6 +9,7 @@ use ksync::lookaside::{Lookaside, LookasideAlloc, LookasideError};
 use ksync::mutex::{FastLocked, KMutex, LockedBy};
 use ksync::pool::KArc;
 use std::sync::Arc;
+use test_support::threads::crowd;
 
 /// Counts its drops.
 #[derive(Debug)]

@@ -1,6 +1,5 @@
 //! Events, semaphores, condition variables, barriers, rundown protection.
 
-use super::mutex_support::crowd;
 use super::{exhaust, sample};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -8,6 +7,7 @@ use ksync::event::{Event, EventProperty};
 use ksync::mutex::{Barrier, Condvar, FastLocked, Rundown};
 use ksync::semaphore::Semaphore;
 use ksync::wait::{Dispatchable, WaitOptions, WaitResult, wait_all, wait_any};
+use test_support::threads::crowd;
 
 /// A value is handed over by an event.
 fn hand_over(threads: usize) {

@@ -14,45 +14,45 @@ thread_local! {
 }
 
 /// A counted string, with its text.
-pub(crate) struct Text {
+pub struct Text {
     _units: Vec<u16>,
     string: UNICODE_STRING,
 }
 
 impl Text {
-    pub(crate) fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let mut units: Vec<u16> = text.encode_utf16().collect();
         let bytes = (units.len() * 2) as u16;
         let string = UNICODE_STRING { Length: bytes, MaximumLength: bytes, Buffer: units.as_mut_ptr() };
         Self { _units: units, string }
     }
 
-    pub(crate) fn ptr(&mut self) -> *mut UNICODE_STRING {
+    pub fn ptr(&mut self) -> *mut UNICODE_STRING {
         &raw mut self.string
     }
 }
 
 /// A control code with a transfer method.
-pub(crate) const fn control_code(method: ULONG) -> ULONG {
+pub const fn control_code(method: ULONG) -> ULONG {
     CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, method, FILE_ANY_ACCESS)
 }
 
-pub(crate) const BUFFERED: ULONG = control_code(METHOD_BUFFERED);
+pub const BUFFERED: ULONG = control_code(METHOD_BUFFERED);
 
 /// The current stack location of a request.
-pub(crate) fn location(irp: *mut IRP) -> IO_STACK_LOCATION {
+pub fn location(irp: *mut IRP) -> IO_STACK_LOCATION {
     raw!(*IoGetCurrentIrpStackLocation(irp))
 }
 
 /// Completes a request.
-pub(crate) fn complete(irp: *mut IRP, status: NTSTATUS, information: usize) -> NTSTATUS {
+pub fn complete(irp: *mut IRP, status: NTSTATUS, information: usize) -> NTSTATUS {
     raw!((*irp).IoStatus.u.Status = status);
     raw!((*irp).IoStatus.Information = information);
     raw!(IofCompleteRequest(irp, 0));
     status
 }
 
-pub(crate) fn succeed(irp: *mut IRP) -> NTSTATUS {
+pub fn succeed(irp: *mut IRP) -> NTSTATUS {
     complete(irp, STATUS_SUCCESS, 0)
 }
 
@@ -64,7 +64,7 @@ unsafe extern "system-unwind" fn dispatch(device: *mut DEVICE_OBJECT, irp: *mut 
     }
 }
 
-pub(crate) unsafe extern "system-unwind" fn entry(driver: *mut DRIVER_OBJECT, _path: *mut UNICODE_STRING) -> NTSTATUS {
+pub unsafe extern "system-unwind" fn entry(driver: *mut DRIVER_OBJECT, _path: *mut UNICODE_STRING) -> NTSTATUS {
     // Those of a driver of an earlier machine, whose object was here.
     HANDLERS.with_borrow_mut(|handlers| handlers.retain(|(object, _), _| *object != driver as usize));
     raw!((*driver).DriverUnload = Some(unload));
@@ -103,37 +103,37 @@ unsafe extern "system-unwind" fn unload(driver: *mut DRIVER_OBJECT) {
 }
 
 /// A loaded driver with a device, and a link to it, of its own name.
-pub(crate) struct Sample {
-    pub(crate) driver: LoadedDriver,
+pub struct Sample {
+    pub driver: LoadedDriver,
     name: String,
 }
 
 impl Sample {
-    pub(crate) fn load(name: &str) -> Self {
+    pub fn load(name: &str) -> Self {
         Self::try_load(name, 0).expect("the driver loads")
     }
 
-    pub(crate) fn try_load(name: &str, extension: u32) -> Result<Self, NTSTATUS> {
+    pub fn try_load(name: &str, extension: u32) -> Result<Self, NTSTATUS> {
         LOADING.set((name.to_owned(), extension));
         Ok(Self { driver: load_driver(name, entry)?, name: name.to_owned() })
     }
 
     /// Sets the routine of a major function.
-    pub(crate) fn on(&self, major: u8, handler: impl Fn(*mut DEVICE_OBJECT, *mut IRP) -> NTSTATUS + 'static) {
+    pub fn on(&self, major: u8, handler: impl Fn(*mut DEVICE_OBJECT, *mut IRP) -> NTSTATUS + 'static) {
         let key = (raw!((*self.device()).DriverObject) as usize, major);
         HANDLERS.with_borrow_mut(|handlers| handlers.insert(key, Rc::new(handler)));
     }
 
     /// The driver's latest device.
-    pub(crate) fn device(&self) -> *mut DEVICE_OBJECT {
+    pub fn device(&self) -> *mut DEVICE_OBJECT {
         self.driver.object().DeviceObject
     }
 
-    pub(crate) fn open(&self) -> DeviceHandle {
+    pub fn open(&self) -> DeviceHandle {
         open_device(&format!(r"\??\{}", self.name), Requestor::User).expect("the device opens")
     }
 
-    pub(crate) fn unload(self) {
+    pub fn unload(self) {
         self.driver.unload();
     }
 }

@@ -19,12 +19,12 @@ fn entry(driver: &DriverObject, _path: &UnicodeStr<'_>) -> Result<()> {
 ksync::driver_entry!(entry);
 
 /// Loads a driver that has this code as its entry.
-pub(crate) fn load(body: fn(&DriverObject)) -> core::result::Result<LoadedDriver, NTSTATUS> {
+pub fn load(body: fn(&DriverObject)) -> core::result::Result<LoadedDriver, NTSTATUS> {
     BODY.set(body);
     load_driver("sample", DriverEntry)
 }
 
 /// Runs code as a driver's entry, and unloads the driver.
-pub(crate) fn in_driver(body: fn(&DriverObject)) {
+pub fn in_driver(body: fn(&DriverObject)) {
     load(body).unwrap().unload();
 }

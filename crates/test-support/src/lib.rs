@@ -1,9 +1,22 @@
-//! Thin wrappers over the raw routines, so that tests read as what they test.
+//! What the tests of `ksim` and `ksync` share. The root has thin wrappers over the raw routines, so that tests read as what they test.
 //!
 //! They look safe and are not: an object must outlive the machine's last use of it. Tests keep to that by joining their threads.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![expect(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::len_without_is_empty,
+    clippy::macro_metavars_in_unsafe,
+    clippy::missing_safety_doc,
+    clippy::new_without_default,
+    clippy::not_unsafe_ptr_arg_deref,
+    reason = "this is for the tests alone, which do what drivers must not"
+)]
 
-pub(crate) mod io;
+pub mod documents;
+pub mod driver;
+pub mod io;
+pub mod owned;
+pub mod threads;
 
 use ksim::{BugCheck, Machine, Outcome};
 use ksync_sys::*;
@@ -12,38 +25,36 @@ use std::ptr::{null, null_mut};
 use std::rc::Rc;
 
 /// Calls a raw routine.
+#[macro_export]
 macro_rules! raw {
     ($call:expr) => {{
         // SAFETY: tests keep what they pass alive until the machine has stopped; what else is wrong about a call is what they test.
-        #[allow(clippy::multiple_unsafe_ops_per_block, reason = "arguments may be addresses of fields")]
         unsafe { $call }
     }};
 }
-#[allow(unused_imports, reason = "each test binary uses its part")]
-pub(crate) use raw;
 
-pub(crate) const MS: i64 = 10_000;
-pub(crate) const SECOND: i64 = 1_000 * MS;
+pub const MS: i64 = 10_000;
+pub const SECOND: i64 = 1_000 * MS;
 
 /// Memory of an object, which does not move.
 #[derive(Debug)]
-pub(crate) struct Place<T>(Box<UnsafeCell<T>>);
+pub struct Place<T>(Box<UnsafeCell<T>>);
 
 impl<T> Place<T> {
-    pub(crate) fn zeroed() -> Self {
+    pub fn zeroed() -> Self {
         // SAFETY: only used for structures of NT, for all of which zero is valid.
         Self(Box::new(UnsafeCell::new(unsafe { std::mem::zeroed() })))
     }
 
-    pub(crate) fn ptr(&self) -> *mut T {
+    pub fn ptr(&self) -> *mut T {
         self.0.get()
     }
 
-    pub(crate) fn object(&self) -> PVOID {
+    pub fn object(&self) -> PVOID {
         self.0.get().cast()
     }
 
-    pub(crate) fn read(&self) -> T
+    pub fn read(&self) -> T
     where
         T: Copy,
     {
@@ -55,7 +66,7 @@ impl<T> Place<T> {
 macro_rules! place {
     ($name:ident, $structure:ty) => {
         #[derive(Debug)]
-        pub(crate) struct $name(Place<$structure>);
+        pub struct $name(Place<$structure>);
 
         impl std::ops::Deref for $name {
             type Target = Place<$structure>;
@@ -77,129 +88,129 @@ place!(Queue, KQUEUE);
 place!(QueueHandle, KLOCK_QUEUE_HANDLE);
 
 impl Event {
-    pub(crate) fn new(kind: EVENT_TYPE, state: bool) -> Self {
+    pub fn new(kind: EVENT_TYPE, state: bool) -> Self {
         let event = Self(Place::zeroed());
         raw!(KeInitializeEvent(event.ptr(), kind, state.into()));
         event
     }
 
-    pub(crate) fn notification() -> Self {
+    pub fn notification() -> Self {
         Self::new(NotificationEvent, false)
     }
 
-    pub(crate) fn synchronization() -> Self {
+    pub fn synchronization() -> Self {
         Self::new(SynchronizationEvent, false)
     }
 
-    pub(crate) fn set(&self) -> i32 {
+    pub fn set(&self) -> i32 {
         raw!(KeSetEvent(self.ptr(), 0, FALSE))
     }
 
-    pub(crate) fn set_boosting(&self, increment: i32) -> i32 {
+    pub fn set_boosting(&self, increment: i32) -> i32 {
         raw!(KeSetEvent(self.ptr(), increment, FALSE))
     }
 
-    pub(crate) fn pulse(&self) -> i32 {
+    pub fn pulse(&self) -> i32 {
         raw!(KePulseEvent(self.ptr(), 0, FALSE))
     }
 
-    pub(crate) fn reset(&self) -> i32 {
+    pub fn reset(&self) -> i32 {
         raw!(KeResetEvent(self.ptr()))
     }
 
-    pub(crate) fn state(&self) -> i32 {
+    pub fn state(&self) -> i32 {
         raw!(KeReadStateEvent(self.ptr()))
     }
 }
 
 impl Semaphore {
-    pub(crate) fn new(count: i32, limit: i32) -> Self {
+    pub fn new(count: i32, limit: i32) -> Self {
         let semaphore = Self(Place::zeroed());
         raw!(KeInitializeSemaphore(semaphore.ptr(), count, limit));
         semaphore
     }
 
-    pub(crate) fn release(&self, by: i32) -> i32 {
+    pub fn release(&self, by: i32) -> i32 {
         raw!(KeReleaseSemaphore(self.ptr(), 0, by, FALSE))
     }
 
-    pub(crate) fn state(&self) -> i32 {
+    pub fn state(&self) -> i32 {
         raw!(KeReadStateSemaphore(self.ptr()))
     }
 }
 
 impl Mutex {
     /// A KMUTEX.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let mutex = Self(Place::zeroed());
         raw!(KeInitializeMutex(mutex.ptr(), 0));
         mutex
     }
 
     /// An Nt mutant.
-    pub(crate) fn mutant(owned: bool) -> Self {
+    pub fn mutant(owned: bool) -> Self {
         let mutex = Self(Place::zeroed());
         raw!(KeInitializeMutant(mutex.ptr(), owned.into()));
         mutex
     }
 
-    pub(crate) fn release(&self) -> i32 {
+    pub fn release(&self) -> i32 {
         raw!(KeReleaseMutex(self.ptr(), FALSE))
     }
 
-    pub(crate) fn state(&self) -> i32 {
+    pub fn state(&self) -> i32 {
         raw!(KeReadStateMutex(self.ptr()))
     }
 }
 
 impl Timer {
-    pub(crate) fn new(kind: TIMER_TYPE) -> Self {
+    pub fn new(kind: TIMER_TYPE) -> Self {
         let timer = Self(Place::zeroed());
         raw!(KeInitializeTimerEx(timer.ptr(), kind));
         timer
     }
 
-    pub(crate) fn notification() -> Self {
+    pub fn notification() -> Self {
         Self::new(NotificationTimer)
     }
 
-    pub(crate) fn synchronization() -> Self {
+    pub fn synchronization() -> Self {
         Self::new(SynchronizationTimer)
     }
 
-    pub(crate) fn set(&self, due: i64) -> bool {
+    pub fn set(&self, due: i64) -> bool {
         raw!(KeSetTimer(self.ptr(), due, null_mut())) != 0
     }
 
-    pub(crate) fn set_with(&self, due: i64, period: i32, dpc: *mut KDPC) -> bool {
+    pub fn set_with(&self, due: i64, period: i32, dpc: *mut KDPC) -> bool {
         raw!(KeSetTimerEx(self.ptr(), due, period, dpc)) != 0
     }
 
-    pub(crate) fn cancel(&self) -> bool {
+    pub fn cancel(&self) -> bool {
         raw!(KeCancelTimer(self.ptr())) != 0
     }
 
-    pub(crate) fn state(&self) -> bool {
+    pub fn state(&self) -> bool {
         raw!(KeReadStateTimer(self.ptr())) != 0
     }
 }
 
 impl SpinLock {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let lock = Self(Place::zeroed());
         raw!(KeInitializeSpinLock(lock.ptr()));
         lock
     }
 
-    pub(crate) fn acquire(&self) -> KIRQL {
+    pub fn acquire(&self) -> KIRQL {
         raw!(KeAcquireSpinLockRaiseToDpc(self.ptr()))
     }
 
-    pub(crate) fn release(&self, old: KIRQL) {
+    pub fn release(&self, old: KIRQL) {
         raw!(KeReleaseSpinLock(self.ptr(), old));
     }
 
-    pub(crate) fn with<R>(&self, code: impl FnOnce() -> R) -> R {
+    pub fn with<R>(&self, code: impl FnOnce() -> R) -> R {
         let old = self.acquire();
         let result = code();
         self.release(old);
@@ -208,73 +219,73 @@ impl SpinLock {
 }
 
 impl FastMutex {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let mutex = Self(Place::zeroed());
         raw!(ExInitializeFastMutex(mutex.ptr()));
         mutex
     }
 
-    pub(crate) fn acquire(&self) {
+    pub fn acquire(&self) {
         raw!(ExAcquireFastMutex(self.ptr()));
     }
 
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         raw!(ExReleaseFastMutex(self.ptr()));
     }
 
-    pub(crate) fn try_acquire(&self) -> bool {
+    pub fn try_acquire(&self) -> bool {
         raw!(ExTryToAcquireFastMutex(self.ptr())) != 0
     }
 }
 
 impl GuardedMutex {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let mutex = Self(Place::zeroed());
         raw!(KeInitializeGuardedMutex(mutex.ptr()));
         mutex
     }
 
-    pub(crate) fn acquire(&self) {
+    pub fn acquire(&self) {
         raw!(KeAcquireGuardedMutex(self.ptr()));
     }
 
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         raw!(KeReleaseGuardedMutex(self.ptr()));
     }
 }
 
 impl Queue {
-    pub(crate) fn new(maximum: u32) -> Self {
+    pub fn new(maximum: u32) -> Self {
         let queue = Self(Place::zeroed());
         raw!(KeInitializeQueue(queue.ptr(), maximum));
         queue
     }
 
-    pub(crate) fn insert(&self, entry: &Place<LIST_ENTRY>) -> i32 {
+    pub fn insert(&self, entry: &Place<LIST_ENTRY>) -> i32 {
         raw!(KeInsertQueue(self.ptr(), entry.ptr()))
     }
 
-    pub(crate) fn remove(&self) -> *mut LIST_ENTRY {
+    pub fn remove(&self) -> *mut LIST_ENTRY {
         raw!(KeRemoveQueue(self.ptr(), KernelMode, null()))
     }
 
     /// Removes with a timeout, relative in 100 ns; 0 polls.
-    pub(crate) fn remove_within(&self, time: i64) -> *mut LIST_ENTRY {
+    pub fn remove_within(&self, time: i64) -> *mut LIST_ENTRY {
         let timeout = -time;
         raw!(KeRemoveQueue(self.ptr(), KernelMode, &timeout))
     }
 }
 
 impl QueueHandle {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self(Place::zeroed())
     }
 
-    pub(crate) fn acquire(&self, lock: &SpinLock) {
+    pub fn acquire(&self, lock: &SpinLock) {
         raw!(KeAcquireInStackQueuedSpinLock(lock.ptr(), self.ptr()));
     }
 
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         raw!(KeReleaseInStackQueuedSpinLock(self.ptr()));
     }
 }
@@ -283,7 +294,7 @@ impl QueueHandle {
 type DpcClosure<'a> = Box<dyn Fn(*mut KDPC, usize, usize) + 'a>;
 
 /// A DPC that runs a closure.
-pub(crate) struct Dpc<'a> {
+pub struct Dpc<'a> {
     place: Place<KDPC>,
     _closure: Box<DpcClosure<'a>>,
 }
@@ -295,11 +306,11 @@ unsafe extern "system-unwind" fn dpc_routine(dpc: *mut KDPC, context: PVOID, arg
 }
 
 impl<'a> Dpc<'a> {
-    pub(crate) fn new(closure: impl Fn() + 'a) -> Self {
+    pub fn new(closure: impl Fn() + 'a) -> Self {
         Self::with_arguments(move |_, _, _| closure())
     }
 
-    pub(crate) fn with_arguments(closure: impl Fn(*mut KDPC, usize, usize) + 'a) -> Self {
+    pub fn with_arguments(closure: impl Fn(*mut KDPC, usize, usize) + 'a) -> Self {
         let closure: Box<DpcClosure<'a>> = Box::new(Box::new(closure));
         let place = Place::zeroed();
         let context = (&raw const *closure).cast_mut().cast();
@@ -307,7 +318,7 @@ impl<'a> Dpc<'a> {
         Self { place, _closure: closure }
     }
 
-    pub(crate) fn threaded(closure: impl Fn() + 'a) -> Self {
+    pub fn threaded(closure: impl Fn() + 'a) -> Self {
         let closure: Box<DpcClosure<'a>> = Box::new(Box::new(move |_, _, _| closure()));
         let place = Place::zeroed();
         let context = (&raw const *closure).cast_mut().cast();
@@ -315,28 +326,28 @@ impl<'a> Dpc<'a> {
         Self { place, _closure: closure }
     }
 
-    pub(crate) fn ptr(&self) -> *mut KDPC {
+    pub fn ptr(&self) -> *mut KDPC {
         self.place.ptr()
     }
 
-    pub(crate) fn queue(&self) -> bool {
+    pub fn queue(&self) -> bool {
         self.queue_with(0, 0)
     }
 
-    pub(crate) fn queue_with(&self, argument1: usize, argument2: usize) -> bool {
+    pub fn queue_with(&self, argument1: usize, argument2: usize) -> bool {
         raw!(KeInsertQueueDpc(self.ptr(), argument1 as PVOID, argument2 as PVOID)) != 0
     }
 
-    pub(crate) fn remove(&self) -> bool {
+    pub fn remove(&self) -> bool {
         raw!(KeRemoveQueueDpc(self.ptr())) != 0
     }
 
-    pub(crate) fn importance(self, importance: KDPC_IMPORTANCE) -> Self {
+    pub fn importance(self, importance: KDPC_IMPORTANCE) -> Self {
         raw!(KeSetImportanceDpc(self.ptr(), importance));
         self
     }
 
-    pub(crate) fn on(self, processor: u8) -> Self {
+    pub fn on(self, processor: u8) -> Self {
         raw!(KeSetTargetProcessorDpc(self.ptr(), processor as i8));
         self
     }
@@ -351,7 +362,7 @@ struct ApcRoutines<'a> {
 }
 
 /// A kernel APC that runs closures.
-pub(crate) struct Apc<'a> {
+pub struct Apc<'a> {
     place: Place<KAPC>,
     _routines: Box<ApcRoutines<'a>>,
 }
@@ -396,27 +407,22 @@ impl ApcRegistry {
 
 impl<'a> Apc<'a> {
     /// A special kernel APC for a thread.
-    pub(crate) fn special(thread: PVOID, kernel: impl FnMut() + 'a) -> Self {
+    pub fn special(thread: PVOID, kernel: impl FnMut() + 'a) -> Self {
         let mut kernel = kernel;
         Self::new(thread, KernelMode, Box::new(move |_| kernel()), None)
     }
 
     /// A normal kernel APC for a thread.
-    pub(crate) fn normal(thread: PVOID, normal: impl FnMut() + 'a) -> Self {
+    pub fn normal(thread: PVOID, normal: impl FnMut() + 'a) -> Self {
         Self::new(thread, KernelMode, Box::new(|_| {}), Some(Box::new(normal)))
     }
 
     /// A user APC for a thread, which does nothing.
-    pub(crate) fn user(thread: PVOID) -> Self {
+    pub fn user(thread: PVOID) -> Self {
         Self::new(thread, UserMode, Box::new(|_| {}), Some(Box::new(|| {})))
     }
 
-    pub(crate) fn new(
-        thread: PVOID,
-        mode: KPROCESSOR_MODE,
-        kernel: KernelClosure<'a>,
-        normal: Option<NormalClosure<'a>>,
-    ) -> Self {
+    pub fn new(thread: PVOID, mode: KPROCESSOR_MODE, kernel: KernelClosure<'a>, normal: Option<NormalClosure<'a>>) -> Self {
         let special = normal.is_none();
         let mut routines = Box::new(ApcRoutines { kernel, normal });
         let place = Place::<KAPC>::zeroed();
@@ -436,11 +442,11 @@ impl<'a> Apc<'a> {
         Self { place, _routines: routines }
     }
 
-    pub(crate) fn ptr(&self) -> *mut KAPC {
+    pub fn ptr(&self) -> *mut KAPC {
         self.place.ptr()
     }
 
-    pub(crate) fn insert(&self) -> bool {
+    pub fn insert(&self) -> bool {
         raw!(KeInsertQueueApc(self.ptr(), null_mut(), null_mut(), 0)) != 0
     }
 }
@@ -455,7 +461,7 @@ impl Drop for Apc<'_> {
 /// A thread, referenced.
 #[derive(Debug)]
 #[must_use = "a thread that is not joined keeps its reference"]
-pub(crate) struct Thread {
+pub struct Thread {
     object: PVOID,
 }
 
@@ -468,7 +474,7 @@ unsafe extern "system-unwind" fn thread_routine(context: PVOID) {
 }
 
 /// Starts a system thread. It must be joined before what it borrows goes.
-pub(crate) fn spawn<'a>(code: impl FnOnce() + 'a) -> Thread {
+pub fn spawn<'a>(code: impl FnOnce() + 'a) -> Thread {
     let closure: Box<ThreadClosure<'a>> = Box::new(Box::new(code));
     let mut handle = null_mut();
     let context = Box::into_raw(closure).cast();
@@ -482,100 +488,100 @@ pub(crate) fn spawn<'a>(code: impl FnOnce() + 'a) -> Thread {
 }
 
 impl Thread {
-    pub(crate) fn object(&self) -> PVOID {
+    pub fn object(&self) -> PVOID {
         self.object
     }
 
-    pub(crate) fn priority(&self) -> i32 {
+    pub fn priority(&self) -> i32 {
         raw!(KeQueryPriorityThread(self.object.cast()))
     }
 
-    pub(crate) fn set_priority(&self, priority: i32) -> i32 {
+    pub fn set_priority(&self, priority: i32) -> i32 {
         raw!(KeSetPriorityThread(self.object.cast(), priority))
     }
 
-    pub(crate) fn alert(&self, mode: KPROCESSOR_MODE) -> bool {
+    pub fn alert(&self, mode: KPROCESSOR_MODE) -> bool {
         raw!(KeAlertThread(self.object.cast(), mode)) != 0
     }
 
-    pub(crate) fn join(self) {
+    pub fn join(self) {
         assert_eq!(wait(self.object), STATUS_SUCCESS);
         raw!(ObfDereferenceObject(self.object));
     }
 }
 
-pub(crate) fn join_all(threads: impl IntoIterator<Item = Thread>) {
+pub fn join_all(threads: impl IntoIterator<Item = Thread>) {
     for thread in threads {
         thread.join();
     }
 }
 
-pub(crate) fn current_thread() -> PVOID {
+pub fn current_thread() -> PVOID {
     raw!(KeGetCurrentThread()).cast()
 }
 
-pub(crate) fn set_own_priority(priority: i32) -> i32 {
+pub fn set_own_priority(priority: i32) -> i32 {
     raw!(KeSetPriorityThread(KeGetCurrentThread(), priority))
 }
 
-pub(crate) fn own_priority() -> i32 {
+pub fn own_priority() -> i32 {
     raw!(KeQueryPriorityThread(KeGetCurrentThread()))
 }
 
-pub(crate) fn irql() -> KIRQL {
+pub fn irql() -> KIRQL {
     raw!(KeGetCurrentIrql())
 }
 
-pub(crate) fn raise(to: KIRQL) -> KIRQL {
+pub fn raise(to: KIRQL) -> KIRQL {
     raw!(KfRaiseIrql(to))
 }
 
-pub(crate) fn lower(to: KIRQL) {
+pub fn lower(to: KIRQL) {
     raw!(KeLowerIrql(to));
 }
 
-pub(crate) fn at<R>(level: KIRQL, code: impl FnOnce() -> R) -> R {
+pub fn at<R>(level: KIRQL, code: impl FnOnce() -> R) -> R {
     let old = raise(level);
     let result = code();
     lower(old);
     result
 }
 
-pub(crate) fn now() -> i64 {
+pub fn now() -> i64 {
     raw!(KeQueryInterruptTime()) as i64
 }
 
-pub(crate) fn system_time() -> i64 {
+pub fn system_time() -> i64 {
     let mut time = 0;
     raw!(KeQuerySystemTime(&mut time));
     time
 }
 
-pub(crate) fn processor() -> u32 {
+pub fn processor() -> u32 {
     raw!(KeGetCurrentProcessorNumberEx(null_mut()))
 }
 
 /// Waits for ever.
-pub(crate) fn wait(object: PVOID) -> NTSTATUS {
+pub fn wait(object: PVOID) -> NTSTATUS {
     raw!(KeWaitForSingleObject(object, Executive, KernelMode, FALSE, null()))
 }
 
 /// Waits for a time in 100 ns units: negative is relative, 0 polls.
-pub(crate) fn wait_until(object: PVOID, timeout: i64) -> NTSTATUS {
+pub fn wait_until(object: PVOID, timeout: i64) -> NTSTATUS {
     raw!(KeWaitForSingleObject(object, Executive, KernelMode, FALSE, &timeout))
 }
 
-pub(crate) fn poll(object: PVOID) -> NTSTATUS {
+pub fn poll(object: PVOID) -> NTSTATUS {
     wait_until(object, 0)
 }
 
 /// Waits alertably or in user mode, or both.
-pub(crate) fn wait_mode(object: PVOID, mode: KPROCESSOR_MODE, alertable: bool, timeout: Option<i64>) -> NTSTATUS {
+pub fn wait_mode(object: PVOID, mode: KPROCESSOR_MODE, alertable: bool, timeout: Option<i64>) -> NTSTATUS {
     let pointer = timeout.as_ref().map_or(null(), |timeout| timeout as *const i64);
     raw!(KeWaitForSingleObject(object, Executive, mode, alertable.into(), pointer))
 }
 
-pub(crate) fn wait_many(objects: &[PVOID], kind: WAIT_TYPE, timeout: Option<i64>) -> NTSTATUS {
+pub fn wait_many(objects: &[PVOID], kind: WAIT_TYPE, timeout: Option<i64>) -> NTSTATUS {
     let pointer = timeout.as_ref().map_or(null(), |timeout| timeout as *const i64);
     let count = objects.len() as u32;
     if objects.len() <= THREAD_WAIT_OBJECTS as usize {
@@ -585,16 +591,16 @@ pub(crate) fn wait_many(objects: &[PVOID], kind: WAIT_TYPE, timeout: Option<i64>
     raw!(KeWaitForMultipleObjects(count, objects.as_ptr(), kind, Executive, KernelMode, FALSE, pointer, blocks.ptr().cast()))
 }
 
-pub(crate) fn wait_any(objects: &[PVOID]) -> NTSTATUS {
+pub fn wait_any(objects: &[PVOID]) -> NTSTATUS {
     wait_many(objects, WaitAny, None)
 }
 
-pub(crate) fn wait_all(objects: &[PVOID]) -> NTSTATUS {
+pub fn wait_all(objects: &[PVOID]) -> NTSTATUS {
     wait_many(objects, WaitAll, None)
 }
 
 /// Object attributes, without a name.
-pub(crate) fn attributes(flags: u32) -> OBJECT_ATTRIBUTES {
+pub fn attributes(flags: u32) -> OBJECT_ATTRIBUTES {
     let mut attributes = std::mem::MaybeUninit::uninit();
     raw!(InitializeObjectAttributes(attributes.as_mut_ptr(), null_mut(), flags, null_mut(), null_mut()));
     // SAFETY: the routine fills all of it in.
@@ -602,7 +608,7 @@ pub(crate) fn attributes(flags: u32) -> OBJECT_ATTRIBUTES {
 }
 
 /// Calls `code` with object attributes that have a name.
-pub(crate) fn named<R>(name: &str, flags: u32, code: impl FnOnce(*const OBJECT_ATTRIBUTES) -> R) -> R {
+pub fn named<R>(name: &str, flags: u32, code: impl FnOnce(*const OBJECT_ATTRIBUTES) -> R) -> R {
     let mut units: Vec<u16> = name.encode_utf16().collect();
     let bytes = (units.len() * 2) as u16;
     let mut string = UNICODE_STRING { Length: bytes, MaximumLength: bytes, Buffer: units.as_mut_ptr() };
@@ -612,75 +618,75 @@ pub(crate) fn named<R>(name: &str, flags: u32, code: impl FnOnce(*const OBJECT_A
 }
 
 /// The identifier of the running thread.
-pub(crate) fn own_id() -> usize {
+pub fn own_id() -> usize {
     raw!(PsGetCurrentThreadId()) as usize
 }
 
 /// Sleeps for a time in 100 ns units.
-pub(crate) fn sleep(time: i64) -> NTSTATUS {
+pub fn sleep(time: i64) -> NTSTATUS {
     let interval = -time;
     raw!(KeDelayExecutionThread(KernelMode, FALSE, &interval))
 }
 
 /// Lets every other thread go on until it blocks: time only moves when all processors are idle.
-pub(crate) fn settle() {
+pub fn settle() {
     sleep(1);
 }
 
-pub(crate) fn flush_dpcs() {
+pub fn flush_dpcs() {
     raw!(KeFlushQueuedDpcs());
 }
 
-pub(crate) fn leave_start_region() {
+pub fn leave_start_region() {
     raw!(KeLeaveCriticalRegion());
 }
 
-pub(crate) fn enter_start_region() {
+pub fn enter_start_region() {
     raw!(KeEnterCriticalRegion());
 }
 
-pub(crate) const TAG: u32 = u32::from_le_bytes(*b"Test");
+pub const TAG: u32 = u32::from_le_bytes(*b"Test");
 
-pub(crate) fn allocate(bytes: usize) -> PVOID {
+pub fn allocate(bytes: usize) -> PVOID {
     raw!(ExAllocatePool2(POOL_FLAG_NON_PAGED, bytes, TAG))
 }
 
-pub(crate) fn free(memory: PVOID) {
+pub fn free(memory: PVOID) {
     raw!(ExFreePoolWithTag(memory, TAG));
 }
 
 /// What threads did, in order.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Log(Rc<RefCell<Vec<String>>>);
+pub struct Log(Rc<RefCell<Vec<String>>>);
 
 impl Log {
-    pub(crate) fn push(&self, what: impl ToString) {
+    pub fn push(&self, what: impl ToString) {
         self.0.borrow_mut().push(what.to_string());
     }
 
-    pub(crate) fn take(&self) -> Vec<String> {
+    pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.borrow_mut())
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.0.borrow().len()
     }
 }
 
 /// Runs on one processor and expects a clean end.
 #[track_caller]
-pub(crate) fn run(code: impl FnOnce()) -> Outcome {
+pub fn run(code: impl FnOnce()) -> Outcome {
     Machine::new().run(code).expect_clean()
 }
 
 /// Runs with several seeds on several numbers of processors, and expects clean ends.
 #[track_caller]
-pub(crate) fn explore(code: impl Fn()) {
+pub fn explore(code: impl Fn()) {
     explore_on(&[1, 2, 4], code);
 }
 
 #[track_caller]
-pub(crate) fn explore_on(processors: &[u8], code: impl Fn()) {
+pub fn explore_on(processors: &[u8], code: impl Fn()) {
     for &processors in processors {
         for seed in 0..12 {
             let outcome = Machine::new().processors(processors).seed(seed).run(&code);
@@ -691,12 +697,12 @@ pub(crate) fn explore_on(processors: &[u8], code: impl Fn()) {
 
 /// Runs on one processor and expects a bug check.
 #[track_caller]
-pub(crate) fn crash(code: u32, body: impl FnOnce()) -> BugCheck {
+pub fn crash(code: u32, body: impl FnOnce()) -> BugCheck {
     Machine::new().run(body).expect_bug_check(code)
 }
 
 /// Starts threads that wait on an object one after another, so that they are in its list in this order.
-pub(crate) fn waiters(count: usize, log: &Log, object: PVOID) -> Vec<Thread> {
+pub fn waiters(count: usize, log: &Log, object: PVOID) -> Vec<Thread> {
     (0..count)
         .map(|index| {
             let thread = spawn(move || {

@@ -1,18 +1,17 @@
 //! Documents that name tests: their links and tables.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A document of `docs`: where it is, and its text.
-pub(crate) fn document(name: &str) -> (PathBuf, String) {
+pub fn document(name: &str) -> (PathBuf, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
     let text = fs::read_to_string(&path).unwrap();
     (path, text)
 }
 
 /// The links of a text: what stands between the backticks, and where it leads.
-pub(crate) fn links(text: &str) -> impl Iterator<Item = (&str, &str)> {
+pub fn links(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.split("[`").skip(1).map(|rest| {
         let (name, rest) =
             rest.split_once("`](").unwrap_or_else(|| panic!("not a link: [`{}", rest.lines().next().unwrap_or_default()));
@@ -21,7 +20,7 @@ pub(crate) fn links(text: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// The cells of each row of a text's tables, without their heads.
-pub(crate) fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
+pub fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
     let mut previous = "";
     text.lines().filter_map(move |line| {
         let head_or_rule = line.starts_with("|---") || !previous.starts_with('|');
@@ -39,7 +38,7 @@ fn has_name(source: &str, name: &str) -> bool {
 }
 
 /// The links to tests that do not lead to one. Links to other documents are left alone.
-pub(crate) fn wrong_links(path: &Path, text: &str) -> Vec<String> {
+pub fn wrong_links(path: &Path, text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, target) in links(text) {
         let file = path.parent().unwrap().join(target);

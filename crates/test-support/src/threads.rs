@@ -16,7 +16,7 @@ unsafe extern "system-unwind" fn start(context: *mut c_void) {
 }
 
 /// Runs several system threads and waits for all of them.
-pub(crate) fn threads<'a>(bodies: impl IntoIterator<Item = Body<'a>>) {
+pub fn threads<'a>(bodies: impl IntoIterator<Item = Body<'a>>) {
     let mut objects = Vec::new();
     for body in bodies {
         let context = Box::into_raw(Box::new(body));
@@ -45,22 +45,19 @@ pub(crate) fn threads<'a>(bodies: impl IntoIterator<Item = Body<'a>>) {
 }
 
 /// Runs one body in several threads.
-#[allow(dead_code, reason = "not every test file has a use for it")]
-pub(crate) fn crowd<'a>(count: usize, body: impl Fn(usize) + Copy + 'a) {
+pub fn crowd<'a>(count: usize, body: impl Fn(usize) + Copy + 'a) {
     threads((0..count).map(|i| Box::new(move || body(i)) as Body<'a>));
 }
 
 /// Lets other threads run.
-#[allow(dead_code, reason = "not every test file has a use for it")]
-pub(crate) fn sleep(milliseconds: i64) {
+pub fn sleep(milliseconds: i64) {
     let interval = -milliseconds * 10_000;
     // SAFETY: the interval is valid for the call; the callers are at PASSIVE_LEVEL.
     unsafe { sys::KeDelayExecutionThread(sys::KernelMode, 0, &raw const interval) };
 }
 
 /// Lets the kernel run another thread here, if the schedule wants so, at any level.
-#[allow(dead_code, reason = "not every test file has a use for it")]
-pub(crate) fn scheduling_point() {
+pub fn scheduling_point() {
     let word = 0;
     // SAFETY: the word is a spin lock that is free.
     unsafe { sys::KeTestSpinLock(&raw const word) };
