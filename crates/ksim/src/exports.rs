@@ -2,6 +2,7 @@
 //!
 //! Each export states its IRQL range once, in the [`exports!`] macro: the check at every call and the published table
 //! ([`table`]) come from there. The macro pins the signature to the declaration in `ksync-sys` at compile time.
+#![expect(non_snake_case, reason = "routines and their parameters have NT's names")]
 
 use crate::image::Adapter;
 use crate::irql::{APC_LEVEL, DISPATCH_LEVEL, HIGH_LEVEL, PASSIVE_LEVEL};
@@ -123,7 +124,6 @@ macro_rules! exports {
         $(
             $(#[$attribute])*
             #[unsafe(no_mangle)]
-            #[allow(non_snake_case, reason = "the routine and its parameters have NT's names")]
             unsafe extern "system-unwind" fn $name($($($argument: $type),*)?) $(-> $return)? {
                 static EXPORT: $crate::exports::Export = $crate::exports::Export {
                     name: stringify!($name),
@@ -152,7 +152,7 @@ macro_rules! exports {
                 $(stringify!($name) => Some($name as *mut std::ffi::c_void),)*
                 _ => None,
             },
-            adapter: adapters::find,
+            adapter: find_adapter,
         };
     };
 }
@@ -164,10 +164,6 @@ macro_rules! image_exports {
         [$irql:expr] $visible:ident fn $name:ident($call:ident $(; $($argument:ident: $type:ty),* $(,)?)?) $(-> $return:ty)? $body:block
     )*) => {
         $(
-            #[allow(
-                non_snake_case, clippy::too_many_arguments, clippy::allow_attributes,
-                reason = "the routine and its parameters are NT's"
-            )]
             unsafe fn $name($($($argument: $type),*)?) $(-> $return)? {
                 static EXPORT: $crate::exports::Export = $crate::exports::Export {
                     name: stringify!($name),
@@ -191,7 +187,7 @@ macro_rules! image_exports {
                 }),*
             ],
             address: |_| None,
-            adapter: adapters::find,
+            adapter: find_adapter,
         };
     };
 }
@@ -201,44 +197,26 @@ pub(crate) use image_exports;
 macro_rules! adapters {
     ($(fn $name:ident($($argument:ident: $type:ty),*) $(-> $return:ty)?;)*) => {
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-        mod adapters {
-            #[allow(unused_imports, clippy::allow_attributes, reason = "a file's types, of which some routines need none")]
-            use super::*;
-
-            $(
-                #[allow(
-                    non_snake_case, unused_mut, unused_variables, unused_assignments, unreachable_code, clippy::allow_attributes,
-                    reason = "routines differ in what they take, and in whether they return"
-                )]
-                unsafe extern "C" fn $name(frame: *mut $crate::image::CallFrame, arguments: *const u64) -> u64 {
-                    let body = || {
-                        let mut slot = arguments;
-                        $(
-                            // SAFETY: the driver's call has put the argument there: an 8-byte slot, of which the type is the low part.
-                            let $argument: $type = unsafe { slot.cast::<$type>().read() };
-                            slot = slot.wrapping_add(1);
-                        )*
+        fn find_adapter(name: &str) -> Option<$crate::image::Adapter> {
+            match name {
+                $(stringify!($name) => {
+                    unsafe extern "C" fn adapter(frame: *mut $crate::image::CallFrame, arguments: *const u64) -> u64 {
+                        // SAFETY: the driver's call has put its arguments there. (Not every routine has some.)
+                        let _row = unsafe { $crate::image::Arguments::new(arguments) };
                         // SAFETY: the driver vouches for the call.
-                        $crate::image::returned(unsafe { super::$name($($argument),*) })
-                    };
-                    // SAFETY: the stub of an import has made the frame.
-                    unsafe { $crate::image::boundary(frame, body) }
-                }
-            )*
-
-            pub(super) fn find(name: &str) -> Option<$crate::image::Adapter> {
-                match name {
-                    $(stringify!($name) => Some($name),)*
-                    _ => None,
-                }
+                        let body = || $crate::image::returned(|| unsafe { $name($(_row.next::<$type>()),*) });
+                        // SAFETY: the stub of an import has made the frame.
+                        unsafe { $crate::image::boundary(frame, body) }
+                    }
+                    Some(adapter)
+                })*
+                _ => None,
             }
         }
 
         #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-        mod adapters {
-            pub(super) fn find(_name: &str) -> Option<$crate::image::Adapter> {
-                None
-            }
+        fn find_adapter(_name: &str) -> Option<$crate::image::Adapter> {
+            None
         }
     };
 }

@@ -11,8 +11,10 @@ macro_rules! routines {
     )*) => {
         #[cfg(all(windows, not(feature = "hosted")))]
         mod $module {
-            #![allow(missing_docs, unused_imports, reason = "`link!` takes no attributes; the docs stand on the hosted declarations")]
+            #![expect(missing_docs, reason = "`link!` takes no attributes; the docs stand on the hosted declarations")]
             use crate::*;
+            // Not all modules need a type.
+            const _: Option<NTSTATUS> = None;
             $(windows_link::link!($library "system" fn $name($($parameter: $type),*) $(-> $result)?);)*
         }
         #[cfg(all(windows, not(feature = "hosted")))]

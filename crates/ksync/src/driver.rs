@@ -190,7 +190,6 @@ macro_rules! driver_entry {
         /// # Safety
         /// It is called by the system, or by `ksim`, with valid arguments, and once for each time that the image is loaded.
         #[cfg_attr(all(windows, panic = "abort"), unsafe(no_mangle))]
-        #[allow(non_snake_case, reason = "the name is NT's")]
         pub unsafe extern "system-unwind" fn DriverEntry(
             driver: *mut $crate::sys::DRIVER_OBJECT,
             registry_path: *mut $crate::sys::UNICODE_STRING,

@@ -17,7 +17,7 @@ mod time_stamp;
 mod unwind;
 mod variables;
 
-pub(crate) use entry::{Adapter, CallFrame, boundary, returned, through};
+pub(crate) use entry::{Adapter, Arguments, CallFrame, boundary, returned, through};
 pub(crate) use mapping::stub_of;
 pub(crate) use paging::PagedMemory;
 pub(crate) use shared_data::FEATURES;

@@ -1,4 +1,5 @@
 //! What only images import: the C runtime's part of the kernel, exceptions, and routines that hosted drivers have from elsewhere.
+#![expect(non_snake_case, clippy::too_many_arguments, reason = "routines and their parameters are NT's")]
 
 mod bitmap;
 mod conversion;

@@ -5,7 +5,6 @@
 macro_rules! code {
     ($name:ident: $($line:literal)*) => { code! { @ $name [$($line,)*] } };
     (@ $name:ident [$($line:expr,)*]) => {
-        #[allow(non_snake_case, clippy::allow_attributes, reason = "the name is that of the assembler's labels")]
         mod $name {
             std::arch::global_asm!(
                 ".pushsection .rodata.images, \"a\"",

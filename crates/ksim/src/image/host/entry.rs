@@ -10,6 +10,7 @@ use super::context::{Context, RBP, RBX, RDI, RSI, RSP};
 use super::guarded;
 use crate::machine::{current, panicked_in_image};
 use std::arch::global_asm;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The driver's registers at a call of an import.
@@ -347,10 +348,33 @@ pub(crate) unsafe fn boundary(frame: *mut CallFrame, body: impl FnOnce() -> u64)
     }
 }
 
-/// What a routine returned, as the register holds it.
+/// The row of arguments that a driver's call leaves on its stack: slots of 8 bytes, of which a type is the low part.
+#[derive(Debug)]
+pub(crate) struct Arguments(Cell<*const u64>);
+
+impl Arguments {
+    /// # Safety
+    /// The row has as many arguments, of the same types, as are taken from it.
+    #[inline]
+    pub(crate) unsafe fn new(arguments: *const u64) -> Self {
+        Self(Cell::new(arguments))
+    }
+
+    /// The next argument.
+    #[inline]
+    pub(crate) fn next<T: Copy>(&self) -> T {
+        let slot = self.0.get();
+        self.0.set(slot.wrapping_add(1));
+        // SAFETY: by the contract of `new`.
+        unsafe { slot.cast::<T>().read() }
+    }
+}
+
+/// What a routine returns, as the register holds it.
 #[inline]
-pub(crate) fn returned<R>(result: R) -> u64 {
+pub(crate) fn returned<R>(routine: impl FnOnce() -> R) -> u64 {
     const { assert!(size_of::<R>() <= 8, "a result is returned in a register") };
+    let result = routine();
     let mut register = 0_u64;
     // SAFETY: the register has room for the result, by the assertion above, and is aligned for it.
     unsafe { (&raw mut register).cast::<R>().write(result) };

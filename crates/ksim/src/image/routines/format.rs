@@ -125,7 +125,6 @@ macro_rules! variadic {
         mod adapters {
             use super::*;
             $(
-                #[allow(non_snake_case, clippy::allow_attributes, reason = "the routines have NT's names")]
                 pub(super) unsafe extern "C" fn $name(frame: *mut $crate::image::CallFrame, arguments: *const u64) -> u64 {
                     static EXPORT: $crate::exports::Export =
                         $crate::exports::Export { name: stringify!($name), irql: $crate::exports::ANY, visible: false };
