@@ -256,7 +256,10 @@ fn every_allocation_may_fail() {
     let total = in_driver(&Machine::new(), body).expect_clean().statistics().allocations;
     for failing in 1..=total {
         let outcome = Machine::new().fail_allocation(failing).run(|| {
-            if let Ok(driver) = test_support::driver::load(body) {
+            if let Ok(driver) = test_support::driver::load(move |driver| {
+                body(driver);
+                Ok(())
+            }) {
                 driver.unload();
             }
         });

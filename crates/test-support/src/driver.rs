@@ -4,27 +4,34 @@ use ksim::{LoadedDriver, load_driver};
 use ksync::driver::{DriverObject, UnicodeStr};
 use ksync::error::Result;
 use ksync::sys::NTSTATUS;
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+type Body = dyn Fn(&DriverObject) -> Result<()>;
 
 thread_local! {
     /// What the driver's entry does, on the OS thread that the machine runs on.
-    static BODY: Cell<fn(&DriverObject)> = const { Cell::new(|_| ()) };
+    static BODY: RefCell<Option<Rc<Body>>> = const { RefCell::new(None) };
 }
 
 fn entry(driver: &DriverObject, _path: &UnicodeStr<'_>) -> Result<()> {
-    BODY.get()(driver);
-    Ok(())
+    let body = BODY.with_borrow(Clone::clone).expect("`load` has said what the entry does");
+    body(driver)
 }
 
 ksync::driver_entry!(entry);
 
 /// Loads a driver that has this code as its entry.
-pub fn load(body: fn(&DriverObject)) -> core::result::Result<LoadedDriver, NTSTATUS> {
-    BODY.set(body);
+pub fn load(body: impl Fn(&DriverObject) -> Result<()> + 'static) -> core::result::Result<LoadedDriver, NTSTATUS> {
+    BODY.set(Some(Rc::new(body)));
     load_driver("sample", DriverEntry)
 }
 
 /// Runs code as a driver's entry, and unloads the driver.
-pub fn in_driver(body: fn(&DriverObject)) {
+pub fn in_driver(body: impl Fn(&DriverObject) + 'static) {
+    let body = move |driver: &DriverObject| {
+        body(driver);
+        Ok(())
+    };
     load(body).unwrap().unload();
 }
