@@ -1,6 +1,6 @@
 //! More counted strings: made, compared, and converted between encodings; identifiers and times as numbers and text.
 
-use super::counted::{Bytes, MOST, digits, narrow, set_length, upper, wide};
+use super::counted::{Bytes, MOST, append_bytes, digits, narrow, set_length, upper, wide};
 use super::memory::{load, load_all, store, store_all, store_string};
 use super::strings::units;
 use crate::engine::pool::PoolRequest;
@@ -118,17 +118,7 @@ fn seconds(time: *const LARGE_INTEGER, from_1601: i64, to: *mut ULONG) -> BOOLEA
 
 image_exports! {
     [ANY] silent fn RtlAppendStringToString(_call; Destination: *mut Bytes, Source: *const Bytes) -> NTSTATUS {
-        let source = narrow(Source);
-        let to = load(Destination.cast_const());
-        let (length, maximum) = (usize::from(to.Length), usize::from(to.MaximumLength));
-        if length + source.len() > maximum {
-            return STATUS_BUFFER_TOO_SMALL;
-        }
-        // SAFETY: there is so much room; here and below.
-        unsafe { store_all(to.Buffer.cast::<u8>().wrapping_add(length), &source) };
-        // SAFETY: as above.
-        unsafe { set_length(Destination, length + source.len()) };
-        STATUS_SUCCESS
+        append_bytes(Destination, &narrow(Source))
     }
 
     [PASSIVE] silent fn RtlCreateUnicodeString(call; DestinationString: *mut UNICODE_STRING, SourceString: *const WCHAR) -> BOOLEAN {

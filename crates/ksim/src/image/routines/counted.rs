@@ -40,6 +40,20 @@ pub(super) unsafe fn set_length(string: *mut UNICODE_STRING, bytes: usize) {
     unsafe { store(string.cast::<USHORT>(), bytes as USHORT) };
 }
 
+/// Appends bytes, and never a zero.
+pub(super) fn append_bytes(string: *mut Bytes, bytes: &[u8]) -> NTSTATUS {
+    let to = load(string.cast_const());
+    let (length, maximum) = (usize::from(to.Length), usize::from(to.MaximumLength));
+    if length + bytes.len() > maximum {
+        return STATUS_BUFFER_TOO_SMALL;
+    }
+    // SAFETY: there is so much room, or the driver's string has a bad address.
+    unsafe { store_all(to.Buffer.cast::<u8>().wrapping_add(length), bytes) };
+    // SAFETY: the driver passes a string, or a bad address.
+    unsafe { set_length(string, length + bytes.len()) };
+    STATUS_SUCCESS
+}
+
 pub(super) fn upper(unit: u16) -> u16 {
     let mut upper = char::from_u32(u32::from(unit)).map(char::to_uppercase).into_iter().flatten();
     match (upper.next(), upper.next()) {

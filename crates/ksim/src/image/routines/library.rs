@@ -1,15 +1,15 @@
 //! More of the run-time library: runs in bitmaps, strings, dates, random numbers; and lists of memory that are locked.
 
 use super::bitmap::{Bitmap, Header, read};
-use super::counted::{Bytes, MOST, narrow, set_length, upper, wide};
+use super::counted::{Bytes, MOST, append_bytes, narrow, set_length, upper, wide};
 use super::memory::{Plain, load, store, store_all, store_string};
 use crate::exports::{ANY, DISPATCHER, at_most, image_exports};
 use crate::image::host::{guarded, raise_bad_address};
 use crate::irql::DISPATCH_LEVEL;
 use ksync_sys::{
     BOOLEAN, IoCreateSymbolicLink, KPROCESSOR_MODE, LARGE_INTEGER, LONG, MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED,
-    MmMapLockedPagesSpecifyCache, NTSTATUS, PVOID, SIZE_T, STATUS_BUFFER_TOO_SMALL, STATUS_INVALID_PARAMETER, STATUS_SUCCESS,
-    ULONG, UNICODE_STRING, USHORT,
+    MmMapLockedPagesSpecifyCache, NTSTATUS, PVOID, SIZE_T, STATUS_INVALID_PARAMETER, STATUS_SUCCESS, ULONG, UNICODE_STRING,
+    USHORT,
 };
 
 const STATUS_NAME_TOO_LONG: NTSTATUS = 0xc000_0106_u32 as i32;
@@ -193,17 +193,7 @@ image_exports! {
         if Source.is_null() {
             return STATUS_SUCCESS;
         }
-        let source = super::strings::units(Source);
-        let to = load(Destination.cast_const());
-        let (length, maximum) = (usize::from(to.Length), usize::from(to.MaximumLength));
-        if length + source.len() > maximum {
-            return STATUS_BUFFER_TOO_SMALL;
-        }
-        // SAFETY: there is so much room.
-        unsafe { store_all(to.Buffer.cast::<u8>().wrapping_add(length), &source) };
-        // SAFETY: as above.
-        unsafe { set_length(Destination, length + source.len()) };
-        STATUS_SUCCESS
+        append_bytes(Destination, &super::strings::units(Source))
     }
 
     [ANY] silent fn RtlPrefixString(_call; String1: *const Bytes, String2: *const Bytes, CaseInSensitive: BOOLEAN) -> BOOLEAN {
