@@ -13,6 +13,10 @@ use std::ops::Range;
 /// too. Only touched pages cost memory.
 pub(crate) const STACK_BYTES: usize = 256 * 1024;
 
+/// Bytes of a stack that the kernel needs for a call of an image, whose own code stays above them. It must not fault: it
+/// may be in the middle of an allocation, and whoever reports the fault needs memory too.
+pub(crate) const KERNEL_STACK_BYTES: usize = 64 * 1024;
+
 /// How many idle stacks an OS thread keeps.
 const POOLED_STACKS: usize = 16 * 1024;
 

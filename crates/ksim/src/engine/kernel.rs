@@ -1,7 +1,7 @@
 //! The state of one machine.
 
 use super::clock::Clock;
-use super::context::Context;
+use super::context::{Context, KERNEL_STACK_BYTES};
 use super::dispatch::ReadyQueues;
 use super::dpc::DpcCounters;
 use super::driver::Drivers;
@@ -191,12 +191,13 @@ impl Kernel {
         }
     }
 
-    /// The addresses of the stack that runs.
-    pub(crate) fn current_stack(&self) -> Range<usize> {
-        match self.executing {
+    /// The addresses of the stack that runs, as far as it is the driver's: what lies below is for the kernel that it calls.
+    pub(crate) fn driver_stack(&self) -> Range<usize> {
+        let stack = match self.executing {
             Executing::Thread(tid) => self.threads[tid as usize].stack.clone(),
             _ => self.processors[self.cpu as usize].dpc_context.as_ref().map_or(0..0, |context| context.stack()),
-        }
+        };
+        stack.start + KERNEL_STACK_BYTES..stack.end
     }
 
     /// The thread that runs. Only for operations that cannot be called from a DPC.

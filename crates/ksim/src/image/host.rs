@@ -65,6 +65,8 @@ pub(crate) struct MachineImages {
     /// Pageable sections and paged pool are taken away at raised levels.
     pub(crate) forces_paging: Cell<bool>,
     loaded: Cell<bool>,
+    /// How far down the running stack an image may call the kernel.
+    pub(crate) stack_floor: Cell<usize>,
     /// An unwinding that has left a routine of a driver, and is to pass what called that.
     crossing: Cell<Option<Box<entry::Crossing>>>,
     /// The state of `rand`, once `srand` or `rand` was called.
@@ -131,7 +133,10 @@ impl MachineImages {
         }
         state.mappings.push(mapping);
         let id = state.mappings.len() - 1;
-        call.read(|kernel| state.enter(kernel));
+        call.read(|kernel| {
+            state.enter(kernel);
+            self.stack_floor.set(kernel.driver_stack().start);
+        });
         Ok(id)
     }
 
@@ -143,6 +148,7 @@ impl MachineImages {
         {
             let mut kernel = kernel.borrow_mut();
             state.enter(&mut kernel);
+            self.stack_floor.set(kernel.driver_stack().start);
             if self.forces_paging.get() {
                 // What the context does within the kernel, too, is at the level of its processor.
                 state.settle_paging(&mut kernel);

@@ -7,9 +7,10 @@
 
 use super::arena;
 use super::context::{Context, RBP, RBX, RDI, RSI, RSP};
-use super::guarded;
-use crate::machine::{current, panicked_in_image};
-use std::arch::global_asm;
+use super::{guarded, signal};
+use crate::machine::{Call, current, panicked_in_image};
+use crate::report::bug_check::{Violation, codes};
+use std::arch::{asm, global_asm};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -318,6 +319,9 @@ pub(crate) fn through<R>(routine: impl FnOnce() -> R, left: impl FnOnce()) -> R 
 #[inline]
 pub(crate) unsafe fn boundary(frame: *mut CallFrame, body: impl FnOnce() -> u64) -> u64 {
     let images = &current("an import of an image").images;
+    if frame.addr() < images.stack_floor.get() {
+        out_of_stack(frame);
+    }
     let before = images.frame.replace(frame);
     // SAFETY: by this function's contract.
     unsafe { (*frame).previous = before };
@@ -345,6 +349,26 @@ pub(crate) unsafe fn boundary(frame: *mut CallFrame, body: impl FnOnce() -> u64)
                 Err(_) => panicked_in_image(),
             },
         },
+    }
+}
+
+/// A call that the kernel has too little stack for: the machine stops, on the stack for that.
+#[cold]
+fn out_of_stack(frame: *mut CallFrame) -> ! {
+    extern "C" fn stop(frame: *mut CallFrame) -> ! {
+        let call = Call { cell: current("an image"), export: None };
+        // SAFETY: the call that the frame is of goes on never, and its stack stays as it is.
+        let frame = unsafe { &*frame };
+        let routine = frame.entry().map_or("the kernel", |entry| &entry.name);
+        let meaning = format!("a driver ran out of kernel stack: it called {routine} with {:#x} as its stack pointer", frame.rsp);
+        let parameters = [8, frame.rsp, frame.return_address, 0];
+        let violation = Violation::boxed_owned(codes::UNEXPECTED_KERNEL_MODE_TRAP, parameters, meaning);
+        call.cell.stop_at(*violation, call.cell.images.places_from(&frame.context(), true))
+    }
+    let top = signal::emergency_stack();
+    // SAFETY: nothing else runs on that stack, whose end is aligned to 16 bytes, and the call does not return.
+    unsafe {
+        asm!("mov rsp, {top}", "call {stop}", "ud2", top = in(reg) top, stop = sym stop, in("rdi") frame, options(noreturn))
     }
 }
 

@@ -153,6 +153,11 @@ fn prepare_thread() -> io::Result<()> {
     Ok(())
 }
 
+/// The end of the OS thread's stack for those that have none left.
+pub(super) fn emergency_stack() -> u64 {
+    (EMERGENCY_STACK.get() + STACK) as u64
+}
+
 /// The register of the interrupted context with that number of Linux.
 fn register(context: &mut libc::ucontext_t, number: i32) -> &mut i64 {
     &mut context.uc_mcontext.gregs[number as usize]
@@ -252,7 +257,6 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
     if !images.loaded.get() {
         return false;
     }
-    let emergency = EMERGENCY_STACK.get() as u64 + STACK as u64;
     // 128 bytes below the stack pointer may be in use where the fault is not the driver's.
     let below = rsp.wrapping_sub(256 + size_of::<Fault>() as u64) & !15;
     let has_room = has_room(rsp, below);
@@ -263,7 +267,7 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
     if !is_images && !overflowed {
         return false;
     }
-    let place = if has_room { below } else { emergency - 2 * PAGE };
+    let place = if has_room { below } else { emergency_stack() - 2 * PAGE };
     let record = place as *mut Fault;
     let mut registers = Context::new();
     for (value, number) in registers.gpr.iter_mut().zip(REGISTERS) {

@@ -173,7 +173,7 @@ image_exports! {
     }
 
     [ANY] silent fn IoGetStackLimits(call; LowLimit: *mut usize, HighLimit: *mut usize) {
-        let stack = call.read(|kernel| kernel.current_stack());
+        let stack = call.read(|kernel| kernel.driver_stack());
         // SAFETY: the driver passes valid pointers.
         unsafe { LowLimit.write(stack.start) };
         // SAFETY: as above.
@@ -182,7 +182,7 @@ image_exports! {
 
     [ANY] silent fn IoGetRemainingStackSize(call) -> usize {
         let here = 0_u8;
-        call.read(|kernel| (&raw const here).addr().saturating_sub(kernel.current_stack().start))
+        call.read(|kernel| (&raw const here).addr().saturating_sub(kernel.driver_stack().start))
     }
 
     [at_most(APC_LEVEL)] silent fn KeExpandKernelStackAndCallout(
