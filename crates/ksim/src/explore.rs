@@ -17,8 +17,10 @@
 mod environment;
 mod exploration;
 mod faults;
+mod made;
 mod progress;
 mod shrink;
+mod stealing;
 mod systematic;
 pub(crate) mod token;
 mod workers;
@@ -62,7 +64,6 @@ pub struct Explore {
     keep_going: bool,
     shrinks: bool,
     repeats: bool,
-    divided: bool,
     progress: bool,
     faults: Vec<FaultKind>,
     /// What the environment says of early expiries.
@@ -86,7 +87,6 @@ pub fn explore() -> Explore {
         keep_going: false,
         shrinks: true,
         repeats: true,
-        divided: false,
         progress: true,
         faults: Vec::new(),
         early_by_environment: None,
@@ -189,14 +189,6 @@ impl Explore {
     /// Whether a failing schedule is made smaller before it is reported, which takes up to 3,000 runs. It is by default.
     pub fn shrink(mut self, shrink: bool) -> Self {
         self.shrinks = shrink;
-        self
-    }
-
-    /// Whether an [exhaustive](Strategy::Exhaustive) search is divided into parts, which the OS threads share. It is not by default, but is where it is made in [shards](Self::shard): the
-    /// parts run some schedules that turn out to repeat others' and do not count, up to two for each that does, so that it pays from about four OS threads on. The
-    /// [number](Exploration::executions) of schedules is the same, and their order another. Other strategies use all OS threads in any case.
-    pub fn divided(mut self, divided: bool) -> Self {
-        self.divided = divided;
         self
     }
 

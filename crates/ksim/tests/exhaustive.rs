@@ -247,7 +247,7 @@ fn philosophers_are_exhausted_in_as_many_executions_as_there_are_orders() {
 #[test]
 fn long_searches_are_as_exact_however_they_are_made() {
     fn check(processors: u8, executions: u64, failures: u64, program: fn()) {
-        let search = || explore().machine(machine(processors)).strategy(Strategy::Exhaustive).divided(true).keep_going(true);
+        let search = || explore().machine(machine(processors)).strategy(Strategy::Exhaustive).keep_going(true);
         for jobs in [1, 3] {
             let exploration = search().jobs(jobs.try_into().unwrap()).check(program);
             assert!(exploration.is_exhausted());
@@ -282,9 +282,7 @@ fn what_long_searches_find_does_not_depend_on_the_number_of_os_threads() {
         assert_ne!(*log.borrow(), [1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]);
     };
     for strategy in [Strategy::Exhaustive, Strategy::Bounded { preemptions: 2 }] {
-        let search = |jobs: usize| {
-            explore().machine(machine(3)).strategy(strategy).divided(true).shrink(false).jobs(jobs.try_into().unwrap())
-        };
+        let search = |jobs: usize| explore().machine(machine(3)).strategy(strategy).shrink(false).jobs(jobs.try_into().unwrap());
         let found = |jobs| {
             let exploration = search(jobs).check(program);
             let failure = exploration.expect_failure();
@@ -361,7 +359,7 @@ fn random_programs_of_locks_are_exhausted_exactly() {
         if clean + dead > 600 {
             continue;
         }
-        let search = explore().machine(machine(5)).strategy(Strategy::Exhaustive).divided(true).keep_going(true);
+        let search = explore().machine(machine(5)).strategy(Strategy::Exhaustive).keep_going(true);
         let exploration = search.check(|| {
             let locks = [Mutex::new(), Mutex::new(), Mutex::new()];
             let run = |turns: &Vec<(usize, Option<usize>)>| {

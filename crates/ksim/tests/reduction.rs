@@ -32,7 +32,11 @@ enum Step {
     PollSemaphore,
     /// With one of the two atomics changed under the lock.
     Mutex(usize),
+    /// The mutex, with the fast mutex acquired and released meanwhile.
+    Nested,
     Fast(usize),
+    /// With the other atomic changed to one more than this one, under the fast mutex.
+    Move(usize),
     TryFast(usize),
     Spin(usize),
     /// With one of the two atomics read under the lock.
@@ -73,6 +77,19 @@ fn program() -> impl Strategy<Value = Program> {
         4 => prop::collection::vec(prop::collection::vec(step(), 1..=3), 2),
         1 => prop::collection::vec(prop::collection::vec(step(), 1..=1), 3),
     ]
+}
+
+/// Longer programs, of fewer kinds of steps: what one context does changes what has happened before others' operations, and not what they are.
+fn locks_and_words() -> impl Strategy<Value = Program> {
+    let which = 0..2_usize;
+    let step = prop_oneof![
+        which.clone().prop_map(Step::Load),
+        which.clone().prop_map(|which| Step::Store(which, 1)),
+        which.clone().prop_map(Step::Fast),
+        which.prop_map(Step::Move),
+        Just(Step::Nested),
+    ];
+    prop::collection::vec(prop::collection::vec(step, 2..=3), 3)
 }
 
 struct Shared {
@@ -136,11 +153,25 @@ impl Shared {
                 self.mutex.release();
                 value
             }
+            Step::Nested => {
+                wait(self.mutex.object());
+                self.fast.acquire();
+                self.fast.release();
+                self.mutex.release();
+                0
+            }
             Step::Fast(which) => {
                 self.fast.acquire();
                 let value = self.double(which);
                 self.fast.release();
                 value
+            }
+            Step::Move(which) => {
+                self.fast.acquire();
+                let value = self.words[which].load(Ordering::SeqCst);
+                self.words[1 - which].store(value + 1, Ordering::SeqCst);
+                self.fast.release();
+                value.into()
             }
             Step::TryFast(which) => {
                 if !self.fast.try_acquire() {
@@ -201,10 +232,10 @@ fn run(program: &Program) -> Seen {
 }
 
 /// A search, what its runs saw, and whether one ended in a deadlock.
-fn search(program: &Program, strategy: Search, most: u64) -> (Exploration, BTreeSet<Seen>) {
+fn search(program: &Program, strategy: Search, most: u64, jobs: usize) -> (Exploration, BTreeSet<Seen>) {
     let seen = HostMutex::new(BTreeSet::new());
     let machine = Machine::new().processors(program.len() as u8 + 1).check_lock_order(false);
-    let search = explore().machine(machine).strategy(strategy).keep_going(true).progress(false);
+    let search = explore().machine(machine).strategy(strategy).keep_going(true).progress(false).jobs(jobs.try_into().unwrap());
     let exploration = search.schedules(most).check(|| {
         let result = run(program);
         seen.lock().unwrap().insert(result);
@@ -213,10 +244,16 @@ fn search(program: &Program, strategy: Search, most: u64) -> (Exploration, BTree
 }
 
 fn compare(program: &Program) {
-    let (reduced, seen) = search(program, Search::Exhaustive, MOST);
+    let (reduced, seen) = search(program, Search::Exhaustive, MOST, 1);
     assert!(reduced.is_exhausted(), "so small a program has no more than {MOST} classes: {reduced}");
+    let (together, seen_together) = search(program, Search::Exhaustive, MOST, 3);
+    let found = |made: &Exploration| {
+        let first = made.failure().map(|failure| (failure.schedule, failure.found.clone()));
+        (made.executions(), made.distinct(), made.failures(), made.is_exhausted(), first)
+    };
+    assert!(found(&reduced) == found(&together) && seen == seen_together, "by one OS thread {reduced}, by three {together}");
     for strategy in [Search::Random, Search::Urw, Search::Pct { depth: 3 }] {
-        let (sampled, seen_by_it) = search(program, strategy, SAMPLES);
+        let (sampled, seen_by_it) = search(program, strategy, SAMPLES, 1);
         let missed: Vec<_> = seen_by_it.difference(&seen).collect();
         assert!(missed.is_empty(), "{strategy:?} has seen {missed:?}; {reduced}");
         assert!(reduced.failures() > 0 || sampled.failures() == 0, "{strategy:?} has found a deadlock; {reduced}");
@@ -236,4 +273,24 @@ proptest! {
     fn nothing_is_missed(program in program()) {
         compare(&program);
     }
+
+    #[test]
+    fn nothing_is_missed_in_longer_programs(program in locks_and_words()) {
+        compare(&program);
+    }
+}
+
+/// The fast mutex is acquired after different things have happened before, and is the same one.
+#[test]
+fn an_object_is_the_same_whatever_has_happened_before() {
+    compare(&vec![
+        vec![Step::Store(0, 1), Step::Nested],
+        vec![Step::Store(0, 2), Step::Move(1), Step::Store(1, 2)],
+        vec![Step::Load(1), Step::Nested],
+    ]);
+    compare(&vec![
+        vec![Step::Load(1), Step::Fast(0)],
+        vec![Step::Load(0), Step::Load(0)],
+        vec![Step::Load(0), Step::Store(1, 1), Step::Fast(0)],
+    ]);
 }

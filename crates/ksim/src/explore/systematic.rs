@@ -1,13 +1,14 @@
-//! Searches in which each run is planned by those before it.
+//! Searches in which each run is planned by those before it, but for exhaustive ones that are not made in shards (`stealing.rs`).
 //!
-//! A search that takes long can be divided: after some runs, what is left becomes several parts, which OS threads take as they come, and which are divided again. What is in
+//! A search that takes long is divided: after some runs, what is left becomes several parts, which OS threads take as they come, and which are divided again. What is in
 //! a part depends on nothing but the part, and parts have an order: so neither the number of OS threads nor their speed changes what is found and counted.
 
+use super::made::{Made, run_planned};
 use super::progress::Progress;
-use super::workers::{check_repetition, fails, jobs, report};
+use super::stealing;
+use super::workers::{jobs, report};
 use super::{Exploration, Explore, Shard};
 use crate::explore::token::Choice;
-use crate::machine::Keep;
 use crate::schedule::{Bounded, BoundedSearch, Exhaustive, ExhaustiveSearch, Finished, Policy, Strategy};
 use rustc_hash::FxHashSet;
 use std::cell::RefCell;
@@ -20,8 +21,6 @@ const PART: u64 = 256;
 
 /// A search that plans its runs.
 trait Plan: Send + Default {
-    /// Whether all parts together make no more runs than the whole.
-    const DIVIDES_EVENLY: bool;
     fn policy(search: &Rc<RefCell<Self>>) -> Box<dyn Policy>;
     fn finish(&mut self) -> Finished;
     fn split(self) -> Vec<Self>;
@@ -29,8 +28,6 @@ trait Plan: Send + Default {
 }
 
 impl Plan for ExhaustiveSearch {
-    const DIVIDES_EVENLY: bool = false;
-
     fn policy(search: &Rc<RefCell<Self>>) -> Box<dyn Policy> {
         Box::new(Exhaustive::of(search))
     }
@@ -49,8 +46,6 @@ impl Plan for ExhaustiveSearch {
 }
 
 impl Plan for BoundedSearch {
-    const DIVIDES_EVENLY: bool = true;
-
     fn policy(search: &Rc<RefCell<Self>>) -> Box<dyn Policy> {
         Box::new(Bounded(Rc::clone(search)))
     }
@@ -91,20 +86,6 @@ impl Origin {
     fn is_made_in(self, shard: Shard) -> bool {
         self.generation < 2 || self.counts_in(shard)
     }
-}
-
-/// What became of a part.
-#[derive(Default)]
-struct Made {
-    /// The class of each run that counts.
-    classes: Vec<u64>,
-    /// Which of them failed, and the choices of the first of these.
-    failures: Vec<u64>,
-    choices: Vec<Choice>,
-    has_fault: bool,
-    unsupported: Option<&'static str>,
-    /// The host's time was up before its end.
-    is_late: bool,
 }
 
 enum State<S> {
@@ -149,7 +130,13 @@ struct Systematic<'a, S> {
 pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Exploration, bool) {
     match explore.strategy {
         Strategy::Bounded { preemptions } => search_all(explore, program, BoundedSearch::new(preemptions)),
-        _ => search_all(explore, program, ExhaustiveSearch::new(explore.machine.config().early_expiries > 0)),
+        _ => {
+            let whole = ExhaustiveSearch::new(explore.machine.config().early_expiries > 0);
+            match explore.shard.count {
+                1 => stealing::search(explore, program, whole),
+                _ => search_all(explore, program, whole),
+            }
+        }
     }
 }
 
@@ -190,9 +177,7 @@ fn search_all<S: Plan>(explore: &Explore, program: &(dyn Fn() + Sync), whole: S)
     let Systematic { progress, parts, .. } = search;
     drop(progress);
     let parts = parts.into_inner().expect("no worker panics while it holds the lock");
-    if let Some(reason) = parts.unsupported {
-        panic!("ksim: the schedules cannot be searched to the end: {reason}");
-    }
+    refuse(parts.unsupported);
     let exploration = Exploration {
         executions: parts.executions,
         distinct: parts.distinct.len() as u64,
@@ -202,6 +187,13 @@ fn search_all<S: Plan>(explore: &Explore, program: &(dyn Fn() + Sync), whole: S)
         failure: parts.first_failure.map(|(schedule, choices)| report(explore, schedule, &choices, program)),
     };
     (exploration, parts.has_fault)
+}
+
+/// Says why a search cannot be made.
+pub(super) fn refuse(unsupported: Option<&'static str>) {
+    if let Some(reason) = unsupported {
+        panic!("ksim: the schedules cannot be searched to the end: {reason}");
+    }
 }
 
 impl<S: Plan> Systematic<'_, S> {
@@ -238,45 +230,21 @@ impl<S: Plan> Systematic<'_, S> {
         let machine = self.explore.faulty_machine().record_trace(false);
         let counts = origin.counts_in(self.explore.shard);
         let search = Rc::new(RefCell::new(search));
-        let (mut made, mut choices) = (Made::default(), Vec::new());
-        let is_divided = S::DIVIDES_EVENLY || self.explore.divided || self.explore.shard.count > 1;
-        let most = if is_divided { PART } else { u64::MAX };
-        for _ in 0..most.min(self.limit) {
+        let mut made = Made::default();
+        for _ in 0..PART.min(self.limit) {
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 made.is_late = true;
                 return (made, Vec::new());
             }
-            choices.clear();
             let is_first = origin.generation == 0 && made.classes.is_empty();
-            let keep = Keep::Choices(choices);
-            let run = if is_first {
-                let traced = machine.clone().record_trace(self.explore.repeats);
-                let run = traced.run_recorded(S::policy(&search), keep, self.program);
-                check_repetition(self.explore, &run, self.program);
-                run
-            } else {
-                machine.run_recorded(S::policy(&search), keep, self.program)
-            };
+            let run = run_planned(self.explore, &machine, S::policy(&search), is_first, self.program);
             let finished = search.borrow_mut().finish();
             made.unsupported = search.borrow().unsupported();
             if made.unsupported.is_some() {
                 return (made, Vec::new());
             }
-            made.has_fault |= run.outcome.has_fault();
-            choices = run.choices;
-            if finished.counts {
-                made.classes.push(run.class);
-                if fails(&run.outcome) {
-                    if made.failures.is_empty() {
-                        made.choices.clone_from(&choices);
-                    }
-                    made.failures.push(made.classes.len() as u64 - 1);
-                    if counts && !self.explore.keep_going {
-                        return (made, Vec::new());
-                    }
-                }
-            }
-            if !finished.more {
+            let failed = made.record(run, finished.counts);
+            if !finished.more || failed && counts && !self.explore.keep_going {
                 return (made, Vec::new());
             }
         }

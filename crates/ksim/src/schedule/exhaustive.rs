@@ -15,31 +15,36 @@
 //! expire, so that its event is planned wherever it can happen.
 //!
 //! # Names
-//! Contexts and objects are known by what created or used them, and not by numbers or addresses: those depend on the order of things that are independent. An operation is
-//! the same one in two runs if all that happens before it is the same; then its object is the same one too. Names are given as soon as operations are announced, so that what is asleep
-//! has those that the present run uses.
+//! Contexts are known by what created them, and not by numbers or addresses: those depend on the order of things that are independent. An object is known within a run only: nothing that is
+//! kept of it would be the same in all others. So what is kept of an operation is whose it is, its number, and what happens before it, by which it is looked up among the operations of the run that it
+//! is to be compared with. One that is not found there depends on all.
 //!
 //! # Parts
-//! A search that takes long can be divided into parts, which are made at the same time. From each node above the parts everything is explored that could come first there, so that a
+//! A search can be made in parts. Those of shards, `parts.rs`, know nothing of each other: from each node above them everything is explored that could come first there, so that a
 //! part need not tell others of the races that it finds. What comes first in an earlier part is asleep in the later ones. So each class is still run in one part only; but a part may begin with a
-//! run that repeats another's, and more, none of which count.
+//! run that repeats another's, and more, none of which count. Those of OS threads, `given.rs`, are the same search, made ahead of its turn.
 
+mod given;
 mod names;
 mod parts;
 mod races;
 mod tree;
 
 use super::{Actor, Decision, Event, Finished, Footprint, Policy};
+pub(crate) use given::Next;
+use given::{Given, Told};
 use names::Names;
 use races::{Clock, Done};
 use std::cell::RefCell;
 use std::rc::Rc;
-use tree::{Branch, Step};
+use tree::Branch;
 
-/// An operation, by the names of what it touches.
+/// An operation of the present run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Named {
     actor: u32,
+    /// Its number among the events of its context, from 1.
+    number: u32,
     operation: Footprint,
 }
 
@@ -47,18 +52,27 @@ struct Named {
 #[derive(Clone, Copy, Debug)]
 struct Asleep {
     actor: u32,
+    /// Its number among the events of its context, from 1.
+    number: u32,
     operation: Footprint,
     /// All races behind it have been looked at here: it is not explored in another part, nor beside something that is.
     races_known: bool,
+}
+
+impl Asleep {
+    fn of(event: Named, races_known: bool) -> Self {
+        let Named { actor, number, operation } = event;
+        Self { actor, number, operation, races_known }
+    }
 }
 
 /// A place where runs can part.
 #[derive(Debug)]
 enum Node {
     Act {
-        /// The context that acts in the present run, and what it does there.
+        /// The context that acts in the present run, and what it has done there.
         chosen: Option<u32>,
-        operation: Footprint,
+        performed: Option<Named>,
         /// What could act here.
         able: Vec<Named>,
         /// What has been explored from here, and need not come first again.
@@ -72,7 +86,7 @@ enum Node {
 
 impl Node {
     fn act(sleep: Vec<Asleep>, wakeup: Vec<Branch>) -> Self {
-        Self::Act { chosen: None, operation: Footprint::UNKNOWN, able: Vec::new(), sleep, wakeup }
+        Self::Act { chosen: None, performed: None, able: Vec::new(), sleep, wakeup }
     }
 }
 
@@ -101,6 +115,14 @@ pub(crate) struct Search {
     waited_by_then: Vec<Done>,
     /// The nodes before this one are other parts' business.
     floor: usize,
+    /// What comes now.
+    next: Next,
+    /// What others make ahead of its turn.
+    given: Vec<Given>,
+    /// Likewise, what turned out to be made in vain.
+    stale: Vec<u64>,
+    /// The ways from nodes before the floor, for a part that is made ahead of its turn.
+    told: Option<Told>,
     /// Whether the clock may move early.
     early: bool,
     /// Why the search cannot be complete.
@@ -140,6 +162,7 @@ impl Search {
 
     fn begin(&mut self) {
         self.names.begin();
+        self.told.iter_mut().for_each(Told::begin);
         self.at = 0;
         self.done.clear();
         self.clocks.clear();
@@ -148,6 +171,12 @@ impl Search {
         self.clock_could_move = false;
         self.stuck = false;
         self.repeats_from = None;
+    }
+
+    /// The next event of a context.
+    fn named(&mut self, actor: u32, operation: Footprint) -> Named {
+        let (number, past) = (self.clock(actor).seen(actor) + 1, *self.past(actor));
+        self.names.operation(actor, number, past, operation)
     }
 
     /// The node of the next event, which is made if the run has come further than those before it.
@@ -163,12 +192,12 @@ impl Search {
     fn inherited(&mut self) -> (Vec<Asleep>, Vec<Branch>) {
         let names = &self.names;
         let before = self.nodes.iter_mut().rev().find_map(|node| match node {
-            Node::Act { chosen, operation, sleep, wakeup, .. } => Some((*chosen, *operation, sleep, wakeup)),
+            Node::Act { performed, sleep, wakeup, .. } => Some((*performed, sleep, wakeup)),
             Node::Value { .. } => None,
         });
-        let Some((Some(actor), operation, sleep, wakeup)) = before else { return (Vec::new(), Vec::new()) };
-        let sleep =
-            sleep.iter().filter(|asleep| asleep.actor != actor && !names.depends(asleep.operation, operation)).copied().collect();
+        let Some((Some(Named { actor, operation, .. }), sleep, wakeup)) = before else { return (Vec::new(), Vec::new()) };
+        let stays = |asleep: &&Asleep| asleep.actor != actor && !names.known.asleep(asleep).depends_on(operation);
+        let sleep = sleep.iter().filter(stays).copied().collect();
         let way = wakeup.iter_mut().find(|branch| branch.step.actor == actor).map(|branch| std::mem::take(&mut branch.then));
         (sleep, way.unwrap_or_default())
     }
@@ -185,10 +214,8 @@ impl Search {
         for option in 0..decision.len() {
             let Some(candidate) = decision.candidate(option) else { continue };
             let actor = self.names.actor(candidate.actor);
-            let past = *self.past(actor);
             let operation = decision.resolved(option, self.early).unwrap_or(Footprint::UNKNOWN);
-            let operation = self.names.operation(actor, past, operation);
-            candidates.push((option, Named { actor, operation }, decision.would_wait(option)));
+            candidates.push((option, self.named(actor, operation), decision.would_wait(option)));
         }
         let clock = self.names.actor(Actor::CLOCK);
         let is_clock = |candidate: &Named| candidate.actor == clock;
@@ -228,13 +255,13 @@ impl Search {
         };
         *chosen = Some(actor);
         if wakeup.is_empty() {
-            wakeup.push(Branch { step: Step::planned(actor), then: Vec::new() });
+            wakeup.push(Branch::planned(actor));
         }
         // What acts may take away what would expire, so that no run has shown a race with that.
         let may_move = is_new && actor != clock && clock_is_candidate;
         let known = wakeup.iter().map(|branch| branch.step.actor).chain(sleep.iter().map(|asleep| asleep.actor));
         if may_move && !known.into_iter().any(|actor| actor == clock) {
-            wakeup.push(Branch { step: Step::planned(clock), then: Vec::new() });
+            wakeup.push(Branch::planned(clock));
         }
         self.clock_could_move = clock_is_candidate;
         self.waits = all_wait && !stuck;
@@ -275,13 +302,12 @@ impl Search {
         match event {
             Event::Performs { actor, operation, available } => {
                 let actor = self.names.actor(actor);
-                let past = *self.past(actor);
-                let operation = self.names.operation(actor, past, operation);
+                let event = self.named(actor, operation);
                 let clock = self.names.actor(Actor::CLOCK);
                 let (stuck, repeats) = (self.stuck, &mut false);
                 match self.node() {
-                    Node::Act { chosen, operation: performed, sleep, wakeup, .. } => {
-                        *performed = operation;
+                    Node::Act { chosen, performed, sleep, wakeup, .. } => {
+                        *performed = Some(event);
                         *repeats =
                             chosen.is_none() && !stuck && wakeup.is_empty() && sleep.iter().any(|asleep| asleep.actor == actor);
                         if chosen.is_none() && actor != clock {
@@ -290,7 +316,7 @@ impl Search {
                         }
                         chosen.get_or_insert(actor);
                         if wakeup.is_empty() {
-                            wakeup.push(Branch { step: Step::planned(actor), then: Vec::new() });
+                            wakeup.push(Branch::planned(actor));
                         }
                     }
                     Node::Value { .. } => self.unsupported = Some("the program does not do the same things each time"),
@@ -301,13 +327,12 @@ impl Search {
                 self.at += 1;
                 let waits = std::mem::take(&mut self.waits);
                 let node = if self.stuck { None } else { Some(self.at - 1) };
-                self.perform(Named { actor, operation }, available || waits, node);
+                self.perform(event, available || waits, node);
             }
             Event::Unperformed { actor, operation, available } => {
                 let actor = self.names.actor(actor);
-                let past = *self.past(actor);
-                let operation = self.names.operation(actor, past, operation);
-                self.perform(Named { actor, operation }, available, None);
+                let event = self.named(actor, operation);
+                self.perform(event, available, None);
             }
             Event::Follows { actor, after } => {
                 let after = self.names.actor(after);
@@ -341,29 +366,39 @@ impl Search {
             // What comes behind is the business of the run that this one repeats.
             self.nodes.truncate(node.max(self.floor));
         }
+        self.next = self.advance();
+        Finished { counts, more: self.next != Next::Over }
+    }
+
+    /// Leaves the nodes behind that nothing is left at, up to the one where the next run parts from the present one.
+    fn advance(&mut self) -> Next {
         while self.nodes.len() > self.floor
             && let Some(node) = self.nodes.last_mut()
         {
-            match node {
+            let first = match node {
                 Node::Value { chosen, options } if *chosen + 1 < *options => {
                     *chosen += 1;
-                    return Finished { counts, more: true };
+                    Some((*chosen, 0))
                 }
-                Node::Value { .. } => {}
-                Node::Act { chosen, operation, sleep, wakeup, .. } => {
+                Node::Value { .. } => None,
+                Node::Act { chosen, performed, sleep, wakeup, .. } => {
                     if let Some(actor) = chosen.take() {
                         wakeup.retain(|branch| branch.step.actor != actor);
                         let races_known = tree::is_all_known(sleep);
-                        sleep.push(Asleep { actor, operation: *operation, races_known });
+                        sleep.extend(performed.take().map(|performed| Asleep::of(performed, races_known)));
                     }
-                    if !wakeup.is_empty() {
-                        return Finished { counts, more: true };
-                    }
+                    wakeup.first().map(|branch| {
+                        tree::lay_asleep(sleep, branch);
+                        (branch.step.actor, branch.size())
+                    })
                 }
+            };
+            if let Some((choice, size)) = first {
+                return self.at_branch(choice, size);
             }
             self.nodes.pop();
         }
-        Finished { counts, more: false }
+        Next::Over
     }
 
     /// Why the search cannot be complete, if it cannot.

@@ -1,26 +1,27 @@
-//! Names of contexts and objects that do not depend on the order of independent operations.
+//! Names of contexts that do not depend on the order of independent operations, and what is known of the operations of a run.
 
+use super::tree::Step;
+use super::{Asleep, Named};
 use crate::schedule::{Actor, Effect, Footprint};
 use rustc_hash::FxHashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-type Objects = FxHashMap<(u32, u64), u32>;
+/// A context, by the context that created it, what had happened before, and how many it had created since. The system's own have no creator.
+type Creation = (u32, u64, u32);
+type Contexts = FxHashMap<Creation, u32>;
 
 /// The names, from run to run, and who bears them in the present one.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Names {
-    /// A context, by the context that created it, what had happened before, and how many it had created since. The system's own have no creator.
-    contexts: FxHashMap<(u32, u64, u32), u32>,
-    /// The object of an operation, by the context and what has happened before.
-    objects: Objects,
-    /// Those that were known when the search became one part of several, which share them.
-    shared: Arc<Objects>,
-    /// For each name of an object, another that turned out to be the same one's, or itself.
-    merged: Vec<u32>,
+    contexts: Contexts,
+    /// Those of all OS threads that make the search together. What is known of them here need not be asked for.
+    common: Option<Arc<Mutex<Contexts>>>,
     actors: FxHashMap<Actor, u32>,
-    addresses: FxHashMap<usize, u32>,
+    /// Numbers for the objects of the present run.
+    objects: FxHashMap<usize, usize>,
     /// How many contexts each has created since its last operation.
     created: Vec<u32>,
+    pub(super) known: Known,
 }
 
 /// In place of a creator.
@@ -29,19 +30,32 @@ const SYSTEM: u32 = u32::MAX;
 impl Names {
     pub(super) fn begin(&mut self) {
         self.actors.clear();
-        self.addresses.clear();
+        self.objects.clear();
         self.created.clear();
+        self.known.clear();
     }
 
-    /// The search is about to become several parts, each of which goes on with these names.
-    pub(super) fn share(&mut self) {
-        let shared = Arc::make_mut(&mut self.shared);
-        shared.extend(self.objects.drain());
+    /// For a part that gives names of its own from now on.
+    pub(super) fn copied(&self) -> Self {
+        Self { contexts: self.contexts.clone(), ..Self::default() }
     }
 
-    fn context(&mut self, key: (u32, u64, u32)) -> u32 {
+    /// For a part of the same search, which gives names that all others know.
+    pub(super) fn in_common(&mut self) -> Self {
+        let common = self.common.get_or_insert_with(|| Arc::new(Mutex::new(self.contexts.clone())));
+        Self { common: Some(Arc::clone(common)), ..Self::default() }
+    }
+
+    fn context(&mut self, key: Creation) -> u32 {
         let next = self.contexts.len() as u32;
-        *self.contexts.entry(key).or_insert(next)
+        *self.contexts.entry(key).or_insert_with(|| match &self.common {
+            None => next,
+            Some(common) => {
+                let mut contexts = common.lock().expect("nobody panics while he holds the lock");
+                let next = contexts.len() as u32;
+                *contexts.entry(key).or_insert(next)
+            }
+        })
     }
 
     fn created_by(&mut self, actor: u32) -> &mut u32 {
@@ -80,50 +94,63 @@ impl Names {
         name
     }
 
-    /// The next operation of a context, with its object's name. `past` stands for what happens before it.
-    pub(super) fn operation(&mut self, actor: u32, past: u64, operation: Footprint) -> Footprint {
-        if operation.effect == Effect::Unknown {
-            return operation;
-        }
-        let here = self.addresses.get(&operation.object).copied();
-        let before = self.objects.get(&(actor, past)).or_else(|| self.shared.get(&(actor, past))).copied();
-        let name = match (here, before) {
-            (Some(here), Some(before)) => {
-                // The same operation has the same object.
-                let (here, before) = (self.find(here), self.find(before));
-                self.merged[before.max(here) as usize] = before.min(here);
-                before.min(here)
-            }
-            (Some(name), None) | (None, Some(name)) => self.find(name),
-            (None, None) => {
-                let name = self.merged.len() as u32;
-                self.merged.push(name);
-                name
+    /// The operation that a context announces or performs, its next, with the number that its object has in this run. `past` stands for what happens before the context does it.
+    pub(super) fn operation(&mut self, actor: u32, number: u32, past: u64, operation: Footprint) -> Named {
+        let operation = match operation.effect {
+            Effect::Unknown => operation,
+            _ => {
+                let next = self.objects.len();
+                Footprint { object: *self.objects.entry(operation.object).or_insert(next), ..operation }
             }
         };
-        if here != Some(name) {
-            self.addresses.insert(operation.object, name);
-        }
-        if before != Some(name) {
-            self.objects.insert((actor, past), name);
-        }
-        Footprint { object: name as usize, ..operation }
+        self.known.note(actor, number, past, operation);
+        Named { actor, number, operation }
+    }
+}
+
+/// The operations of a run that have been announced: for each context, by their numbers, what stands for all that happens before it does them, and what they are. What is kept from another run
+/// is compared with this one's only after it was looked up here, as objects are not the same from run to run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known(Vec<Vec<(u64, Footprint)>>);
+
+impl Known {
+    fn clear(&mut self) {
+        self.0.iter_mut().for_each(Vec::clear);
     }
 
-    fn find(&self, mut name: u32) -> u32 {
-        while self.merged[name as usize] != name {
-            name = self.merged[name as usize];
+    fn note(&mut self, actor: u32, number: u32, past: u64, operation: Footprint) {
+        let (actor, place) = (actor as usize, number as usize - 1);
+        if actor >= self.0.len() {
+            self.0.resize(actor + 1, Vec::new());
         }
-        name
+        let operations = &mut self.0[actor];
+        if place >= operations.len() {
+            operations.resize(place + 1, (0, Footprint::UNKNOWN));
+        }
+        operations[place] = (past, operation);
     }
 
-    /// True when the order of two operations may matter.
-    pub(super) fn depends(&self, first: Footprint, second: Footprint) -> bool {
-        if first.effect == Effect::Unknown || second.effect == Effect::Unknown {
-            return true;
-        }
-        let object = |operation: Footprint| self.find(operation.object as u32) as usize;
-        let first = Footprint { object: object(first), ..first };
-        first.depends_on(Footprint { object: object(second), ..second })
+    /// An operation that another run had, in terms of this one, and what stands for all that happens here before its context does it. Its effect is that in the state that it was seen in.
+    fn find(&self, actor: u32, number: u32, operation: Footprint) -> Option<(u64, Footprint)> {
+        let place = (number as usize).checked_sub(1)?;
+        let &(past, known) = self.0.get(actor as usize)?.get(place)?;
+        let is_known = known.effect != Effect::Unknown && operation.effect != Effect::Unknown;
+        Some((past, if is_known { Footprint { object: known.object, ..operation } } else { Footprint::UNKNOWN }))
+    }
+
+    /// What is asleep at a node of this run.
+    pub(super) fn asleep(&self, asleep: &Asleep) -> Footprint {
+        self.find(asleep.actor, asleep.number, asleep.operation).map_or(Footprint::UNKNOWN, |(_, operation)| operation)
+    }
+
+    /// What is planned to come first at a node of this run: its context does there what it did in others.
+    pub(super) fn first(&self, step: &Step) -> Footprint {
+        self.find(step.actor, step.number, step.operation).map_or(Footprint::UNKNOWN, |(_, operation)| operation)
+    }
+
+    /// What is planned to come later, if its context comes to do it in this run.
+    pub(super) fn later(&self, step: &Step) -> Option<Footprint> {
+        let (past, operation) = self.find(step.actor, step.number, step.operation)?;
+        (past == step.before).then_some(operation)
     }
 }

@@ -1,6 +1,6 @@
 //! The parts of a search.
 
-use super::tree::Branch;
+use super::tree::{Branch, Step};
 use super::{Asleep, Named, Node, Search};
 use crate::schedule::DIVIDED;
 
@@ -16,8 +16,8 @@ impl Node {
     /// What a part keeps of a node before its first.
     fn passed(&self) -> Self {
         match self {
-            Self::Act { chosen, operation, sleep, .. } => {
-                Self::Act { chosen: *chosen, operation: *operation, able: Vec::new(), sleep: sleep.clone(), wakeup: Vec::new() }
+            Self::Act { chosen, sleep, .. } => {
+                Self::Act { chosen: *chosen, performed: None, able: Vec::new(), sleep: sleep.clone(), wakeup: Vec::new() }
             }
             &Self::Value { chosen, options } => Self::Value { chosen, options },
         }
@@ -29,7 +29,6 @@ impl Search {
     pub(crate) fn split(mut self) -> Vec<Self> {
         let open = (self.floor..self.nodes.len()).filter(|&node| self.nodes[node].is_open());
         let Some(last) = open.take(DIVIDED).last() else { return vec![self] };
-        self.names.share();
         let mut parts = Vec::new();
         for node in (self.floor..=last).rev() {
             self.branches(node, &mut parts);
@@ -46,7 +45,7 @@ impl Search {
         let begun = node + 1 < self.nodes.len();
         let passed = || self.nodes[..node].iter().map(Node::passed).collect::<Vec<_>>();
         let part = |first| Self {
-            names: self.names.clone(),
+            names: self.names.copied(),
             nodes: passed().into_iter().chain([first]).collect(),
             floor: node + 1,
             early: self.early,
@@ -57,9 +56,9 @@ impl Search {
                 let values = chosen + u32::from(begun)..options;
                 parts.extend(values.map(|chosen| part(Node::Value { chosen, options })));
             }
-            Node::Act { chosen, operation, able, sleep, wakeup } => {
+            Node::Act { chosen, performed, able, sleep, wakeup } => {
                 let mut sleep = sleep.clone();
-                sleep.extend(chosen.map(|actor| Asleep { actor, operation: *operation, races_known: false }));
+                sleep.extend(performed.filter(|_| chosen.is_some()).map(|performed| Asleep::of(performed, false)));
                 let planned = wakeup.iter().filter(|branch| Some(branch.step.actor) != *chosen);
                 let mut branches: Vec<Branch> = planned.cloned().collect();
                 let is_new = |able: &&Named| {
@@ -70,10 +69,10 @@ impl Search {
                 branches.extend(others);
                 for branch in branches {
                     let actor = branch.step.actor;
-                    let operation =
-                        able.iter().find(|able| able.actor == actor).map_or(branch.step.operation, |able| able.operation);
+                    let Step { number, operation, .. } = branch.step;
+                    let first = able.iter().find(|able| able.actor == actor).copied();
                     parts.push(part(Node::act(sleep.clone(), vec![branch])));
-                    sleep.push(Asleep { actor, operation, races_known: false });
+                    sleep.push(Asleep::of(first.unwrap_or(Named { actor, number, operation }), false));
                 }
             }
         }

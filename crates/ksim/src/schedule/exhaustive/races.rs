@@ -1,5 +1,6 @@
 //! What happens before what, and the races of a run.
 
+use super::names::Known;
 use super::tree::{Step, insert, is_explored};
 use super::{Named, Node, Search};
 use crate::schedule::{Actor, Footprint};
@@ -23,7 +24,7 @@ impl Clock {
         self.0.get(actor as usize).is_some_and(|&seen| seen >= number)
     }
 
-    fn seen(&self, actor: u32) -> u32 {
+    pub(super) fn seen(&self, actor: u32) -> u32 {
         self.0.get(actor as usize).copied().unwrap_or(0)
     }
 
@@ -48,6 +49,8 @@ pub(super) struct Done {
     actor: u32,
     /// Its number among the events of its context, from 1.
     number: u32,
+    /// What stands for all that happens before its context does it.
+    before: u64,
     operation: Footprint,
     /// Whether another could have come before it at that moment.
     available: bool,
@@ -81,19 +84,19 @@ impl Search {
 
     /// An event of the present run, after what has happened so far.
     pub(super) fn event(&mut self, event: Named, available: bool, node: Option<usize>) -> Done {
-        let Named { actor, operation } = event;
+        let Named { actor, number, operation } = event;
         let own = self.clock(actor).clone();
-        let number = own.seen(actor) + 1;
         let mut clock = own.clone();
-        let mut past = mixed(*self.past(actor)).wrapping_add(operation.effect as u64);
+        let before = *self.past(actor);
+        let mut past = mixed(before).wrapping_add(operation.effect as u64);
         for done in &self.done {
-            if done.actor != actor && self.names.depends(done.operation, operation) {
+            if done.actor != actor && done.operation.depends_on(operation) {
                 clock.join(&done.clock);
                 past = past.wrapping_add(mixed(done.past));
             }
         }
         clock.add(actor, number);
-        Done { actor, number, operation, available, clock_could_move: false, own, clock, past, node }
+        Done { actor, number, before, operation, available, clock_could_move: false, own, clock, past, node }
     }
 
     /// An event happens.
@@ -119,7 +122,7 @@ impl Search {
                 let (other, event) = (&self.done[earlier], &self.done[later]);
                 if other.actor == event.actor
                     || ordered.has(other.actor, other.number)
-                    || !self.names.depends(other.operation, event.operation)
+                    || !other.operation.depends_on(event.operation)
                 {
                     continue;
                 }
@@ -141,25 +144,39 @@ impl Search {
     /// The way to the reversal of a race: what does not come after the earlier event, and then the later.
     fn plan_reversal(&mut self, earlier: usize, later: usize) {
         let first = &self.done[earlier];
-        let Some(node) = first.node.filter(|&node| node >= self.floor) else { return };
-        let step =
-            |done: &Done| Step { actor: done.actor, number: done.number, operation: done.operation, clock: done.clock.clone() };
+        let Some(node) = first.node.filter(|&node| node >= self.floor || self.told.is_some()) else { return };
+        let step = |done: &Done| Step {
+            actor: done.actor,
+            number: done.number,
+            before: done.before,
+            operation: done.operation,
+            clock: done.clock.clone(),
+        };
         let beside = self.done[earlier + 1..].iter();
         let mut way: Vec<Step> =
             beside.filter(|done| done.node.is_some() && !done.clock.has(first.actor, first.number)).map(step).collect();
         let second = &self.done[later];
         let mut last = Step { clock: second.own.clone(), ..step(second) };
         for before in &way {
-            if self.names.depends(before.operation, second.operation) {
+            if before.operation.depends_on(second.operation) {
                 last.clock.join(&before.clock);
             }
         }
         last.clock.add(second.actor, second.number);
         way.push(last);
-        let names = &self.names;
+        if node < self.floor {
+            return self.tell(node, way);
+        }
+        let known = std::mem::take(&mut self.names.known);
+        self.keep(node, way, &known);
+        self.names.known = known;
+    }
+
+    /// Keeps a way from a node, as the run that it was seen in has it, of which so much is known.
+    pub(super) fn keep(&mut self, node: usize, way: Vec<Step>, known: &Known) {
         let Node::Act { sleep, wakeup, .. } = &mut self.nodes[node] else { unreachable!("an event's node is of an event") };
-        if !is_explored(sleep, &way, names) {
-            insert(wakeup, way, names);
+        if !is_explored(sleep, &way, known) {
+            insert(wakeup, way, known);
         }
     }
 }
