@@ -22,6 +22,10 @@ mod e_dpcs;
 mod f_ex_timers;
 #[path = "conformance/timers.rs"]
 mod f_timers;
+#[path = "conformance/cancel_safe.rs"]
+mod g_cancel_safe;
+#[path = "conformance/device_timers.rs"]
+mod g_device_timers;
 #[path = "conformance/io.rs"]
 mod g_io;
 #[path = "conformance/irql.rs"]

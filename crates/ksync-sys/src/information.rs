@@ -1,11 +1,43 @@
 //! What system services tell of objects, threads and processes.
 
-use crate::{ACCESS_MASK, CLIENT_ID, KAFFINITY, KPRIORITY, LONG, NTSTATUS, PVOID, ULONG, ULONG_PTR, UNICODE_STRING};
+use crate::{
+    ACCESS_MASK, BOOLEAN, CLIENT_ID, KAFFINITY, KPRIORITY, LARGE_INTEGER, LONG, NTSTATUS, PVOID, ULONG, ULONG_PTR, UNICODE_STRING,
+};
 
 /// Called as an APC of the thread that set a timer object. The time is the system time of the expiry, in two halves.
 pub type TIMER_APC_ROUTINE = unsafe extern "system-unwind" fn(TimerContext: PVOID, TimerLowValue: ULONG, TimerHighValue: LONG);
 /// A [`TIMER_APC_ROUTINE`], or null.
 pub type PTIMER_APC_ROUTINE = Option<TIMER_APC_ROUTINE>;
+
+/// What `ZwSetTimerEx` is to do.
+pub type TIMER_SET_INFORMATION_CLASS = i32;
+/// [`TIMER_SET_COALESCABLE_TIMER_INFO`].
+pub const TimerSetCoalescableTimer: TIMER_SET_INFORMATION_CLASS = 0;
+
+opaque! {
+    /// Why a timer wakes the computer.
+    struct COUNTED_REASON_CONTEXT;
+}
+
+/// How `ZwSetTimerEx` sets a timer, and what it was before.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct TIMER_SET_COALESCABLE_TIMER_INFO {
+    /// When, as for `ZwSetTimer`.
+    pub DueTime: LARGE_INTEGER,
+    /// The routine of an APC for the current thread.
+    pub TimerApcRoutine: PTIMER_APC_ROUTINE,
+    /// What that is passed.
+    pub TimerContext: PVOID,
+    /// Null for a timer that does not wake the computer.
+    pub WakeContext: *mut COUNTED_REASON_CONTEXT,
+    /// Milliseconds; 0 is one-shot.
+    pub Period: ULONG,
+    /// How many milliseconds late each expiry may be.
+    pub TolerableDelay: ULONG,
+    /// Where the state before goes, or null.
+    pub PreviousState: *mut BOOLEAN,
+}
 
 /// What `ZwQueryObject` is asked for.
 pub type OBJECT_INFORMATION_CLASS = i32;
@@ -100,6 +132,8 @@ pub struct PROCESS_BASIC_INFORMATION {
 }
 
 layout! {
+    TIMER_SET_COALESCABLE_TIMER_INFO: 48, TimerApcRoutine @ 8, TimerContext @ 16, WakeContext @ 24, Period @ 32,
+        TolerableDelay @ 36, PreviousState @ 40;
     PUBLIC_OBJECT_BASIC_INFORMATION: 56, GrantedAccess @ 4, HandleCount @ 8, PointerCount @ 12, Reserved @ 16;
     PUBLIC_OBJECT_TYPE_INFORMATION: 104, Reserved @ 16;
     THREAD_BASIC_INFORMATION: 48, TebBaseAddress @ 8, ClientId @ 16, AffinityMask @ 32, Priority @ 40, BasePriority @ 44;

@@ -50,6 +50,10 @@ pub type PDRIVER_INITIALIZE = Option<DRIVER_INITIALIZE>;
 pub type DRIVER_UNLOAD = unsafe extern "system-unwind" fn(DriverObject: *mut DRIVER_OBJECT);
 /// A [`DRIVER_UNLOAD`], or null.
 pub type PDRIVER_UNLOAD = Option<DRIVER_UNLOAD>;
+/// A device's timer routine, which is called about once a second at `DISPATCH_LEVEL` while the timer is started.
+pub type IO_TIMER_ROUTINE = unsafe extern "system-unwind" fn(DeviceObject: *mut DEVICE_OBJECT, Context: PVOID);
+/// An [`IO_TIMER_ROUTINE`], or null.
+pub type PIO_TIMER_ROUTINE = Option<IO_TIMER_ROUTINE>;
 /// A driver's routine that starts an I/O request.
 pub type DRIVER_STARTIO = unsafe extern "system-unwind" fn(DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP);
 /// A [`DRIVER_STARTIO`], or null.

@@ -207,6 +207,9 @@ fn layouts_differ_in_the_known_mistakes_only() {
             ReservePointer,
         }
         IO_CSQ_IRP_CONTEXT { Type, Irp, Csq }
+        TIMER_SET_COALESCABLE_TIMER_INFO {
+            DueTime, TimerApcRoutine, TimerContext, WakeContext, Period, TolerableDelay, PreviousState,
+        }
         EXT_SET_PARAMETERS { Version, Reserved, NoWakeTolerance }
         EXT_DELETE_PARAMETERS { Version, Reserved, DeleteCallback, DeleteContext }
     }
@@ -273,6 +276,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             PsGetCurrentProcessId PsGetCurrentThreadId
         }
         (_) {
+            IoStartTimer IoStopTimer
             ExUnregisterCallback
             KeRemoveDeviceQueue
             KeInitializeDeviceQueue
@@ -325,6 +329,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             NtClose RtlRunOnceInitialize ZwClose
         }
         (_, _) {
+            IoGetDriverObjectExtension
             KeRemoveEntryDeviceQueue
             KeRemoveByKeyDeviceQueueIfBusy
             KeRemoveByKeyDeviceQueue
@@ -359,6 +364,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             ZwSetEvent
         }
         (_, _, _) {
+            IoInitializeTimer
             ExNotifyCallback ExRegisterCallback
             KeInsertByKeyDeviceQueue
             IoCsqInsertIrp
@@ -371,6 +377,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             NtWaitForSingleObject RtlRunOnceComplete ZwOpenEvent ZwOpenTimer ZwWaitForSingleObject
         }
         (_, _, _, _) {
+            IoAllocateDriverObjectExtension IoCsqInsertIrpEx ZwSetTimerEx
             ExCreateCallback
             IoStartPacket
             IoGetDeviceObjectPointer
@@ -390,6 +397,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             ObReferenceObjectByHandle
         }
         (_, _, _, _, _, _, _) {
+            IoCsqInitializeEx
             IoCsqInitialize
             IoBuildSynchronousFsdRequest
             IoCreateDevice ObOpenObjectByPointer PsCreateSystemThread ZwDuplicateObject ZwSetTimer

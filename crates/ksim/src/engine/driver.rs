@@ -11,6 +11,7 @@ use crate::report::bug_check::{Related, Violation, codes};
 use crate::report::trace::Operation;
 use ksync_sys::{DRIVER_DISPATCH, DRIVER_EXTENSION, DRIVER_OBJECT, IRP_MJ_MAXIMUM_FUNCTION, KDPC, UNICODE_STRING};
 use std::cell::UnsafeCell;
+use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub(crate) struct DriverEntry {
     pub(crate) memory: Arc<DriverMemory>,
     /// What keeps its image: its devices, and the work items that are queued or run for its object.
     pub(crate) references: usize,
+    /// What IoAllocateDriverObjectExtension allocated: names and memory.
+    extensions: Vec<(usize, *mut c_void)>,
     /// It is being unloaded: its devices cannot be opened.
     unloading: bool,
 }
@@ -104,10 +107,32 @@ impl Kernel {
         let driver = self.drivers.entries.len() as u16;
         let id = self.objects.register(memory.object() as usize, Kind::Driver(driver));
         self.ob.add_object(id, Type::Driver);
-        let entry = DriverEntry { name: name.to_owned(), memory: memory.clone(), references: 0, unloading: false };
+        let entry = DriverEntry {
+            name: name.to_owned(),
+            memory: memory.clone(),
+            references: 0,
+            extensions: Vec::new(),
+            unloading: false,
+        };
         self.drivers.entries.push(entry);
         self.record(Operation::LoadDriver, u32::from(driver), 0);
         (driver, memory)
+    }
+
+    /// Allocates zeroed memory that goes with a driver's object. Null when there is none.
+    pub(crate) fn allocate_driver_extension(&mut self, driver: u16, name: usize, bytes: usize) -> *mut c_void {
+        /// As in NT.
+        const TAG: u32 = u32::from_le_bytes(*b"Driv");
+        let memory = self.allocate_system(bytes.max(1), TAG, Some(driver)).cast::<c_void>();
+        if !memory.is_null() {
+            self.drivers.entry(driver).extensions.push((name, memory));
+        }
+        memory
+    }
+
+    /// The memory of that name.
+    pub(crate) fn driver_extension(&mut self, driver: u16, name: usize) -> Option<*mut c_void> {
+        self.drivers.entry(driver).extensions.iter().find(|(known, _)| *known == name).map(|(_, memory)| *memory)
     }
 
     /// The driver is to be unloaded: its devices cannot be opened any more. True when none is open; otherwise the running thread waits, and looks again.
@@ -217,6 +242,10 @@ impl Kernel {
             );
             fault.related = vec![Related { what: "ExSetTimerResolution".to_owned(), site: request.site }];
             return Err(fault);
+        }
+        // They go with the driver object, which nothing keeps any more.
+        for (_, memory) in std::mem::take(&mut self.drivers.entry(driver).extensions) {
+            self.release_system(memory as usize)?;
         }
         let left: Vec<_> = self.pool.outstanding().into_iter().filter(|block| block.driver == Some(driver)).collect();
         if let Some(first) = left.first() {

@@ -12,6 +12,7 @@ pub(crate) mod names;
 pub(crate) mod remove_lock;
 pub(crate) mod request;
 pub(crate) mod routine;
+pub(crate) mod timer;
 pub(crate) mod work;
 
 use ksync_sys::KSPIN_LOCK;
@@ -21,6 +22,7 @@ pub(crate) struct IoManager {
     pub(crate) names: names::Names,
     pub(crate) requests: request::Requests,
     pub(crate) work: work::WorkQueue,
+    pub(crate) timers: timer::IoTimers,
     /// The cancel spin lock, which does not move.
     pub(crate) cancel_lock: Box<KSPIN_LOCK>,
     /// How many devices have been given a name by the system.
@@ -33,6 +35,7 @@ impl Default for IoManager {
             names: names::Names::default(),
             requests: request::Requests::default(),
             work: work::WorkQueue::default(),
+            timers: timer::IoTimers::default(),
             cancel_lock: Box::new(0),
             automatic_names: 0,
         }
@@ -42,10 +45,11 @@ impl Default for IoManager {
 impl IoManager {
     /// Forgets everything, and keeps its memory.
     pub(crate) fn clear(&mut self) {
-        let Self { names, requests, work, cancel_lock, automatic_names } = self;
+        let Self { names, requests, work, timers, cancel_lock, automatic_names } = self;
         *names = names::Names::default();
         *requests = request::Requests::default();
         work.clear();
+        timers.clear();
         **cancel_lock = 0;
         *automatic_names = 0;
     }

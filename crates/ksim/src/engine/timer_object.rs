@@ -51,6 +51,7 @@ impl Kernel {
         id: ObjId,
         due: i64,
         period: u32,
+        tolerance: u32,
         routine: Option<(TIMER_APC_ROUTINE, PVOID)>,
     ) -> Check<()> {
         self.retire_timer_apc(id)?;
@@ -70,7 +71,7 @@ impl Kernel {
             timer.apc.NormalContext = (&raw mut *timer).cast();
             self.timer_apcs.of.insert(id, timer);
         }
-        self.set_timer(id, due, period, 0, std::ptr::null_mut()).map(drop)
+        self.set_timer(id, due, period, tolerance, std::ptr::null_mut()).map(drop)
     }
 
     /// Cancels a timer by its handle.

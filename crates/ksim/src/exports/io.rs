@@ -4,12 +4,14 @@ mod build;
 pub(crate) mod cancel;
 mod csq;
 mod device;
+mod driver;
 mod event;
 pub(crate) mod file;
 pub(crate) mod irp;
 mod mdl;
 mod packet;
 mod remove_lock;
+mod timer;
 pub(crate) mod work_item;
 
 use super::Table;
@@ -20,11 +22,13 @@ pub(super) fn tables() -> Vec<&'static Table> {
         &cancel::TABLE,
         &csq::TABLE,
         &device::TABLE,
+        &driver::TABLE,
         &event::TABLE,
         &irp::TABLE,
         &mdl::TABLE,
         &packet::TABLE,
         &remove_lock::TABLE,
+        &timer::TABLE,
         &work_item::TABLE,
     ]
 }

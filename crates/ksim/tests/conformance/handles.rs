@@ -2,7 +2,7 @@
 
 use ksim::Machine;
 use ksync_sys::*;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ptr::{null, null_mut};
 use test_support::*;
 
@@ -692,6 +692,65 @@ fn rule_25_timers_tell_the_thread_that_set_them() {
         assert_eq!(wait_for_handle(handle, 0), STATUS_TIMEOUT, "it was cancelled by its thread's end");
         close(handle);
     });
+}
+
+#[test]
+fn rule_54_timers_by_handle_may_be_late() {
+    let late = RefCell::new(std::collections::BTreeSet::new());
+    explore(|| {
+        let ran = Cell::new((0_u32, 0_i64));
+        let (mut handle, kernel, mut state) = (null_mut(), attributes(OBJ_KERNEL_HANDLE), 9);
+        assert_eq!(raw!(ZwCreateTimer(&mut handle, TIMER_ALL_ACCESS, &kernel, NotificationTimer)), STATUS_SUCCESS);
+        let information = TIMER_SET_COALESCABLE_TIMER_INFO {
+            DueTime: -SECOND,
+            TimerApcRoutine: Some(timer_apc),
+            TimerContext: (&raw const ran).cast_mut().cast(),
+            WakeContext: null_mut(),
+            Period: 0,
+            TolerableDelay: 500,
+            PreviousState: &mut state,
+        };
+        let set_as = |class: i32, mut information: TIMER_SET_COALESCABLE_TIMER_INFO, length: u32| {
+            raw!(ZwSetTimerEx(handle, class, (&raw mut information).cast(), length))
+        };
+        let set = |information| set_as(TimerSetCoalescableTimer, information, 48);
+        assert_eq!(set_as(1, information, 48), STATUS_INVALID_INFO_CLASS);
+        assert_eq!(set_as(TimerSetCoalescableTimer, information, 40), STATUS_INFO_LENGTH_MISMATCH);
+        let period = TIMER_SET_COALESCABLE_TIMER_INFO { Period: u32::MAX, ..information };
+        assert_eq!(set(period), STATUS_INVALID_PARAMETER);
+        let delay = TIMER_SET_COALESCABLE_TIMER_INFO { TolerableDelay: 1 << 31, ..information };
+        assert_eq!(set(delay), STATUS_INVALID_PARAMETER);
+        let event = create_event(OBJ_KERNEL_HANDLE, SynchronizationEvent, false);
+        let status = raw!(ZwSetTimerEx(event, 0, (&raw const information).cast_mut().cast(), 48));
+        assert_eq!(status, STATUS_OBJECT_TYPE_MISMATCH);
+        close(event);
+        assert_eq!(state, 9, "what fails changes nothing");
+        let start = now();
+        leave_start_region();
+        assert_eq!((set(information), state), (STATUS_SUCCESS, FALSE));
+        assert_eq!(wait_for_handle(handle, -10 * SECOND), STATUS_SUCCESS);
+        let passed = now() - start;
+        assert!((SECOND..=SECOND + 500 * MS).contains(&passed), "{passed}");
+        late.borrow_mut().insert(passed - SECOND);
+        sleep(MS);
+        assert_eq!(ran.get().0, 1);
+        // Signaled now, which the next setting says and ends.
+        let again = TIMER_SET_COALESCABLE_TIMER_INFO {
+            TimerApcRoutine: None,
+            TolerableDelay: 0,
+            Period: 1000,
+            WakeContext: 8 as *mut COUNTED_REASON_CONTEXT,
+            ..information
+        };
+        assert_eq!((set(again), state), (STATUS_TIMER_RESUME_IGNORED, TRUE));
+        assert_eq!(wait_for_handle(handle, 0), STATUS_TIMEOUT);
+        let start = now();
+        assert_eq!(wait_for_handle(handle, -10 * SECOND), STATUS_SUCCESS);
+        assert_eq!(now() - start, SECOND);
+        enter_start_region();
+        close(handle);
+    });
+    assert!(late.borrow().len() > 1, "the delay is the schedule's choice: {late:?}");
 }
 
 #[test]

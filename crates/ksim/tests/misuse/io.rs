@@ -314,3 +314,88 @@ fn dispatch_routines_that_answer_wrongly() {
         assert_eq!(stop.parameters[0], 0x200);
     }
 }
+
+unsafe extern "system-unwind" fn stops_itself(device: *mut DEVICE_OBJECT, _context: PVOID) {
+    raw!(IoStopTimer(device));
+}
+
+unsafe extern "system-unwind" fn keeps_a_lock(_device: *mut DEVICE_OBJECT, context: PVOID) {
+    raw!(KeAcquireSpinLockAtDpcLevel(context.cast()));
+}
+
+unsafe extern "system-unwind" fn does_nothing(_device: *mut DEVICE_OBJECT, _context: PVOID) {}
+
+/// Starts a device's timer, and lets it come.
+fn timing(routine: IO_TIMER_ROUTINE, context: PVOID) {
+    let sample = Sample::load("sample");
+    assert_eq!(raw!(IoInitializeTimer(sample.device(), Some(routine), context)), STATUS_SUCCESS);
+    raw!(IoStartTimer(sample.device()));
+    sleep(2 * SECOND);
+}
+
+#[test]
+fn device_timer_stopped_in_its_own_routine() {
+    let stop = crash(0xf, || timing(stops_itself, null_mut()));
+    assert_ne!(stop.parameters[0], 0);
+    assert_eq!((stop.routine, stop.irql), (Some("IoStopTimer"), DISPATCH_LEVEL));
+    assert!(stop.meaning.contains("timer routine"), "{stop}");
+}
+
+#[test]
+fn device_timer_routine_returned_with_a_spin_lock() {
+    let lock = Place::<KSPIN_LOCK>::zeroed();
+    let stop = crash(0xc4, || timing(keeps_a_lock, lock.object()));
+    assert_eq!(stop.parameters[..2], [0x4_000a, lock.ptr() as u64]);
+    assert!(stop.meaning.contains("a device's timer routine returned"), "{stop}");
+}
+
+#[test]
+fn device_timer_started_without_one() {
+    misuse(&expected!(device_timer_started_without_one, 0xc4, [Some(0x1002)], "IoStartTimer", 0), || {
+        let sample = Sample::load("sample");
+        raw!(IoStartTimer(sample.device()));
+    });
+}
+
+#[test]
+fn device_timer_stopped_without_one() {
+    // The level is that of the lock that it takes.
+    misuse(&expected!(device_timer_stopped_without_one, 0xc4, [Some(0x1002)], "IoStopTimer", 2), || {
+        let sample = Sample::load("sample");
+        raw!(IoStopTimer(sample.device()));
+    });
+}
+
+#[test]
+fn device_timer_initialised_again_while_started() {
+    misuse(&expected!(device_timer_initialised_again_while_started, 0xc4, [Some(0x1005)], "IoInitializeTimer", 0), || {
+        let sample = Sample::load("sample");
+        assert_eq!(raw!(IoInitializeTimer(sample.device(), Some(does_nothing), null_mut())), STATUS_SUCCESS);
+        raw!(IoStartTimer(sample.device()));
+        raw!(IoInitializeTimer(sample.device(), Some(does_nothing), null_mut()));
+    });
+}
+
+#[test]
+fn device_timer_without_a_routine() {
+    misuse(&expected!(device_timer_without_a_routine, 0xc4, [Some(0x6b73_0005)], "IoInitializeTimer", 0), || {
+        let sample = Sample::load("sample");
+        raw!(IoInitializeTimer(sample.device(), None, null_mut()));
+    });
+}
+
+#[test]
+fn device_timer_initialised_at_dispatch_level() {
+    misuse(&expected!(device_timer_initialised_at_dispatch_level, 0xa, [Some(0), Some(2)], "IoInitializeTimer", 2), || {
+        let sample = Sample::load("sample");
+        raise(DISPATCH_LEVEL);
+        raw!(IoInitializeTimer(sample.device(), Some(does_nothing), null_mut()));
+    });
+}
+
+#[test]
+fn driver_extension_of_no_driver() {
+    misuse(&expected!(driver_extension_of_no_driver, 0xa, [Some(0), Some(0)], "IoGetDriverObjectExtension", 0), || {
+        raw!(IoGetDriverObjectExtension(null_mut(), null_mut()));
+    });
+}

@@ -273,6 +273,50 @@ routines! {
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-iostartnextpacket)
     fn IoStartNextPacket(DeviceObject: *mut DEVICE_OBJECT, Cancelable: BOOLEAN);
 
+    // Device timers.
+
+    /// Gives a device a timer, whose routine is called about once a second while it is started. `IoDeleteDevice` frees it.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-ioinitializetimer)
+    fn IoInitializeTimer(DeviceObject: *mut DEVICE_OBJECT, TimerRoutine: PIO_TIMER_ROUTINE, Context: PVOID) -> NTSTATUS;
+
+    /// Starts a device's timer, unless it is started.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-iostarttimer)
+    fn IoStartTimer(DeviceObject: *mut DEVICE_OBJECT);
+
+    /// Stops a device's timer, and waits for its routine if that runs. Not for the routine itself.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-iostoptimer)
+    fn IoStopTimer(DeviceObject: *mut DEVICE_OBJECT);
+
+    // Driver object extensions.
+
+    /// Allocates zeroed, resident memory that goes with the driver object, under a name that is an address of the driver's.
+    ///
+    /// # IRQL
+    /// `<= APC_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-ioallocatedriverobjectextension)
+    fn IoAllocateDriverObjectExtension(DriverObject: *mut DRIVER_OBJECT, ClientIdentificationAddress: PVOID, DriverObjectExtensionSize: ULONG, DriverObjectExtension: *mut PVOID) -> NTSTATUS;
+
+    /// The memory that was allocated under a name; null if there is none.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iogetdriverobjectextension)
+    fn IoGetDriverObjectExtension(DriverObject: *mut DRIVER_OBJECT, ClientIdentificationAddress: PVOID) -> PVOID;
+
     // Cancel-safe queues.
 
     /// Initialises a cancel-safe queue.
@@ -283,6 +327,14 @@ routines! {
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocsqinitialize)
     fn IoCsqInitialize(Csq: *mut IO_CSQ, CsqInsertIrp: Option<IO_CSQ_INSERT_IRP>, CsqRemoveIrp: Option<IO_CSQ_REMOVE_IRP>, CsqPeekNextIrp: Option<IO_CSQ_PEEK_NEXT_IRP>, CsqAcquireLock: Option<IO_CSQ_ACQUIRE_LOCK>, CsqReleaseLock: Option<IO_CSQ_RELEASE_LOCK>, CsqCompleteCanceledIrp: Option<IO_CSQ_COMPLETE_CANCELED_IRP>) -> NTSTATUS;
 
+    /// Initialises a cancel-safe queue whose insertions may fail.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocsqinitializeex)
+    fn IoCsqInitializeEx(Csq: *mut IO_CSQ, CsqInsertIrp: Option<IO_CSQ_INSERT_IRP_EX>, CsqRemoveIrp: Option<IO_CSQ_REMOVE_IRP>, CsqPeekNextIrp: Option<IO_CSQ_PEEK_NEXT_IRP>, CsqAcquireLock: Option<IO_CSQ_ACQUIRE_LOCK>, CsqReleaseLock: Option<IO_CSQ_RELEASE_LOCK>, CsqCompleteCanceledIrp: Option<IO_CSQ_COMPLETE_CANCELED_IRP>) -> NTSTATUS;
+
     /// Puts a request into a cancel-safe queue and marks it pending.
     ///
     /// # IRQL
@@ -290,6 +342,14 @@ routines! {
     ///
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocsqinsertirp)
     fn IoCsqInsertIrp(Csq: *mut IO_CSQ, Irp: *mut IRP, Context: *mut IO_CSQ_IRP_CONTEXT);
+
+    /// Puts a request into a cancel-safe queue and marks it pending, unless the queue's routine refuses it: its status is returned.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iocsqinsertirpex)
+    fn IoCsqInsertIrpEx(Csq: *mut IO_CSQ, Irp: *mut IRP, Context: *mut IO_CSQ_IRP_CONTEXT, InsertContext: PVOID) -> NTSTATUS;
 
     /// Takes a request out of a cancel-safe queue; null if it was cancelled.
     ///

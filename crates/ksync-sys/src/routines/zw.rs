@@ -111,6 +111,14 @@ routines! {
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-zwsettimer)
     fn ZwSetTimer(TimerHandle: HANDLE, DueTime: *const LARGE_INTEGER, TimerApcRoutine: PTIMER_APC_ROUTINE, TimerContext: PVOID, ResumeTimer: BOOLEAN, Period: LONG, PreviousState: *mut BOOLEAN) -> NTSTATUS;
 
+    /// Sets a timer object whose expiries may be late, as the information says.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-zwsettimerex)
+    fn ZwSetTimerEx(TimerHandle: HANDLE, TimerSetInformationClass: TIMER_SET_INFORMATION_CLASS, TimerSetInformation: PVOID, TimerSetInformationLength: ULONG) -> NTSTATUS;
+
     /// Cancels a timer object.
     ///
     /// # IRQL

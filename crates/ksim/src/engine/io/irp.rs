@@ -306,7 +306,7 @@ impl Kernel {
             ));
         }
         if self.config.rules.has(RuleId::SpinLockSafe)
-            && let Some(&lock) = self.held_spin_locks().last()
+            && let Some(lock) = self.drivers_spin_lock()
         {
             let lock = self.objects[lock].address as u64;
             return Err(Violation::boxed(

@@ -12,6 +12,7 @@ pub(crate) enum Routine {
     Cancel,
     StartIo,
     Worker,
+    Timer,
 }
 
 impl Routine {
@@ -22,6 +23,7 @@ impl Routine {
             Self::Cancel => "a cancel routine",
             Self::StartIo => "a StartIo routine",
             Self::Worker => "a worker routine",
+            Self::Timer => "a device's timer routine",
         }
     }
 }
@@ -74,6 +76,11 @@ impl Kernel {
             Executing::Thread(tid) => &self.threads[tid as usize].spin_locks,
             _ => &self.processors[self.cpu as usize].dpc_spin_locks,
         }
+    }
+
+    /// The spin lock that the driver's code took last of those that it holds: a timer routine runs under one of the system's.
+    pub(crate) fn drivers_spin_lock(&self) -> Option<u32> {
+        self.held_spin_locks().iter().rev().copied().find(|&lock| !self.is_io_timer_lock(lock))
     }
 
     /// What is checked when the routine has returned. `expected` is the level that it must return at, if not that of its call.

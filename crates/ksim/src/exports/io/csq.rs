@@ -4,9 +4,9 @@ use super::cancel::release_lock;
 use crate::exports::{ANY, DISPATCHER, exports};
 use crate::machine::{Call, current};
 use ksync_sys::{
-    DEVICE_OBJECT, IO_CSQ, IO_CSQ_ACQUIRE_LOCK, IO_CSQ_COMPLETE_CANCELED_IRP, IO_CSQ_INSERT_IRP, IO_CSQ_IRP_CONTEXT,
-    IO_CSQ_PEEK_NEXT_IRP, IO_CSQ_RELEASE_LOCK, IO_CSQ_REMOVE_IRP, IRP, IRP_DRIVER_CONTEXT, IoMarkIrpPending, IoSetCancelRoutine,
-    NTSTATUS, PVOID, STATUS_INVALID_PARAMETER, STATUS_SUCCESS, ULONG,
+    DEVICE_OBJECT, IO_CSQ, IO_CSQ_ACQUIRE_LOCK, IO_CSQ_COMPLETE_CANCELED_IRP, IO_CSQ_INSERT_IRP, IO_CSQ_INSERT_IRP_EX,
+    IO_CSQ_IRP_CONTEXT, IO_CSQ_PEEK_NEXT_IRP, IO_CSQ_RELEASE_LOCK, IO_CSQ_REMOVE_IRP, IRP, IRP_DRIVER_CONTEXT, IoMarkIrpPending,
+    IoSetCancelRoutine, NTSTATUS, PVOID, STATUS_INVALID_PARAMETER, STATUS_SUCCESS, ULONG,
 };
 use std::mem::offset_of;
 use std::ptr::null_mut;
@@ -14,17 +14,25 @@ use std::ptr::null_mut;
 /// The kinds of the structures, as the WDK numbers them.
 const TYPE_CONTEXT: ULONG = 1;
 const TYPE_QUEUE: ULONG = 2;
+const TYPE_QUEUE_EX: ULONG = 3;
 
 /// Where a request in a queue keeps its queue, or its context: the last of the four pointers that are its driver's.
 fn slot(irp: *mut IRP) -> *mut PVOID {
     irp.wrapping_byte_add(offset_of!(IRP, Tail) + offset_of!(IRP_DRIVER_CONTEXT, DriverContext)).cast::<PVOID>().wrapping_add(3)
 }
 
+/// How a queue inserts: with a status only where it was initialised by `IoCsqInitializeEx`.
+#[derive(Clone, Copy)]
+enum Insert {
+    Plain(IO_CSQ_INSERT_IRP),
+    Ex(IO_CSQ_INSERT_IRP_EX),
+}
+
 /// A queue's routines, all of which `IoCsqInitialize` has checked.
 #[derive(Clone, Copy)]
 struct Queue {
     csq: *mut IO_CSQ,
-    insert: IO_CSQ_INSERT_IRP,
+    insert: Insert,
     remove: IO_CSQ_REMOVE_IRP,
     peek: IO_CSQ_PEEK_NEXT_IRP,
     acquire: IO_CSQ_ACQUIRE_LOCK,
@@ -42,7 +50,14 @@ impl Queue {
         let value = unsafe { csq.read() };
         Some(Self {
             csq,
-            insert: value.CsqInsertIrp?,
+            insert: match value.CsqInsertIrp? {
+                insert if value.Type == TYPE_QUEUE_EX => {
+                    // SAFETY: IoCsqInitializeEx has stored a routine of that type, and pointers to functions are alike.
+                    let insert = unsafe { std::mem::transmute::<IO_CSQ_INSERT_IRP, IO_CSQ_INSERT_IRP_EX>(insert) };
+                    Insert::Ex(insert)
+                }
+                insert => Insert::Plain(insert),
+            },
             remove: value.CsqRemoveIrp?,
             peek: value.CsqPeekNextIrp?,
             acquire: value.CsqAcquireLock?,
@@ -61,6 +76,19 @@ impl Queue {
     fn unlock(self, irql: u8) {
         // SAFETY: as above.
         unsafe { crate::image::call(self.release, (self.csq, irql)) };
+    }
+
+    /// Inserts a request, with the lock held.
+    fn insert(self, irp: *mut IRP, context: PVOID) -> NTSTATUS {
+        match self.insert {
+            Insert::Plain(routine) => {
+                // SAFETY: as above.
+                unsafe { crate::image::call(routine, (self.csq, irp)) };
+                STATUS_SUCCESS
+            }
+            // SAFETY: as above.
+            Insert::Ex(routine) => unsafe { crate::image::call(routine, (self.csq, irp, context)) },
+        }
     }
 
     /// Takes a request out whose cancel routine the caller has got back, with the lock held.
@@ -105,6 +133,54 @@ unsafe extern "system-unwind" fn cancelled(_device: *mut DEVICE_OBJECT, irp: *mu
     unsafe { crate::image::call(queue.complete, (csq, irp)) };
 }
 
+/// Fills a queue in.
+fn initialize(csq: *mut IO_CSQ, queue: IO_CSQ) -> NTSTATUS {
+    // SAFETY: the caller of the export passes memory for a queue.
+    unsafe { csq.write(queue) };
+    // SAFETY: as above.
+    if unsafe { Queue::at(csq) }.is_some() { STATUS_SUCCESS } else { STATUS_INVALID_PARAMETER }
+}
+
+/// Inserts a request. The status is the queue's, if its routine has one: a request that is refused is as it was.
+fn insert(call: Call, csq: *mut IO_CSQ, irp: *mut IRP, context: *mut IO_CSQ_IRP_CONTEXT, insert_context: PVOID) -> NTSTATUS {
+    call.operate(|kernel| kernel.irp_at(irp));
+    // SAFETY: the caller passes a valid queue.
+    let Some(queue) = (unsafe { Queue::at(csq) }) else { return STATUS_INVALID_PARAMETER };
+    if !context.is_null() {
+        let value = IO_CSQ_IRP_CONTEXT { Type: TYPE_CONTEXT, Irp: irp, Csq: csq };
+        // SAFETY: the caller passes null or memory for a context.
+        unsafe { context.write(value) };
+    }
+    let held = if context.is_null() { csq.cast() } else { context.cast() };
+    // SAFETY: the caller owns the request.
+    unsafe { slot(irp).write(held) };
+    let irql = queue.lock();
+    let status = queue.insert(irp, insert_context);
+    if status < STATUS_SUCCESS {
+        forget(irp);
+        queue.unlock(irql);
+        return status;
+    }
+    // SAFETY: the caller owned the request, and nobody else takes it out before the lock is released.
+    unsafe { IoMarkIrpPending(irp) };
+    // SAFETY: as above.
+    unsafe { IoSetCancelRoutine(irp, Some(cancelled)) };
+    // Cancelled before it had a routine: then nobody else will see to it.
+    // SAFETY: the lock is held, so that nobody has removed the request yet.
+    if unsafe { (*irp).Cancel } != 0
+        // SAFETY: as above.
+        && unsafe { IoSetCancelRoutine(irp, None) }.is_some()
+    {
+        queue.take(irp);
+        queue.unlock(irql);
+        // SAFETY: the driver vouched for its routines.
+        unsafe { crate::image::call(queue.complete, (csq, irp)) };
+    } else {
+        queue.unlock(irql);
+    }
+    status
+}
+
 exports! {
     [ANY] silent fn IoCsqInitialize(
         call; Csq: *mut IO_CSQ, CsqInsertIrp: Option<IO_CSQ_INSERT_IRP>, CsqRemoveIrp: Option<IO_CSQ_REMOVE_IRP>,
@@ -122,44 +198,38 @@ exports! {
             CsqCompleteCanceledIrp,
             ReservePointer: null_mut(),
         };
-        // SAFETY: the caller passes memory for a queue.
-        unsafe { Csq.write(queue) };
-        // SAFETY: as above.
-        if unsafe { Queue::at(Csq) }.is_some() { STATUS_SUCCESS } else { STATUS_INVALID_PARAMETER }
+        initialize(Csq, queue)
+    }
+
+    [ANY] silent fn IoCsqInitializeEx(
+        call; Csq: *mut IO_CSQ, CsqInsertIrp: Option<IO_CSQ_INSERT_IRP_EX>, CsqRemoveIrp: Option<IO_CSQ_REMOVE_IRP>,
+        CsqPeekNextIrp: Option<IO_CSQ_PEEK_NEXT_IRP>, CsqAcquireLock: Option<IO_CSQ_ACQUIRE_LOCK>,
+        CsqReleaseLock: Option<IO_CSQ_RELEASE_LOCK>, CsqCompleteCanceledIrp: Option<IO_CSQ_COMPLETE_CANCELED_IRP>
+    ) -> NTSTATUS {
+        let _ = call;
+        // SAFETY: pointers to functions are alike; the queue's type says of what type this one is.
+        let insert = |routine| unsafe { std::mem::transmute::<IO_CSQ_INSERT_IRP_EX, IO_CSQ_INSERT_IRP>(routine) };
+        let queue = IO_CSQ {
+            Type: TYPE_QUEUE_EX,
+            CsqInsertIrp: CsqInsertIrp.map(insert),
+            CsqRemoveIrp,
+            CsqPeekNextIrp,
+            CsqAcquireLock,
+            CsqReleaseLock,
+            CsqCompleteCanceledIrp,
+            ReservePointer: null_mut(),
+        };
+        initialize(Csq, queue)
     }
 
     [DISPATCHER] visible fn IoCsqInsertIrp(call; Csq: *mut IO_CSQ, Irp: *mut IRP, Context: *mut IO_CSQ_IRP_CONTEXT) {
-        call.operate(|kernel| kernel.irp_at(Irp));
-        // SAFETY: the caller passes a valid queue.
-        let Some(queue) = (unsafe { Queue::at(Csq) }) else { return };
-        if !Context.is_null() {
-            let context = IO_CSQ_IRP_CONTEXT { Type: TYPE_CONTEXT, Irp, Csq };
-            // SAFETY: the caller passes null or memory for a context.
-            unsafe { Context.write(context) };
-        }
-        let held = if Context.is_null() { Csq.cast() } else { Context.cast() };
-        // SAFETY: the caller owns the request.
-        unsafe { slot(Irp).write(held) };
-        // SAFETY: as above.
-        unsafe { IoMarkIrpPending(Irp) };
-        let irql = queue.lock();
-        // SAFETY: the driver vouched for its routines.
-        unsafe { crate::image::call(queue.insert, (Csq, Irp)) };
-        // SAFETY: as above.
-        unsafe { IoSetCancelRoutine(Irp, Some(cancelled)) };
-        // Cancelled before it had a routine: then nobody else will see to it.
-        // SAFETY: the lock is held, so that nobody has removed the request yet.
-        if unsafe { (*Irp).Cancel } != 0
-            // SAFETY: as above.
-            && unsafe { IoSetCancelRoutine(Irp, None) }.is_some()
-        {
-            queue.take(Irp);
-            queue.unlock(irql);
-            // SAFETY: as above.
-            unsafe { crate::image::call(queue.complete, (Csq, Irp)) };
-        } else {
-            queue.unlock(irql);
-        }
+        insert(call, Csq, Irp, Context, null_mut());
+    }
+
+    [DISPATCHER] visible fn IoCsqInsertIrpEx(
+        call; Csq: *mut IO_CSQ, Irp: *mut IRP, Context: *mut IO_CSQ_IRP_CONTEXT, InsertContext: PVOID
+    ) -> NTSTATUS {
+        insert(call, Csq, Irp, Context, InsertContext)
     }
 
     [DISPATCHER] visible fn IoCsqRemoveIrp(call; Csq: *mut IO_CSQ, Context: *mut IO_CSQ_IRP_CONTEXT) -> *mut IRP {

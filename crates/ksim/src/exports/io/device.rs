@@ -1,8 +1,10 @@
 //! Devices, their names and their stacks.
 
 use super::file;
+use super::timer::between_routines;
 use crate::engine::io::device::NewDevice;
 use crate::engine::io::names::{Link, Named};
+use crate::engine::kernel::Kernel;
 use crate::exports::rtl::text_of;
 use crate::exports::{BLOCKING, DISPATCHER, PASSIVE, exports};
 use crate::faults::FaultKind;
@@ -37,10 +39,17 @@ exports! {
     }
 
     [BLOCKING] visible fn IoDeleteDevice(call; DeviceObject: *mut DEVICE_OBJECT) {
-        call.operate(|kernel| {
+        let has_timer = call.operate(|kernel| {
             let id = kernel.device_at(DeviceObject)?;
-            kernel.delete_device(id)
+            Ok(kernel.has_io_timer(id))
         });
+        let delete = |kernel: &mut Kernel| {
+            let id = kernel.device_at(DeviceObject)?;
+            kernel.delete_io_timer(id)?;
+            kernel.delete_device(id)
+        };
+        // A timer's routine may be running.
+        if has_timer { between_routines(call, "IoDeleteDevice", delete) } else { call.operate(delete) }
     }
 
     [PASSIVE] visible fn IoCreateSymbolicLink(

@@ -105,7 +105,7 @@ exports! {
         call.operate(|kernel| {
             kernel.device_at(DeviceObject)?;
             if kernel.config.rules.has(RuleId::SpinLockSafe)
-                && let Some(&lock) = kernel.held_spin_locks().last()
+                && let Some(lock) = kernel.drivers_spin_lock()
             {
                 let lock = kernel.objects[lock].address as u64;
                 return Err(Violation::boxed(
