@@ -9,6 +9,8 @@ mod locks;
 mod memory;
 #[path = "corpus/objects.rs"]
 mod objects;
+#[path = "corpus/requests.rs"]
+mod requests;
 #[path = "corpus/waits.rs"]
 mod waits;
 
@@ -61,12 +63,13 @@ const fn under(faults: &'static [FaultKind], case: Case) -> Case {
     Case { faults, ..case }
 }
 
-const AREAS: [(&str, &[Case]); 5] = [
+const AREAS: [(&str, &[Case]); 6] = [
     ("Locks", locks::CASES),
     ("Waits", waits::CASES),
     ("DPCs, timers, unload", dpcs::CASES),
     ("Memory", memory::CASES),
     ("Objects, handles, references", objects::CASES),
+    ("Requests and their cancellation", requests::CASES),
 ];
 
 /// How many schedules of a driver without its mistake are run at least.
@@ -135,6 +138,11 @@ fn mistakes_with_objects() {
 }
 
 #[test]
+fn mistakes_with_requests() {
+    check("Requests and their cancellation");
+}
+
+#[test]
 fn rules_and_names_exist_once() {
     let cases = || AREAS.iter().flat_map(|(_, cases)| *cases);
     for case in cases() {
@@ -200,6 +208,10 @@ fn table_of_rules() -> String {
             yes(rule.can_be_off)
         );
     }
+    text += "\n## Rules that are not in the table by their names\n\n| Rule | Here |\n|---|---|\n";
+    for (name, here) in ELSEWHERE {
+        text += &format!("| {name} | {here} |\n");
+    }
     text
 }
 
@@ -212,6 +224,78 @@ fn the_documents_are_current() {
         }
         let current = std::fs::read_to_string(&path).unwrap_or_default() == document;
         assert!(current, "docs/{name} is not current: run with KSIM_UPDATE=1");
+    }
+}
+
+/// The rules of Driver Verifier's DDI compliance checking, and of Static Driver Verifier, that are about synchronization, levels and requests.
+const LISTED: &[&str] = &[
+    "IrqlApcLte",
+    "IrqlDispatch",
+    "IrqlExAllocatePool",
+    "IrqlExApcLte1",
+    "IrqlExApcLte2",
+    "IrqlExApcLte3",
+    "IrqlExPassive",
+    "IrqlKeApcLte1",
+    "IrqlKeApcLte2",
+    "IrqlKeDispatchLte",
+    "IrqlKeReleaseSpinLock",
+    "IrqlKeSetEvent",
+    "IrqlObPassive",
+    "IrqlPsPassive",
+    "IrqlZwPassive",
+    "IrqlReturn",
+    "IrqlRtlPassive",
+    "IrqlIoDispatch",
+    "IrqlIoRtlZwPassive",
+    "IrqlNtifsApcPassive",
+    "CriticalRegions",
+    "QueuedSpinLock",
+    "QueuedSpinLockRelease",
+    "SpinLock",
+    "SpinlockRelease",
+    "GuardedRegions",
+    "IrqlKeRaiseLower",
+    "IrqlKeRaiseLower2",
+    "IrqlKeWaitForMultipleObjects",
+    "IrqlKeWaitForMutexObject",
+    "IrqlExFree1",
+    "IrqlExFree2",
+    "IrqlExFree3",
+    "SpinLockDpc",
+    "SpinLockSafe",
+    "ExclusiveResourceAccess",
+    "WithinCriticalRegion",
+    "CancelSpinLock",
+    "CancelSpinlockRelease",
+    "RemoveLock",
+    "ForwardedAtBadIrql",
+];
+
+/// Those that have other names here, or are not here, and why.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("IrqlKeWaitForMultipleObjects", "IrqlKeWaitAbove, IrqlKeWaitForever, IrqlKeWaitTimed: NT has a number for each"),
+    ("IrqlKeWaitForMutexObject", "the same"),
+    ("IrqlExFree1", "IrqlExFree"),
+    ("IrqlExFree2", "IrqlExFree"),
+    ("IrqlExFree3", "IrqlExFree"),
+    ("IrqlApcLte", "none: its routines, of security descriptors, are not here"),
+    ("IrqlRtlPassive", "none: its routines, of the registry, are not here"),
+    ("IrqlIoDispatch", "IrqlTooHigh and IrqlTooLow: the levels that the routines' pages name are checked at each call"),
+    ("IrqlIoRtlZwPassive", "IrqlZwPassive for system services; otherwise as above"),
+    ("IrqlNtifsApcPassive", "as above"),
+    ("ForwardedAtBadIrql", "as above: IofCallDriver is for IRQL <= DISPATCH_LEVEL"),
+];
+
+#[test]
+fn rules_of_the_verifiers_are_here_or_accounted_for() {
+    for name in LISTED {
+        let here = ksim::rules().any(|rule| rule.name == *name);
+        let elsewhere = ELSEWHERE.iter().any(|(other, _)| other == name);
+        assert!(here != elsewhere, "{name}: in the table, or in the list of the others, and not in both");
+    }
+    for (name, _) in ELSEWHERE {
+        assert!(LISTED.contains(name), "{name} is in no list of the verifiers'");
     }
 }
 
@@ -244,6 +328,17 @@ fn what_is_off_is_not_reported() {
         .check_rule(ksim::RuleId::PushLockWithinRegion, false)
         .check_rule(ksim::RuleId::PushLockWithinRegionRelease, false);
     tolerant.run(wrong).expect_clean();
+}
+
+/// Without rules of its own, the cancel spin lock is a spin lock as others are.
+#[test]
+fn the_cancel_spin_lock_has_switches_of_its_own() {
+    use ksim::RuleId::{CancelSpinLock, CancelSpinlockRelease};
+    let machine = Machine::new().check_rule(CancelSpinLock, false).check_rule(CancelSpinlockRelease, false);
+    let rule = |code: fn(bool), stop: u32| machine.run(|| code(true)).expect_bug_check(stop).rule().map(|rule| rule.name);
+    assert_eq!(rule(requests::cancel_spin_lock_recursion, 0xf), Some("SpinLock"));
+    assert_eq!(rule(requests::cancel_spin_lock_released_twice, 0x10), Some("SpinLockNotOwned"));
+    assert_eq!(rule(requests::dispatch_routine_that_keeps_the_cancel_spin_lock, 0xc4), Some("SpinlockRelease"));
 }
 
 #[test]

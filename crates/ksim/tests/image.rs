@@ -27,6 +27,8 @@ mod pe;
 mod routines;
 #[path = "image/script.rs"]
 mod script;
+#[path = "image/waiting.rs"]
+mod waiting;
 
 use ksim::image::Image;
 use ksim::{Machine, Outcome};

@@ -34,11 +34,7 @@ impl Kernel {
         let thread = &self.threads[self.this_thread() as usize];
         if now.spin_locks > entry.spin_locks {
             let lock = thread.spin_locks[now.spin_locks - 1];
-            return Err(Violation::boxed_owned(
-                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                [codes::verifier::SPIN_LOCK_HELD_AT_RETURN, self.objects[lock].address as u64, address, 0],
-                format!("{routine} returned while it held {} #{}", self.objects[lock].kind.name(), self.objects[lock].number),
-            ));
+            return Err(self.spin_lock_held_at_return(lock, routine, address));
         }
         if now.irql != entry.irql {
             return Err(Violation::boxed_owned(

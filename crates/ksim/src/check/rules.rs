@@ -151,15 +151,19 @@ rules! {
         "A processor does not stay at DISPATCH_LEVEL or above for longer than the limit.";
 
     SpinLock: codes::SPIN_LOCK_ALREADY_OWNED, None, Page::At("devtest/wdm-spinlock"), ALWAYS,
-        "Who holds a spin lock does not acquire it again. Of the cancel spin lock this is rule CancelSpinLock.";
+        "Who holds a spin lock does not acquire it again.";
     SpinLockNotOwned: codes::SPIN_LOCK_NOT_OWNED, None, Page::At("devtest/wdm-spinlock"), ALWAYS,
-        "A spin lock is released by who holds it. Of the cancel spin lock this is rule CancelSpinLock.";
+        "A spin lock is released by who holds it.";
     SpinLockDpc: VERIFIER, Some(verifier::AT_DPC_LEVEL_TOO_LOW), Page::At("devtest/wdm-spinlockdpc"), ON,
         "The ...AtDpcLevel routines are for DISPATCH_LEVEL or above.";
     SpinLockReleaseIrql: VERIFIER, Some(verifier::SPIN_RELEASE_IRQL), AUTOMATIC_CHECKS, ALWAYS,
         "A spin lock is released at DISPATCH_LEVEL or above.";
     SpinlockRelease: VERIFIER, Some(verifier::SPIN_LOCK_HELD_AT_RETURN), Page::At("devtest/wdm-spinlockrelease"), ALWAYS,
-        "A routine of a driver does not return with a spin lock held. Of the cancel spin lock this is rule CancelSpinlockRelease.";
+        "A routine of a driver does not return with a spin lock held.";
+    CancelSpinLock: VERIFIER, Some(verifier::CANCEL_SPIN_LOCK), Page::At("devtest/wdm-cancelspinlock"), ON,
+        "The cancel spin lock is acquired by who does not hold it, and released by who does. Where this is off, it is as other spin locks (SpinLock, SpinLockNotOwned).";
+    CancelSpinlockRelease: VERIFIER, Some(verifier::CANCEL_SPIN_LOCK_HELD_AT_RETURN), Page::At("devtest/wdm-cancelspinlockrelease"), ON,
+        "A routine of a driver does not return with the cancel spin lock held. Where this is off, it is as other spin locks (SpinlockRelease).";
     SpinLockSafe: VERIFIER, Some(verifier::SPIN_LOCK_RULE), Page::At("devtest/wdm-spinlocksafe"), ON,
         "A request is not completed, and the next one not started, with a spin lock held.";
     SpinLockHeldInWait: VERIFIER, Some(verifier::WAIT_WITH_SPIN_LOCK), Page::At("devtest/wdm-spinlocksafe"), ON,
@@ -215,6 +219,8 @@ rules! {
         "KeLeaveCriticalRegion is for IRQL <= APC_LEVEL.";
     CriticalRegions: VERIFIER, Some(verifier::REGION_LEFT_TOO_OFTEN), Page::At("devtest/wdm-criticalregions"), ALWAYS,
         "A critical or guarded region is left as often as it was entered.";
+    GuardedRegions: VERIFIER, Some(verifier::GUARDED_REGIONS), Page::At("devtest/wdm-guardedregions"), OFF,
+        "Guarded regions are entered and left in alternation. (They do nest, which drivers above each other rely on: this is for one that does not mean to.)";
     RegionsAtReturn: codes::APC_INDEX_MISMATCH, None, Page::BugCheck, ALWAYS,
         "A routine of a driver leaves the regions that it enters.";
     RegionsAtExit: codes::KERNEL_APC_PENDING_DURING_EXIT, None, Page::BugCheck, ALWAYS,

@@ -2,6 +2,7 @@
 
 use super::kernel::{Check, Kernel};
 use super::thread::{State, Tid};
+use crate::check::rules::RuleId;
 use crate::irql::PASSIVE_LEVEL;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
@@ -18,6 +19,8 @@ pub(crate) struct ApcState {
     pub(crate) kernel_disable: i16,
     /// SpecialApcDisable: negative inside guarded regions.
     pub(crate) special_disable: i16,
+    /// Guarded regions that KeEnterGuardedRegion has entered, and not a mutex.
+    guarded_regions: u16,
     /// Special kernel APCs first, then normal ones, each kind in order of insertion.
     pub(crate) kernel: VecDeque<*mut KAPC>,
     pub(crate) user: VecDeque<*mut KAPC>,
@@ -37,6 +40,7 @@ impl Default for ApcState {
         Self {
             kernel_disable: START_REGION,
             special_disable: 0,
+            guarded_regions: 0,
             kernel: VecDeque::new(),
             user: VecDeque::new(),
             user_pending: false,
@@ -64,6 +68,31 @@ impl ApcState {
 }
 
 impl Kernel {
+    /// Enters a guarded region by its own routine.
+    pub(crate) fn enter_guarded_region(&mut self) -> Check<()> {
+        let Some(tid) = self.current_thread() else { return Ok(()) };
+        let entered = self.thread(tid).apc.guarded_regions;
+        if entered > 0 && self.config.rules.has(RuleId::GuardedRegions) {
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::GUARDED_REGIONS, u64::from(entered), 0, 0],
+                "a guarded region was entered within another (rule GuardedRegions)",
+            ));
+        }
+        self.change_region(true, -1)?;
+        self.thread(tid).apc.guarded_regions = entered.saturating_add(1);
+        Ok(())
+    }
+
+    /// Leaves a guarded region by its own routine.
+    pub(crate) fn leave_guarded_region(&mut self) -> Check<()> {
+        if let Some(tid) = self.current_thread() {
+            let entered = &mut self.thread(tid).apc.guarded_regions;
+            *entered = entered.saturating_sub(1);
+        }
+        self.change_region(true, 1)
+    }
+
     /// Changes a region counter of the running thread.
     pub(crate) fn change_region(&mut self, guarded: bool, by: i16) -> Check<()> {
         let Some(tid) = self.current_thread() else { return Ok(()) };

@@ -122,7 +122,8 @@ impl Kernel {
         let thread = self.thread(tid);
         thread.state = State::Ready;
         let (affinity, priority, last) = (thread.affinity, thread.priority, thread.last_cpu);
-        if let Some(cpu) = self.idle_processor(affinity, last) {
+        let ideal = thread.ideal_cpu;
+        if let Some(cpu) = self.idle_processor(affinity, ideal, last) {
             self.assign(cpu, tid);
             return;
         }
@@ -153,14 +154,14 @@ impl Kernel {
         }
     }
 
-    /// An idle processor of the set; the one that the thread ran on last is preferred, as its caches are.
-    fn idle_processor(&self, affinity: u64, last: Cpu) -> Option<Cpu> {
+    /// An idle processor of the set; the thread's ideal one is preferred, then the one that it ran on last, as its caches are.
+    fn idle_processor(&self, affinity: u64, ideal: Option<Cpu>, last: Cpu) -> Option<Cpu> {
         let idle = |cpu: Cpu| {
             let processor = &self.processors[cpu as usize];
             processor.current.is_none() && affinity & (1 << cpu) != 0
         };
-        if idle(last) {
-            return Some(last);
+        if let Some(preferred) = ideal.into_iter().chain([last]).find(|&cpu| idle(cpu)) {
+            return Some(preferred);
         }
         (0..self.config.processors).find(|&cpu| idle(cpu))
     }

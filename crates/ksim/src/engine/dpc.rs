@@ -304,12 +304,7 @@ impl Kernel {
             None => self.processors[self.cpu as usize].dpc_spin_locks.first(),
         };
         if let Some(&lock) = held {
-            let address = self.objects[lock].address as u64;
-            return Err(Violation::boxed(
-                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                [codes::verifier::SPIN_LOCK_HELD_AT_RETURN, address, routine, 0],
-                "a DPC routine returned while it held a spin lock",
-            ));
+            return Err(self.spin_lock_held_at_return(lock, "a DPC routine", routine));
         }
         if irql != expected {
             return Err(Violation::boxed(

@@ -111,6 +111,20 @@ impl Kernel {
         unsafe { (*entry).Flink = std::ptr::null_mut() };
     }
 
+    /// Takes entries for a thread that has got one already: it counts as one thread that is active, whatever it took.
+    pub(crate) fn take_more_queue_entries(&mut self, id: ObjId, most: usize) -> Vec<*mut LIST_ENTRY> {
+        let state = self.queue_state(id);
+        let count = state.entries.len().min(most);
+        let taken: Vec<_> = state.entries.drain(..count).map(|entry| entry as *mut LIST_ENTRY).collect();
+        let left = state.entries.len() as i32;
+        self.objects[id].set_signal_state(left);
+        for &entry in &taken {
+            // SAFETY: an entry stays valid while it is in the queue, by the contract of KeInsertQueue.
+            unsafe { (*entry).Flink = std::ptr::null_mut() };
+        }
+        taken
+    }
+
     /// The thread is no longer active for the queue that it served: it came back, blocked elsewhere or ended.
     pub(crate) fn deactivate_queue_thread(&mut self, tid: Tid) -> Check<()> {
         let Some(id) = self.threads[tid as usize].queue else { return Ok(()) };

@@ -7,6 +7,7 @@ use super::kernel::{Check, Executing, Kernel};
 use super::object::{Identity, Kind, ObjId};
 use super::processor::Cpu;
 use super::thread::Tid;
+use crate::check::rules::RuleId;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::{Operation, Place, Trace};
@@ -203,6 +204,13 @@ impl Kernel {
     #[cold]
     fn spin_recursion(&self, id: ObjId) -> super::Fault {
         let address = self.objects[id].address as u64;
+        if self.is_cancel_lock(id) && self.config.rules.has(RuleId::CancelSpinLock) {
+            return Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::CANCEL_SPIN_LOCK, address, 0, 0],
+                "the cancel spin lock was acquired by the processor that holds it (rule CancelSpinLock)",
+            );
+        }
         Violation::boxed(
             codes::SPIN_LOCK_ALREADY_OWNED,
             [address, 0, 0, 0],
@@ -290,7 +298,37 @@ impl Kernel {
             None => "a spin lock was released that nobody held",
             Some(_) => "a spin lock was released by a processor, or with a queue handle, other than the one that acquired it",
         };
+        if self.is_cancel_lock(id) && self.config.rules.has(RuleId::CancelSpinLock) {
+            return Violation::boxed_owned(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::CANCEL_SPIN_LOCK, address, 1, 0],
+                format!("{why}: it is the cancel spin lock (rule CancelSpinLock)"),
+            );
+        }
         Violation::boxed(codes::SPIN_LOCK_NOT_OWNED, [address, 0, 0, 0], why)
+    }
+
+    fn is_cancel_lock(&self, id: ObjId) -> bool {
+        self.objects[id].address == (&raw const *self.io.cancel_lock) as usize
+    }
+
+    /// A routine of a driver, at `routine`, returned while it held a spin lock.
+    #[cold]
+    pub(crate) fn spin_lock_held_at_return(&self, id: ObjId, what: &str, routine: u64) -> super::Fault {
+        let object = &self.objects[id];
+        let cancel = self.is_cancel_lock(id) && self.config.rules.has(RuleId::CancelSpinlockRelease);
+        let sub_code =
+            if cancel { codes::verifier::CANCEL_SPIN_LOCK_HELD_AT_RETURN } else { codes::verifier::SPIN_LOCK_HELD_AT_RETURN };
+        let which = if self.is_cancel_lock(id) {
+            "the cancel spin lock".to_owned()
+        } else {
+            format!("{} #{}", object.kind.name(), object.number)
+        };
+        Violation::boxed_owned(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [sub_code, object.address as u64, routine, 0],
+            format!("{what} returned while it held {which}"),
+        )
     }
 
     #[cold]

@@ -62,6 +62,8 @@ pub(crate) struct Thread {
     /// The processors that it may run on, one bit each, and the one it last ran on.
     pub(crate) affinity: u64,
     pub(crate) last_cpu: Cpu,
+    /// The processor that it is to run on where that is idle, if someone has said so.
+    pub(crate) ideal_cpu: Option<Cpu>,
     /// Its level while it is not on a processor.
     pub(crate) irql: u8,
     pub(crate) raises: Vec<u8>,
@@ -135,6 +137,7 @@ impl Thread {
             priority: NORMAL_PRIORITY,
             affinity: 0,
             last_cpu: 0,
+            ideal_cpu: None,
             irql: PASSIVE_LEVEL,
             raises: Vec::new(),
             context: None,
@@ -180,6 +183,7 @@ impl Thread {
             priority,
             affinity,
             last_cpu,
+            ideal_cpu,
             irql,
             raises,
             context,
@@ -213,6 +217,7 @@ impl Thread {
         (*object, *client_id, *process, *driver) = (0, 0, 0, None);
         (*state, *base_priority, *priority) = (State::Ready, NORMAL_PRIORITY, NORMAL_PRIORITY);
         (*affinity, *user_affinity, *system_affinity, *last_cpu, *irql) = (0, 0, None, 0, PASSIVE_LEVEL);
+        *ideal_cpu = None;
         (*context, *stack) = (None, 0..0);
         *progress = Progress::default();
         watch.recycle();

@@ -11,7 +11,7 @@ mod guarded_mutex;
 mod irql;
 mod mutex;
 mod processor;
-mod queue;
+pub(crate) mod queue;
 pub(crate) mod queued_spin_lock;
 mod region;
 mod semaphore;

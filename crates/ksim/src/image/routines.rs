@@ -19,6 +19,7 @@ mod scan;
 mod services;
 mod strings;
 mod system;
+mod waiting;
 
 use crate::exports::Table;
 
@@ -46,6 +47,7 @@ pub(crate) fn tables() -> Vec<&'static Table> {
         &strings::NARROW,
         &strings::WIDE,
         &system::TABLE,
+        &waiting::TABLE,
     ]
 }
 

@@ -224,6 +224,12 @@ pub mod codes {
         pub const BAD_ARGUMENT: u64 = 0x6b73_0005;
         /// Not NT's: a remove lock was released that was not acquired, or not with this tag. Static Driver Verifier's rule has no number.
         pub const REMOVE_LOCK: u64 = 0x6b73_0006;
+        /// Not NT's: the cancel spin lock was acquired by its owner, or released by another. Static Driver Verifier's rule has no number.
+        pub const CANCEL_SPIN_LOCK: u64 = 0x6b73_0007;
+        /// Not NT's: a routine of a driver returned while it held the cancel spin lock. Static Driver Verifier's rule has no number.
+        pub const CANCEL_SPIN_LOCK_HELD_AT_RETURN: u64 = 0x6b73_0008;
+        /// DDI compliance rule GuardedRegions.
+        pub const GUARDED_REGIONS: u64 = 0x4_000e;
         /// DDI compliance rule IrqlKeReleaseSpinLock.
         pub const RULE_IRQL_KE_RELEASE_SPIN_LOCK: u64 = 0x2_0015;
         /// DDI compliance rule SpinlockRelease.

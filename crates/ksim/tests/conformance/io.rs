@@ -230,7 +230,7 @@ fn rule_61_a_cancel_routine_releases_the_cancel_spin_lock() {
         let device = sample.open();
         device.begin_device_control(BUFFERED, &[], 0).cancel();
     });
-    assert_eq!(stop.parameters[0], 0x4_000a);
+    assert_eq!(stop.parameters[0], 0x6b73_0008);
 }
 
 #[test]

@@ -85,6 +85,11 @@ fn the_cancel_lock_is_the_one_with_its_number() {
     script.call("KeAcquireQueuedSpinLock", &[N(7)]);
     script.call("IoAcquireCancelSpinLock", &[At(old)]);
     let outcome = run(&Machine::new(), &script.image());
+    let check = outcome.bug_check().expect("a bug check");
+    assert_eq!((check.code, check.parameters[0]), (bug_check::DRIVER_VERIFIER_DETECTED_VIOLATION, 0x6b73_0007));
+    // Where the rule is off, it is a spin lock as others are.
+    let machine = Machine::new().check_rule(ksim::RuleId::CancelSpinLock, false);
+    let outcome = run(&machine, &script.image());
     assert_eq!(outcome.bug_check().expect("a bug check").code, bug_check::SPIN_LOCK_ALREADY_OWNED);
     let mut script = Script::new();
     script.call("KeAcquireQueuedSpinLock", &[N(99)]);

@@ -458,13 +458,8 @@ impl Kernel {
     /// What is checked when a cancel routine has returned: it has released the cancel spin lock, to the level before.
     pub(crate) fn end_cancel(&mut self, cancelling: &Cancelling, irql: u8) -> Check<()> {
         let lock = (&raw const *self.io.cancel_lock) as usize;
-        let held = self.held_spin_locks().iter().any(|&held| self.objects[held].address == lock);
-        if held {
-            return Err(Violation::boxed(
-                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                [codes::verifier::SPIN_LOCK_HELD_AT_RETURN, lock as u64, cancelling.running.address, 0],
-                "a cancel routine returned without releasing the cancel spin lock (rule CancelSpinlockRelease)",
-            ));
+        if let Some(&held) = self.held_spin_locks().iter().find(|&&held| self.objects[held].address == lock) {
+            return Err(self.spin_lock_held_at_return(held, "a cancel routine", cancelling.running.address));
         }
         self.leave_routine(cancelling.running, Some(irql))
     }

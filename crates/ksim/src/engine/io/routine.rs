@@ -89,12 +89,7 @@ impl Kernel {
         let Running { kind, address, .. } = running;
         let held = self.held_spin_locks();
         if kind != Routine::Cancel && held.len() > running.spin_locks {
-            let lock = self.objects[held[held.len() - 1]].address as u64;
-            return Err(Violation::boxed_owned(
-                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                [codes::verifier::SPIN_LOCK_HELD_AT_RETURN, lock, address, 0],
-                format!("{} returned while it held a spin lock", kind.name()),
-            ));
+            return Err(self.spin_lock_held_at_return(held[held.len() - 1], kind.name(), address));
         }
         let (irql, before) = (self.irql(), expected.unwrap_or(running.irql));
         if irql != before {

@@ -3,7 +3,38 @@
 use crate::engine::wait::WaitRequest;
 use crate::exports::ke::wait::wait;
 use crate::exports::{ANY, BLOCKING, DISPATCHER, exports};
-use ksync_sys::{KPROCESSOR_MODE, KQUEUE, LARGE_INTEGER, LIST_ENTRY, LONG, STATUS_TIMEOUT, ULONG, UserMode};
+use crate::machine::Call;
+use ksync_sys::{KPROCESSOR_MODE, KQUEUE, LARGE_INTEGER, LIST_ENTRY, LONG, NTSTATUS, STATUS_TIMEOUT, ULONG, UserMode};
+
+/// Waits for an entry of a queue, and removes it.
+pub(crate) fn remove(
+    call: Call,
+    queue: *mut KQUEUE,
+    mode: KPROCESSOR_MODE,
+    alertable: bool,
+    timeout: *const LARGE_INTEGER,
+    reason: &'static str,
+) -> Result<*mut LIST_ENTRY, NTSTATUS> {
+    let timeout = crate::exports::ke::wait::read_timeout(call, timeout);
+    let request = WaitRequest {
+        all: false,
+        alertable,
+        user_mode: mode == UserMode,
+        timeout,
+        expired: STATUS_TIMEOUT,
+        blocks: std::ptr::null_mut(),
+        reason,
+    };
+    let status = wait(call, |kernel| {
+        let id = kernel.queue_at(queue)?;
+        kernel.begin_remove_queue(id, request)
+    });
+    let entry = call.read(|kernel| {
+        let tid = kernel.this_thread();
+        std::mem::replace(&mut kernel.thread(tid).wait.entry, std::ptr::null_mut())
+    });
+    if entry.is_null() { Err(status) } else { Ok(entry) }
+}
 
 exports! {
     [ANY] silent fn KeInitializeQueue(call; Queue: *mut KQUEUE, Count: ULONG) {
@@ -35,26 +66,8 @@ exports! {
     [BLOCKING] visible fn KeRemoveQueue(
         call; Queue: *mut KQUEUE, WaitMode: KPROCESSOR_MODE, Timeout: *const LARGE_INTEGER
     ) -> *mut LIST_ENTRY {
-        let timeout = crate::exports::ke::wait::read_timeout(call, Timeout);
-        let request = WaitRequest {
-            all: false,
-            alertable: false,
-            user_mode: WaitMode == UserMode,
-            timeout,
-            expired: STATUS_TIMEOUT,
-            blocks: std::ptr::null_mut(),
-            reason: "KeRemoveQueue",
-        };
-        let status = wait(call, |kernel| {
-            let id = kernel.queue_at(Queue)?;
-            kernel.begin_remove_queue(id, request)
-        });
-        let entry = call.read(|kernel| {
-            let tid = kernel.this_thread();
-            std::mem::replace(&mut kernel.thread(tid).wait.entry, std::ptr::null_mut())
-        });
         // An entry, or the status cast to a pointer, as the routine's page says.
-        if entry.is_null() { status as isize as *mut LIST_ENTRY } else { entry }
+        remove(call, Queue, WaitMode, false, Timeout, "KeRemoveQueue").unwrap_or_else(|status| status as isize as *mut LIST_ENTRY)
     }
 
     [DISPATCHER] visible fn KeRundownQueue(call; Queue: *mut KQUEUE) -> *mut LIST_ENTRY {

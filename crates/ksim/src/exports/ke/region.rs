@@ -15,11 +15,11 @@ exports! {
     }
 
     [at_most(APC_LEVEL).rule(0x2_0010)] silent fn KeEnterGuardedRegion(call) {
-        call.operate(|kernel| kernel.change_region(true, -1));
+        call.operate(|kernel| kernel.enter_guarded_region());
     }
 
     [at_most(APC_LEVEL).rule(0x2_0010)] silent fn KeLeaveGuardedRegion(call) {
-        call.operate(|kernel| kernel.change_region(true, 1));
+        call.operate(|kernel| kernel.leave_guarded_region());
     }
 
     // The verifier's rule says APC_LEVEL, the routines' pages DISPATCH_LEVEL; the pages win.
