@@ -78,6 +78,8 @@ pub(crate) struct Config {
     pub(crate) rules: RuleSet,
     /// In 100 ns units.
     pub(crate) dispatch_limit: u64,
+    /// In calls of the kernel.
+    pub(crate) dispatch_call_limit: u64,
 }
 
 impl Default for Config {
@@ -104,6 +106,7 @@ impl Default for Config {
             lock_order: Strictness::Certain,
             rules: RuleSet::default(),
             dispatch_limit: 200_000_000,
+            dispatch_call_limit: 1_000_000,
         }
     }
 }

@@ -411,6 +411,63 @@ fn step_limit() {
     check_that_machines_work();
 }
 
+/// Makes so many calls at DISPATCH_LEVEL, the last of which leaves it.
+fn calls_at_dispatch_level(calls: u64) {
+    at(DISPATCH_LEVEL, || (1..calls).for_each(|_| assert_eq!(irql(), DISPATCH_LEVEL)));
+}
+
+#[test]
+fn calls_at_dispatch_level_are_limited() {
+    let machine = || Machine::new().dispatch_call_limit(100);
+    // As often as one likes, and in DPCs too, where each has returned below.
+    let outcome = machine().processors(2).run(|| {
+        (0..10).for_each(|_| calls_at_dispatch_level(100));
+        let ran = Cell::new(0);
+        let dpc = Dpc::new(|| {
+            (0..90).for_each(|_| assert_eq!(irql(), DISPATCH_LEVEL));
+            ran.set(ran.get() + 1);
+        })
+        .on(1);
+        while ran.get() < 5 {
+            dpc.queue();
+            flush_dpcs();
+        }
+    });
+    outcome.expect_clean();
+    let stop = machine().run(|| calls_at_dispatch_level(101)).expect_bug_check(0x133);
+    assert_eq!((stop.parameters, stop.irql), ([1, 101, 100, 0], DISPATCH_LEVEL));
+    // What a level above does not end it, and DPCs that follow each other count together.
+    let stop = machine().run(|| {
+        at(DISPATCH_LEVEL, || {
+            calls_at_high_level(60);
+            calls_at_high_level(60);
+        });
+    });
+    assert_eq!(stop.expect_bug_check(0x133).parameters[1], 101);
+    let stop = machine().run(|| {
+        let dpcs: Vec<_> = (0..2).map(|_| Dpc::new(|| (0..60).for_each(|_| assert_eq!(irql(), DISPATCH_LEVEL)))).collect();
+        at(DISPATCH_LEVEL, || dpcs.iter().for_each(|dpc| assert!(dpc.queue())));
+        flush_dpcs();
+    });
+    assert!(stop.expect_bug_check(0x133).in_dpc);
+    let tolerant = machine().check_rule(ksim::RuleId::DispatchTooLong, false);
+    tolerant.run(|| calls_at_dispatch_level(1_000)).expect_clean();
+}
+
+fn calls_at_high_level(calls: u64) {
+    at(HIGH_LEVEL, || (0..calls).for_each(|_| assert_eq!(irql(), HIGH_LEVEL)));
+}
+
+#[test]
+fn a_loop_at_dispatch_level_ends_by_itself() {
+    // Nothing else is looked at there: the step limit does not count what nobody can see.
+    let stop = Machine::new().run(|| {
+        raise(DISPATCH_LEVEL);
+        while irql() == DISPATCH_LEVEL {}
+    });
+    assert_eq!(stop.expect_bug_check(0x133).parameters[1..3], [1_000_001, 1_000_000]);
+}
+
 #[test]
 fn loop_that_only_looks_at_the_clock_ends() {
     let outcome = Machine::new().run(|| {

@@ -148,7 +148,7 @@ rules! {
     IrqlKeWaitTimed: VERIFIER, Some(verifier::WAIT_AT_DISPATCH_TIMED), Page::At("devtest/wdm-irqlkewaitformultipleobjects"), ALWAYS,
         "A wait at DISPATCH_LEVEL has the timeout zero.";
     DispatchTooLong: codes::DPC_WATCHDOG_VIOLATION, None, Page::BugCheck, ON,
-        "A processor does not stay at DISPATCH_LEVEL or above for longer than the limit.";
+        "A processor does not stay at DISPATCH_LEVEL or above for longer than the limit: in time, which stalls take, or in calls of the kernel.";
 
     SpinLock: codes::SPIN_LOCK_ALREADY_OWNED, None, Page::At("devtest/wdm-spinlock"), ALWAYS,
         "Who holds a spin lock does not acquire it again.";

@@ -82,6 +82,32 @@ impl Kernel {
         ))
     }
 
+    /// The processor that acts calls the kernel at a level: one call more of those at DISPATCH_LEVEL or above, or the end of a row of them.
+    #[inline]
+    pub(crate) fn count_dispatch_call(&mut self, irql: u8) -> Check<()> {
+        let processor = &mut self.processors[usize::from(self.cpu)];
+        processor.dispatch_calls = if irql < DISPATCH_LEVEL { 0 } else { processor.dispatch_calls + 1 };
+        if processor.dispatch_calls <= self.config.dispatch_call_limit { Ok(()) } else { self.too_many_dispatch_calls() }
+    }
+
+    #[cold]
+    fn too_many_dispatch_calls(&mut self) -> Check<()> {
+        let calls = self.processor().dispatch_calls;
+        if !self.config.rules.has(RuleId::DispatchTooLong) {
+            return Ok(());
+        }
+        let limit = self.config.dispatch_call_limit;
+        Err(Violation::boxed_owned(
+            codes::DPC_WATCHDOG_VIOLATION,
+            // As NT's watchdog has it: not one DPC alone, but all that has kept the processor there.
+            [1, calls, limit, 0],
+            format!(
+                "a processor has called the kernel {calls} times at DISPATCH_LEVEL or above without a break, where {limit} times are the limit: \
+                 until it comes below, no thread runs there"
+            ),
+        ))
+    }
+
     /// The processor that acts stalls for so many 100 ns units.
     pub(crate) fn check_dispatch_time(&mut self, stalled: u64) -> Check<()> {
         let (limit, in_dpc) = (self.config.dispatch_limit, self.in_dpc());

@@ -352,6 +352,7 @@ impl Kernel {
         let processor = self.processor();
         processor.in_dpc = false;
         processor.dispatch_time = 0;
+        processor.dispatch_calls = 0;
         processor.dpc_requested = false;
         processor.irql = processor.interrupted_irql;
         let irql = processor.irql;

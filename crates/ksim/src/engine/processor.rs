@@ -47,6 +47,8 @@ pub(crate) struct Processor {
     pub(crate) dpc_spin_locks: Vec<ObjId>,
     /// For how long, in 100 ns units, it has stalled at DISPATCH_LEVEL or above without a break.
     pub(crate) dispatch_time: u64,
+    /// How many calls it has made at DISPATCH_LEVEL or above without a break.
+    pub(crate) dispatch_calls: u64,
     /// Where the running DPC routine made its last call, if that is recorded.
     pub(crate) dpc_site: Option<SiteId>,
     /// Where the thread-context IRQL raised by KeRaiseIrql must return to, innermost last (rule 59).
@@ -76,6 +78,7 @@ impl Processor {
             running_driver,
             dpc_spin_locks,
             dispatch_time,
+            dispatch_calls,
             dpc_site,
             raises,
         } = self;
@@ -88,7 +91,7 @@ impl Processor {
         dpc_watch.recycle();
         (*running_dpc, *running_driver, *dpc_site) = (None, None, None);
         dpc_spin_locks.clear();
-        *dispatch_time = 0;
+        (*dispatch_time, *dispatch_calls) = (0, 0);
         raises.clear();
     }
 

@@ -396,6 +396,7 @@ impl Kernel {
                 let processor = &mut self.processors[cpu as usize];
                 if irql < DISPATCH_LEVEL {
                     processor.dispatch_time = 0;
+                    processor.dispatch_calls = 0;
                 }
                 if !processor.dpcs.is_empty() {
                     // They were held back until now.

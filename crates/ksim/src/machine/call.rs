@@ -84,6 +84,10 @@ impl Call {
         if kernel.config.sites {
             kernel.record_site();
         }
+        if let Err(fault) = kernel.count_dispatch_call(irql) {
+            drop(kernel);
+            cell.halt(*fault, Some(export));
+        }
         let suspend = match footprint {
             Some(footprint) if kernel.scheduling_point(footprint) => Some(footprint),
             _ => None,

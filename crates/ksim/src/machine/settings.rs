@@ -189,6 +189,14 @@ impl Machine {
         self
     }
 
+    /// How many calls of the kernel a processor may make at DISPATCH_LEVEL or above without a break: then bug check 0x133 follows. Virtual time stands still there, so that a loop which polls, or a DPC
+    /// that queues itself again and again, spends none; but no thread of that processor runs before it ends. The default, a million, takes Windows a tenth of a second or more, a thousand times what the
+    /// documentation advises.
+    pub fn dispatch_call_limit(mut self, calls: u64) -> Self {
+        self.config.dispatch_call_limit = calls;
+        self
+    }
+
     /// Whether `DbgPrint` also goes to standard output.
     pub fn echo(mut self, echo: bool) -> Self {
         self.config.echo = echo;

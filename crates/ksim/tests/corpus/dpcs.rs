@@ -166,6 +166,42 @@ fn spin_lock_held_too_long(wrong: bool) {
     }
 }
 
+fn dpc_that_queues_itself(wrong: bool) {
+    let (left, timer) = (Cell::new(5_000), Timer::notification());
+    let itself = Cell::new(null_mut::<KDPC>());
+    let dpc = Dpc::new(|| {
+        // It polls a device so often.
+        left.set(left.get() - 1);
+        if left.get() > 0 && wrong {
+            raw!(KeInsertQueueDpc(itself.get(), null_mut(), null_mut()));
+        } else if left.get() > 0 {
+            timer.set_with(-MS, 0, itself.get());
+        }
+    });
+    itself.set(dpc.ptr());
+    dpc.queue();
+    while left.get() > 0 {
+        sleep(100 * MS);
+    }
+    flush_dpcs();
+}
+
+fn event_polled_under_a_spin_lock(wrong: bool) {
+    let (lock, event) = (SpinLock::new(), Event::notification());
+    let setter = spawn(|| {
+        sleep(MS);
+        event.set();
+    });
+    if wrong {
+        // The thread that would set it cannot run on this processor.
+        lock.with(|| while event.state() == 0 {});
+    } else {
+        assert_eq!(wait(event.object()), STATUS_SUCCESS);
+        lock.with(|| assert_eq!(event.state(), 1));
+    }
+    setter.join();
+}
+
 fn timer_on_the_stack_of_a_thread_that_ended(wrong: bool) {
     let thread = spawn(|| {
         let mut timer = std::mem::MaybeUninit::<KTIMER>::uninit();
@@ -323,6 +359,24 @@ pub(crate) const CASES: &[Case] = &[
             "A spin lock is held for 250 us, where 100 us were set as the limit.",
             Caught::By("DispatchTooLong"),
             spin_lock_held_too_long,
+        ),
+    ),
+    with(
+        |machine| machine.dispatch_call_limit(1_000),
+        always(
+            "dpc_that_queues_itself",
+            "A DPC that polls queues itself each time, where 1000 calls at DISPATCH_LEVEL were set as the limit.",
+            Caught::By("DispatchTooLong"),
+            dpc_that_queues_itself,
+        ),
+    ),
+    with(
+        |machine| machine.dispatch_call_limit(1_000),
+        always(
+            "event_polled_under_a_spin_lock",
+            "An event is polled under a spin lock: the thread that would set it cannot run.",
+            Caught::By("DispatchTooLong"),
+            event_polled_under_a_spin_lock,
         ),
     ),
     always(
