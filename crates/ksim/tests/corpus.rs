@@ -282,9 +282,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("IrqlApcLte", "none: its routines, of security descriptors, are not here"),
     ("IrqlRtlPassive", "none: its routines, of the registry, are not here"),
     ("IrqlIoDispatch", "IrqlTooHigh and IrqlTooLow: the levels that the routines' pages name are checked at each call"),
-    ("IrqlIoRtlZwPassive", "IrqlZwPassive for system services; otherwise as above"),
-    ("IrqlNtifsApcPassive", "as above"),
-    ("ForwardedAtBadIrql", "as above: IofCallDriver is for IRQL <= DISPATCH_LEVEL"),
+    ("IrqlNtifsApcPassive", "the same"),
+    ("ForwardedAtBadIrql", "the same: IofCallDriver is for IRQL <= DISPATCH_LEVEL"),
 ];
 
 #[test]
@@ -296,6 +295,15 @@ fn rules_of_the_verifiers_are_here_or_accounted_for() {
     }
     for (name, _) in ELSEWHERE {
         assert!(LISTED.contains(name), "{name} is in no list of the verifiers'");
+    }
+}
+
+/// What a call at a wrong level is reported as has a name, and can be looked up.
+#[test]
+fn the_rules_of_all_routines_are_in_the_table() {
+    for export in ksim::exports().filter(|export| export.irql.verifier != 0) {
+        let known = ksim::rules().any(|rule| rule.code == 0xc4 && rule.first_parameter == Some(export.irql.verifier));
+        assert!(known, "{}: no rule has the number {:#x}", export.name, export.irql.verifier);
     }
 }
 

@@ -131,6 +131,8 @@ rules! {
         "A dispatch routine returns at the IRQL that it was called at.";
     IrqlZwPassive: VERIFIER, Some(0x2_001f), Page::At("devtest/wdm-irqlzwpassive"), ON,
         "Zw routines are for PASSIVE_LEVEL.";
+    IrqlIoRtlZwPassive: VERIFIER, Some(0x2_0023), Page::At("devtest/wdm-irqliortlzwpassive"), ON,
+        "Requests that the I/O manager completes by an APC are built at PASSIVE_LEVEL.";
     IrqlTooHigh: codes::IRQL_NOT_LESS_OR_EQUAL, None, Page::BugCheck, ALWAYS,
         "A routine is called at the IRQLs that its page names, and with an address that can be used there.";
     IrqlTooLow: codes::IRQL_NOT_GREATER_OR_EQUAL, None, Page::BugCheck, ALWAYS,

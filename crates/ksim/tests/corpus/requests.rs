@@ -130,6 +130,28 @@ fn timer_stopped_in_its_routine(wrong: bool) {
     sample.unload();
 }
 
+fn request_built_at_apc_level(wrong: bool) {
+    let sample = Sample::load("sample");
+    let (event, mut status) = (Event::notification(), Place::<IO_STATUS_BLOCK>::zeroed().read());
+    let mut build = || {
+        raw!(IoBuildDeviceIoControlRequest(BUFFERED, sample.device(), null_mut(), 0, null_mut(), 0, 0, event.ptr(), &mut status))
+    };
+    // Its completion is an APC of this thread, which the mutex would hold back.
+    let mutex = FastMutex::new();
+    let irp = if wrong {
+        mutex.acquire();
+        let irp = build();
+        mutex.release();
+        irp
+    } else {
+        build()
+    };
+    if raw!(IofCallDriver(sample.device(), irp)) == STATUS_PENDING {
+        wait(event.object());
+    }
+    sample.unload();
+}
+
 fn guarded_region_within_another(wrong: bool) {
     raw!(KeEnterGuardedRegion());
     if !wrong {
@@ -172,6 +194,12 @@ pub(crate) const CASES: &[Case] = &[
         "A device's timer routine completes a request whose cancel routine it has not taken away.",
         Caught::By("CancelRoutineInCompletion"),
         timer_completes_a_request_that_can_be_cancelled,
+    ),
+    always(
+        "request_built_at_apc_level",
+        "A request that is completed by an APC of its thread is built under a fast mutex, at APC_LEVEL.",
+        Caught::By("IrqlIoRtlZwPassive"),
+        request_built_at_apc_level,
     ),
     always(
         "timer_stopped_in_its_routine",
