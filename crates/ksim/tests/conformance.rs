@@ -26,6 +26,8 @@ mod f_timers;
 mod g_cancel_safe;
 #[path = "conformance/device_timers.rs"]
 mod g_device_timers;
+#[path = "conformance/interrupts.rs"]
+mod g_interrupts;
 #[path = "conformance/io.rs"]
 mod g_io;
 #[path = "conformance/irql.rs"]

@@ -69,7 +69,7 @@ const AREAS: [(&str, &[Case]); 6] = [
     ("DPCs, timers, unload", dpcs::CASES),
     ("Memory", memory::CASES),
     ("Objects, handles, references", objects::CASES),
-    ("Requests and their cancellation", requests::CASES),
+    ("Requests, timers and interrupts of devices", requests::CASES),
 ];
 
 /// How many schedules of a driver without its mistake are run at least.
@@ -139,7 +139,7 @@ fn mistakes_with_objects() {
 
 #[test]
 fn mistakes_with_requests() {
-    check("Requests and their cancellation");
+    check("Requests, timers and interrupts of devices");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Objects of the object manager and the I/O manager, executive timers, work items.
 
 use crate::{
-    CCHAR, CSHORT, IRP, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, KDPC, KEVENT, LIST_ENTRY, LONG, LONGLONG, NTSTATUS, PVOID, ULONG,
-    UNICODE_STRING, USHORT,
+    BOOLEAN, CCHAR, CSHORT, IRP, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, KDPC, KEVENT, LIST_ENTRY, LONG, LONGLONG, NTSTATUS, PVOID,
+    ULONG, UNICODE_STRING, USHORT,
 };
 
 opaque! {
@@ -22,6 +22,8 @@ opaque! {
     struct ACCESS_STATE;
     /// A volume parameter block.
     struct VPB;
+    /// A connected interrupt.
+    struct KINTERRUPT;
     /// A device's I/O timer.
     struct IO_TIMER;
     /// The I/O manager's own part of a device object.
@@ -50,6 +52,20 @@ pub type PDRIVER_INITIALIZE = Option<DRIVER_INITIALIZE>;
 pub type DRIVER_UNLOAD = unsafe extern "system-unwind" fn(DriverObject: *mut DRIVER_OBJECT);
 /// A [`DRIVER_UNLOAD`], or null.
 pub type PDRIVER_UNLOAD = Option<DRIVER_UNLOAD>;
+/// A driver's interrupt service routine: true if the interrupt was its device's.
+pub type KSERVICE_ROUTINE = unsafe extern "system-unwind" fn(Interrupt: *mut KINTERRUPT, ServiceContext: PVOID) -> BOOLEAN;
+/// A [`KSERVICE_ROUTINE`], or null.
+pub type PKSERVICE_ROUTINE = Option<KSERVICE_ROUTINE>;
+/// A routine that runs while an interrupt's service routine does not.
+pub type KSYNCHRONIZE_ROUTINE = unsafe extern "system-unwind" fn(SynchronizeContext: PVOID) -> BOOLEAN;
+/// A [`KSYNCHRONIZE_ROUTINE`], or null.
+pub type PKSYNCHRONIZE_ROUTINE = Option<KSYNCHRONIZE_ROUTINE>;
+/// How a device asks for an interrupt.
+pub type KINTERRUPT_MODE = i32;
+/// It asks until it is served.
+pub const LevelSensitive: KINTERRUPT_MODE = 0;
+/// It asks once.
+pub const Latched: KINTERRUPT_MODE = 1;
 /// A device's timer routine, which is called about once a second at `DISPATCH_LEVEL` while the timer is started.
 pub type IO_TIMER_ROUTINE = unsafe extern "system-unwind" fn(DeviceObject: *mut DEVICE_OBJECT, Context: PVOID);
 /// An [`IO_TIMER_ROUTINE`], or null.

@@ -250,7 +250,7 @@ fn rows() -> Vec<Row> {
         THREAD_ALL_ACCESS PROCESS_DUP_HANDLE PROCESS_ALL_ACCESS
         OBJ_INHERIT OBJ_PERMANENT OBJ_EXCLUSIVE OBJ_CASE_INSENSITIVE OBJ_OPENIF OBJ_OPENLINK OBJ_KERNEL_HANDLE
         OBJ_FORCE_ACCESS_CHECK OBJ_VALID_ATTRIBUTES
-        TimerSetCoalescableTimer
+        TimerSetCoalescableTimer LevelSensitive Latched
         LowImportance MediumImportance HighImportance MediumHighImportance
         ResourceNeverExclusive ResourceReleaseByOtherThread ResourceOwnedExclusive EX_RUNDOWN_ACTIVE EX_RUNDOWN_COUNT_INC
         RTL_RUN_ONCE_CHECK_ONLY RTL_RUN_ONCE_ASYNC RTL_RUN_ONCE_INIT_FAILED RTL_RUN_ONCE_CTX_RESERVED_BITS

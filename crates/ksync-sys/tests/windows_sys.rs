@@ -248,6 +248,7 @@ shapes! { A B C D E F }
 shapes! { A B C D E F G }
 shapes! { A B C D E F G H }
 shapes! { A B C D E F G H I }
+shapes! { A B C D E F G H I J K }
 
 /// The shape of the function pointer that `_pointer` would return. It is not called, so that the routine need not exist.
 fn shape_of<F: Shape>(_pointer: impl FnOnce() -> F) -> Vec<usize> {
@@ -276,6 +277,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             PsGetCurrentProcessId PsGetCurrentThreadId
         }
         (_) {
+            IoDisconnectInterrupt KeAcquireInterruptSpinLock
             IoStartTimer IoStopTimer
             ExUnregisterCallback
             KeRemoveDeviceQueue
@@ -329,6 +331,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             NtClose RtlRunOnceInitialize ZwClose
         }
         (_, _) {
+            KeReleaseInterruptSpinLock
             IoGetDriverObjectExtension
             KeRemoveEntryDeviceQueue
             KeRemoveByKeyDeviceQueueIfBusy
@@ -364,6 +367,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             ZwSetEvent
         }
         (_, _, _) {
+            KeSynchronizeExecution
             IoInitializeTimer
             ExNotifyCallback ExRegisterCallback
             KeInsertByKeyDeviceQueue
@@ -407,6 +411,9 @@ fn routines_take_and_return_values_of_the_same_sizes() {
         }
         (_, _, _, _, _, _, _, _, _) {
             IoBuildDeviceIoControlRequest
+        }
+        (_, _, _, _, _, _, _, _, _, _, _) {
+            IoConnectInterrupt
         }
     };
     for (name, theirs, ours) in &routines {

@@ -141,6 +141,8 @@ rules! {
         "KeRaiseIrql does not lower the IRQL.";
     IrqlKeRaiseLower2: VERIFIER, Some(verifier::LOWER_TO_HIGHER), Page::At("devtest/wdm-irqlkeraiselower2"), ALWAYS,
         "KeLowerIrql does not raise the IRQL, and restores what the last KeRaiseIrql returned.";
+    IrqlOfServiceRoutine: VERIFIER, Some(verifier::SERVICE_IRQL), AUTOMATIC_CHECKS, ALWAYS,
+        "An interrupt service routine returns at the IRQL that it was called at.";
     IrqlUnexpected: codes::IRQL_UNEXPECTED_VALUE, None, Page::BugCheck, ALWAYS,
         "A routine of a driver returns at the IRQL that it was called at.";
     IrqlKeWaitAbove: VERIFIER, Some(verifier::WAIT_ABOVE_DISPATCH), Page::At("devtest/wdm-irqlkewaitformultipleobjects"), ALWAYS,

@@ -283,6 +283,10 @@ impl Kernel {
             Some(None) => return pending(0, "while the routine of a work item of its own runs".to_owned(), Vec::new()),
             None => {}
         }
+        if let Some((interrupt, vector)) = self.interrupt_of(driver) {
+            let what = format!("with its interrupt {vector:#x} connected, whose service routine goes with the image");
+            return pending(interrupt, what, self.allocation_of(interrupt));
+        }
         if let Some(&device) = self.devices_of(driver).first() {
             let address = self.objects[device].address;
             let what = format!(

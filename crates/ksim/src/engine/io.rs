@@ -7,6 +7,7 @@ pub(crate) mod build;
 pub(crate) mod device;
 pub(crate) mod device_queue;
 pub(crate) mod file;
+pub(crate) mod interrupt;
 pub(crate) mod irp;
 pub(crate) mod names;
 pub(crate) mod remove_lock;
@@ -25,6 +26,8 @@ pub(crate) struct IoManager {
     pub(crate) timers: timer::IoTimers,
     /// The cancel spin lock, which does not move.
     pub(crate) cancel_lock: Box<KSPIN_LOCK>,
+    /// How many interrupts have been connected.
+    pub(crate) interrupts: u64,
     /// How many devices have been given a name by the system.
     pub(crate) automatic_names: u32,
 }
@@ -37,6 +40,7 @@ impl Default for IoManager {
             work: work::WorkQueue::default(),
             timers: timer::IoTimers::default(),
             cancel_lock: Box::new(0),
+            interrupts: 0,
             automatic_names: 0,
         }
     }
@@ -45,12 +49,13 @@ impl Default for IoManager {
 impl IoManager {
     /// Forgets everything, and keeps its memory.
     pub(crate) fn clear(&mut self) {
-        let Self { names, requests, work, timers, cancel_lock, automatic_names } = self;
+        let Self { names, requests, work, timers, cancel_lock, interrupts, automatic_names } = self;
         *names = names::Names::default();
         *requests = request::Requests::default();
         work.clear();
         timers.clear();
         **cancel_lock = 0;
+        *interrupts = 0;
         *automatic_names = 0;
     }
 }

@@ -12,6 +12,7 @@ use super::fast_mutex::FastMutexState;
 use super::io::device::DeviceState;
 use super::io::device_queue::DeviceQueueState;
 use super::io::file::FileState;
+use super::io::interrupt::InterruptState;
 use super::io::irp::IrpState;
 use super::io::remove_lock::RemoveLockState;
 use super::io::work::IoWorkState;
@@ -101,6 +102,8 @@ pub(crate) enum Kind {
     DeviceQueue(Box<DeviceQueueState>),
     /// CALLBACK_OBJECT.
     Callback(Box<CallbackState>),
+    /// KINTERRUPT.
+    Interrupt(Box<InterruptState>),
     /// What ExRegisterCallback returns.
     Registration(Box<Registration>),
     /// A slot whose object is gone.
@@ -113,6 +116,7 @@ impl Kind {
         match self {
             Self::Event { .. } => "event",
             Self::Semaphore => "semaphore",
+            Self::Interrupt(_) => "interrupt",
             Self::Mutant(_) => "mutex",
             Self::Timer(_) => "timer",
             Self::ExTimer(_) => "EX_TIMER",

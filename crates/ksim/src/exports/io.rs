@@ -7,6 +7,7 @@ mod device;
 mod driver;
 mod event;
 pub(crate) mod file;
+pub(crate) mod interrupt;
 pub(crate) mod irp;
 mod mdl;
 mod packet;
@@ -24,6 +25,7 @@ pub(super) fn tables() -> Vec<&'static Table> {
         &device::TABLE,
         &driver::TABLE,
         &event::TABLE,
+        &interrupt::TABLE,
         &irp::TABLE,
         &mdl::TABLE,
         &packet::TABLE,

@@ -124,6 +124,8 @@ pub mod codes {
         pub const COMPLETION_IRQL: u64 = 0xfa;
         /// A completion routine changed the APC disable count.
         pub const COMPLETION_APC_COUNT: u64 = 0xfb;
+        /// An interrupt service routine returned at another IRQL.
+        pub const SERVICE_IRQL: u64 = 0x111;
         /// DDI compliance rule IrqlReturn: a dispatch or cancel routine returned at another IRQL.
         pub const RULE_IRQL_RETURN: u64 = 0x2_001d;
         /// DDI compliance rule SpinLock, and SpinLockSafe, which has no number of its own.

@@ -1,6 +1,6 @@
-//! Mistakes with requests, their cancellation, and device timers.
+//! Mistakes with requests, their cancellation, device timers, and interrupts.
 
-use crate::{Case, Caught, always, with};
+use crate::{Case, Caught, always, sometimes, with};
 use ksync_sys::*;
 use std::cell::Cell;
 use std::ptr::null_mut;
@@ -152,6 +152,87 @@ fn request_built_at_apc_level(wrong: bool) {
     sample.unload();
 }
 
+const VECTOR: u32 = 0x51;
+
+/// What a device's service routine and the rest of its driver share.
+struct Shared {
+    count: Cell<u32>,
+    /// In the wrong driver, an event that the service routine sets.
+    event: Event,
+    dpc: Dpc<'static>,
+    sets_event: bool,
+}
+
+fn add(shared: &Shared) {
+    let before = shared.count.get();
+    // Anything that another processor can see lets it act.
+    now();
+    shared.count.set(before + 1);
+}
+
+unsafe extern "system-unwind" fn serve(_interrupt: *mut KINTERRUPT, context: PVOID) -> BOOLEAN {
+    // SAFETY: the context is the test's, which outlives the connection.
+    let shared = unsafe { &*context.cast_const().cast::<Shared>() };
+    add(shared);
+    if shared.sets_event {
+        shared.event.set();
+    } else {
+        shared.dpc.queue();
+    }
+    TRUE
+}
+
+unsafe extern "system-unwind" fn add_synchronized(context: PVOID) -> BOOLEAN {
+    // SAFETY: as above.
+    add(unsafe { &*context.cast_const().cast::<Shared>() });
+    TRUE
+}
+
+/// Connects, runs `code` beside a device that interrupts, and returns how often was counted.
+fn with_interrupt(sets_event: bool, code: impl Fn(*mut KINTERRUPT, &Shared, PVOID)) -> u32 {
+    let shared = Shared { count: Cell::new(0), event: Event::notification(), dpc: Dpc::new(|| ()), sets_event };
+    let context = (&raw const shared).cast_mut().cast();
+    let mut interrupt = null_mut();
+    let level = 6;
+    let status = raw!(IoConnectInterrupt(
+        &mut interrupt,
+        Some(serve),
+        context,
+        null_mut(),
+        VECTOR,
+        level,
+        level,
+        Latched,
+        FALSE,
+        1,
+        FALSE
+    ));
+    assert_eq!(status, STATUS_SUCCESS);
+    let device = spawn(|| assert!(ksim::interrupt(VECTOR)));
+    code(interrupt, &shared, context);
+    device.join();
+    raw!(IoDisconnectInterrupt(interrupt));
+    flush_dpcs();
+    shared.count.get()
+}
+
+fn data_of_an_interrupt_under_a_spin_lock(wrong: bool) {
+    let lock = SpinLock::new();
+    let count = with_interrupt(false, |interrupt, shared, context| {
+        if wrong {
+            // It keeps out DPCs, and not the service routine.
+            lock.with(|| add(shared));
+        } else {
+            raw!(KeSynchronizeExecution(interrupt, Some(add_synchronized), context));
+        }
+    });
+    assert_eq!(count, 2);
+}
+
+fn event_set_by_a_service_routine(wrong: bool) {
+    assert_eq!(with_interrupt(wrong, |_, _, _| ()), 1);
+}
+
 fn guarded_region_within_another(wrong: bool) {
     raw!(KeEnterGuardedRegion());
     if !wrong {
@@ -194,6 +275,19 @@ pub(crate) const CASES: &[Case] = &[
         "A device's timer routine completes a request whose cancel routine it has not taken away.",
         Caught::By("CancelRoutineInCompletion"),
         timer_completes_a_request_that_can_be_cancelled,
+    ),
+    sometimes(
+        "data_of_an_interrupt_under_a_spin_lock",
+        "What a service routine changes is changed under a spin lock, which does not keep the interrupt out.",
+        Caught::Panic,
+        20,
+        data_of_an_interrupt_under_a_spin_lock,
+    ),
+    always(
+        "event_set_by_a_service_routine",
+        "An interrupt service routine sets an event, which is for a DPC to do.",
+        Caught::By("IrqlKeSetEvent"),
+        event_set_by_a_service_routine,
     ),
     always(
         "request_built_at_apc_level",

@@ -1,7 +1,7 @@
 //! Routines for waiting and locking that only images have.
 
 use super::run;
-use super::script::Arg::{At, In, N};
+use super::script::Arg::{At, Compare, In, N};
 use super::script::{Data, Script};
 use ksim::{Machine, bug_check};
 
@@ -122,6 +122,24 @@ fn a_cache_aware_push_lock_is_released_by_who_holds_it() {
     script.call("ExReleaseCacheAwarePushLockExclusiveEx", &[In(lock), N(0)]);
     let outcome = run(&Machine::new(), &script.image());
     assert_eq!(outcome.bug_check().expect("a bug check").code, bug_check::KERNEL_AUTO_BOOST_INVALID_LOCK_RELEASE);
+}
+
+#[test]
+fn an_interrupt_is_connected_and_kept_out() {
+    let mut script = Script::new();
+    let interrupt = script.zeros(8);
+    // The service routine is never called: only the level and the lock are looked at.
+    let connect = [At(interrupt), Compare, N(0), N(0), N(0x51), N(6), N(7), N(1), N(0), N(1), N(0)];
+    script.check("IoConnectInterrupt", &connect, 0);
+    script.check("IoConnectInterrupt", &connect, 0xc000_000d);
+    script.check("KeAcquireInterruptSpinLock", &[In(interrupt)], 0);
+    script.check("KeGetCurrentIrql", &[], 7);
+    script.call("KeReleaseInterruptSpinLock", &[In(interrupt), N(0)]);
+    script.check("KeGetCurrentIrql", &[], 0);
+    script.call("IoDisconnectInterrupt", &[In(interrupt)]);
+    script.check("IoConnectInterrupt", &connect, 0);
+    script.call("IoDisconnectInterrupt", &[In(interrupt)]);
+    script.run();
 }
 
 #[test]

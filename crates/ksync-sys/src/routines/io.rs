@@ -273,6 +273,24 @@ routines! {
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-iostartnextpacket)
     fn IoStartNextPacket(DeviceObject: *mut DEVICE_OBJECT, Cancelable: BOOLEAN);
 
+    // Interrupts.
+
+    /// Connects a service routine to an interrupt. With a spin lock, several interrupts have one lock; without, this one has its own.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-ioconnectinterrupt)
+    fn IoConnectInterrupt(InterruptObject: *mut *mut KINTERRUPT, ServiceRoutine: PKSERVICE_ROUTINE, ServiceContext: PVOID, SpinLock: *mut KSPIN_LOCK, Vector: ULONG, Irql: KIRQL, SynchronizeIrql: KIRQL, InterruptMode: KINTERRUPT_MODE, ShareVector: BOOLEAN, ProcessorEnableMask: KAFFINITY, FloatingSave: BOOLEAN) -> NTSTATUS;
+
+    /// Disconnects a service routine, which does not run when this has returned.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iodisconnectinterrupt)
+    fn IoDisconnectInterrupt(InterruptObject: *mut KINTERRUPT);
+
     // Device timers.
 
     /// Gives a device a timer, whose routine is called about once a second while it is started. `IoDeleteDevice` frees it.

@@ -13,6 +13,8 @@ pub(crate) enum Routine {
     StartIo,
     Worker,
     Timer,
+    Service,
+    Synchronize,
 }
 
 impl Routine {
@@ -24,6 +26,8 @@ impl Routine {
             Self::StartIo => "a StartIo routine",
             Self::Worker => "a worker routine",
             Self::Timer => "a device's timer routine",
+            Self::Service => "an interrupt service routine",
+            Self::Synchronize => "a routine of KeSynchronizeExecution",
         }
     }
 }
@@ -98,6 +102,9 @@ impl Kernel {
                 Routine::Worker => (codes::WORKER_THREAD_RETURNED_AT_BAD_IRQL, [address, levels[0], 0, 0]),
                 Routine::Completion => {
                     (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, [codes::verifier::COMPLETION_IRQL, address, levels[0], levels[1]])
+                }
+                Routine::Service => {
+                    (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, [codes::verifier::SERVICE_IRQL, address, levels[1], levels[0]])
                 }
                 _ => (
                     codes::DRIVER_VERIFIER_DETECTED_VIOLATION,

@@ -36,7 +36,7 @@ unsafe extern "system-unwind" fn call_routines(_dpc: *mut KDPC, _context: PVOID,
         unsafe { crate::image::call(due.routine, (due.device, due.context)) };
         call.operate(|kernel| kernel.leave_routine(running, None));
     }
-    call.again(Footprint::access(lock));
+    call.again(Footprint::release(lock));
     call.operate(|kernel| kernel.spin_release(lock, None, 0));
 }
 

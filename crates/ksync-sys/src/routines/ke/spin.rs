@@ -146,4 +146,30 @@ routines! {
     ///
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kereleaseinstackqueuedspinlockfordpc)
     fn KeReleaseInStackQueuedSpinLockForDpc(LockHandle: *mut KLOCK_QUEUE_HANDLE);
+
+    // Interrupts.
+
+    /// Runs a routine at the interrupt's synchronization level with its lock held, and returns what it returned.
+    ///
+    /// # IRQL
+    /// Up to the interrupt's synchronization level.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kesynchronizeexecution)
+    fn KeSynchronizeExecution(Interrupt: *mut KINTERRUPT, SynchronizeRoutine: PKSYNCHRONIZE_ROUTINE, SynchronizeContext: PVOID) -> BOOLEAN;
+
+    /// Raises to the interrupt's synchronization level, acquires its lock, and returns the level before.
+    ///
+    /// # IRQL
+    /// Up to the interrupt's synchronization level.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keacquireinterruptspinlock)
+    fn KeAcquireInterruptSpinLock(Interrupt: *mut KINTERRUPT) -> KIRQL;
+
+    /// Releases an interrupt's lock, and restores the level.
+    ///
+    /// # IRQL
+    /// The interrupt's synchronization level.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kereleaseinterruptspinlock)
+    fn KeReleaseInterruptSpinLock(Interrupt: *mut KINTERRUPT, OldIrql: KIRQL);
 }

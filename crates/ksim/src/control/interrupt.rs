@@ -1,0 +1,14 @@
+//! Devices' interrupts.
+
+use super::call;
+
+/// A device asks for the interrupt with that vector, and the processor that runs serves it: the service routines that drivers have connected to it are called, each at its level and with its
+/// lock held, until one says that it was its device's. False if none did. What they queue, such as DPCs, runs as soon as the level allows.
+///
+/// A device is best a thread of its own, on another processor than the driver's: then searches find what its interrupts may come between.
+///
+/// # Panics
+/// If no machine runs on this thread, or the processor is at the interrupt's level or above, which would hold it back.
+pub fn interrupt(vector: u32) -> bool {
+    crate::exports::io::interrupt::serve(call("interrupt"), vector)
+}
