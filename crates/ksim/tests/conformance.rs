@@ -32,6 +32,8 @@ mod g_interrupts;
 mod g_io;
 #[path = "conformance/irql.rs"]
 mod g_irql;
+#[path = "conformance/start_io.rs"]
+mod g_start_io;
 #[path = "conformance/unload.rs"]
 mod g_unload;
 #[path = "conformance/work.rs"]

@@ -371,6 +371,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             IoInitializeTimer
             ExNotifyCallback ExRegisterCallback
             KeInsertByKeyDeviceQueue
+            IoSetStartIoAttributes IoStartNextPacketByKey
             IoCsqInsertIrp
             IoInitializeIrp
             IoAttachDeviceToDeviceStackSafe

@@ -273,6 +273,22 @@ routines! {
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-iostartnextpacket)
     fn IoStartNextPacket(DeviceObject: *mut DEVICE_OBJECT, Cancelable: BOOLEAN);
 
+    /// Starts the next request of a device's queue whose key is not less than that one, or else the first.
+    ///
+    /// # IRQL
+    /// `DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-iostartnextpacketbykey)
+    fn IoStartNextPacketByKey(DeviceObject: *mut DEVICE_OBJECT, Cancelable: BOOLEAN, Key: ULONG);
+
+    /// Says how a driver's `StartIo` routine is called for a device: the next time not before it has returned, and with requests that cannot be cancelled any more.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-iosetstartioattributes)
+    fn IoSetStartIoAttributes(DeviceObject: *mut DEVICE_OBJECT, DeferredStartIo: BOOLEAN, NonCancelable: BOOLEAN);
+
     // Interrupts.
 
     /// Connects a service routine to an interrupt. With a spin lock, several interrupts have one lock; without, this one has its own.

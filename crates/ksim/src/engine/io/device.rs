@@ -30,6 +30,26 @@ pub(crate) struct DeviceState {
     attached_to: Option<usize>,
     /// IoDeleteDevice has been called: it goes when nobody uses it any more.
     pub(crate) deleted: bool,
+    /// How its StartIo routine is called.
+    pub(crate) start: StartState,
+}
+
+/// What IoSetStartIoAttributes has said, and what that makes wait.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct StartState {
+    pub(crate) deferred: bool,
+    pub(crate) non_cancelable: bool,
+    /// A next request is being started.
+    pub(crate) starting: bool,
+    /// Another was asked for meanwhile.
+    pub(crate) next: Option<NextPacket>,
+}
+
+/// Which request is to be started next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NextPacket {
+    pub(crate) key: Option<u32>,
+    pub(crate) cancelable: bool,
 }
 
 /// What IoCreateDevice is asked for.
@@ -64,7 +84,7 @@ impl Kernel {
         }
     }
 
-    fn device_state_mut(&mut self, id: ObjId) -> &mut DeviceState {
+    pub(crate) fn device_state_mut(&mut self, id: ObjId) -> &mut DeviceState {
         match &mut self.objects[id].kind {
             Kind::Device(state) => state,
             _ => unreachable!("the caller found a device here"),
@@ -115,7 +135,8 @@ impl Kernel {
         if name.is_some() {
             flags |= HAS_NAME;
         }
-        let state = DeviceState { driver: index, name: name.clone(), attached_to: None, deleted: false };
+        let state =
+            DeviceState { driver: index, name: name.clone(), attached_to: None, deleted: false, start: StartState::default() };
         let id = self.objects.register(device as usize, Kind::Device(Box::new(state)));
         // SAFETY: the memory was allocated just now for a device object and its extension.
         unsafe {

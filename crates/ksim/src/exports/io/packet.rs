@@ -2,6 +2,7 @@
 
 use super::cancel::{acquire_lock, release_lock};
 use crate::check::rules::RuleId;
+use crate::engine::io::device::NextPacket;
 use crate::engine::io::routine::Routine;
 use crate::exports::ke::device_queue::AT_DISPATCH;
 use crate::exports::ke::spin_lock::raise_to_dispatch;
@@ -55,6 +56,68 @@ fn set_current(device: *mut DEVICE_OBJECT, irp: *mut IRP) {
     unsafe { (*device).CurrentIrp = irp };
 }
 
+/// Takes the next request out of the queue, if there is one, and starts it.
+fn start_one(call: Call, device: *mut DEVICE_OBJECT, packet: NextPacket, non_cancelable: bool) {
+    let old = packet.cancelable.then(|| acquire_lock(call));
+    set_current(device, std::ptr::null_mut());
+    let entry = call.operate(|kernel| kernel.remove_device_queue(queue_of(device), packet.key));
+    let irp = if entry.is_null() { std::ptr::null_mut() } else { irp_of(entry) };
+    set_current(device, irp);
+    if let Some(old) = old {
+        if non_cancelable && !irp.is_null() {
+            // SAFETY: the request was in the queue, and cannot be cancelled while the cancel spin lock is held.
+            unsafe { ksync_sys::IoSetCancelRoutine(irp, None) };
+        }
+        release_lock(call, old);
+    }
+    if !irp.is_null() {
+        start(call, device, irp);
+    }
+}
+
+/// Starts the next request, or leaves that to who is starting one, if the driver has asked for it.
+fn start_next(call: Call, device: *mut DEVICE_OBJECT, packet: NextPacket) {
+    let state = call.operate(|kernel| {
+        let id = kernel.device_at(device)?;
+        if kernel.config.rules.has(RuleId::SpinLockSafe)
+            && let Some(lock) = kernel.drivers_spin_lock()
+        {
+            let lock = kernel.objects[lock].address as u64;
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::SPIN_LOCK_RULE, lock, device as u64, 0],
+                "IoStartNextPacket was called under a spin lock (rule SpinLockSafe): it calls the StartIo routine",
+            ));
+        }
+        let start = &mut kernel.device_state_mut(id).start;
+        let before = *start;
+        if before.deferred && before.starting {
+            start.next = Some(packet);
+        } else if before.deferred {
+            start.starting = true;
+        }
+        Ok(before)
+    });
+    if !state.deferred {
+        start_one(call, device, packet, state.non_cancelable);
+        return;
+    }
+    if state.starting {
+        return;
+    }
+    let mut next = Some(packet);
+    while let Some(packet) = next {
+        start_one(call, device, packet, state.non_cancelable);
+        next = call.operate(|kernel| {
+            let id = kernel.device_at(device)?;
+            let start = &mut kernel.device_state_mut(id).start;
+            let next = start.next.take();
+            start.starting = next.is_some();
+            Ok(next)
+        });
+    }
+}
+
 exports! {
     [DISPATCHER] visible fn IoStartPacket(
         call; DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP, Key: *mut ULONG, CancelFunction: PDRIVER_CANCEL
@@ -71,9 +134,17 @@ exports! {
         }
         // SAFETY: the caller passes null or a valid pointer.
         let key = unsafe { Key.as_ref() }.copied();
-        let queued = call.operate(|kernel| kernel.insert_device_queue(queue_of(DeviceObject), entry_of(Irp), key));
+        let (queued, state) = call.operate(|kernel| {
+            let queued = kernel.insert_device_queue(queue_of(DeviceObject), entry_of(Irp), key)?;
+            let id = kernel.device_at(DeviceObject)?;
+            Ok((queued, kernel.device_state(id).start))
+        });
         if !queued {
             set_current(DeviceObject, Irp);
+            if cancelable && state.non_cancelable {
+                // SAFETY: as above.
+                unsafe { ksync_sys::IoSetCancelRoutine(Irp, None) };
+            }
         }
         // SAFETY: the request is registered, and the driver's own while the cancel spin lock is held.
         let cancelled = queued && cancelable && unsafe { (*Irp).Cancel } != 0;
@@ -102,30 +173,22 @@ exports! {
     }
 
     [AT_DISPATCH] visible fn IoStartNextPacket(call; DeviceObject: *mut DEVICE_OBJECT, Cancelable: BOOLEAN) {
+        start_next(call, DeviceObject, NextPacket { key: None, cancelable: Cancelable != 0 });
+    }
+
+    [AT_DISPATCH] visible fn IoStartNextPacketByKey(call; DeviceObject: *mut DEVICE_OBJECT, Cancelable: BOOLEAN, Key: ULONG) {
+        start_next(call, DeviceObject, NextPacket { key: Some(Key), cancelable: Cancelable != 0 });
+    }
+
+    [DISPATCHER] visible fn IoSetStartIoAttributes(
+        call; DeviceObject: *mut DEVICE_OBJECT, DeferredStartIo: BOOLEAN, NonCancelable: BOOLEAN
+    ) {
         call.operate(|kernel| {
-            kernel.device_at(DeviceObject)?;
-            if kernel.config.rules.has(RuleId::SpinLockSafe)
-                && let Some(lock) = kernel.drivers_spin_lock()
-            {
-                let lock = kernel.objects[lock].address as u64;
-                return Err(Violation::boxed(
-                    codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                    [codes::verifier::SPIN_LOCK_RULE, lock, DeviceObject as u64, 0],
-                    "IoStartNextPacket was called under a spin lock (rule SpinLockSafe): it calls the StartIo routine",
-                ));
-            }
+            let id = kernel.device_at(DeviceObject)?;
+            let start = &mut kernel.device_state_mut(id).start;
+            start.deferred = DeferredStartIo != 0;
+            start.non_cancelable = NonCancelable != 0;
             Ok(())
         });
-        let old = (Cancelable != 0).then(|| acquire_lock(call));
-        set_current(DeviceObject, std::ptr::null_mut());
-        let entry = call.operate(|kernel| kernel.remove_device_queue(queue_of(DeviceObject), None));
-        let irp = if entry.is_null() { std::ptr::null_mut() } else { irp_of(entry) };
-        set_current(DeviceObject, irp);
-        if let Some(old) = old {
-            release_lock(call, old);
-        }
-        if !irp.is_null() {
-            start(call, DeviceObject, irp);
-        }
     }
 }
