@@ -23,7 +23,7 @@ mod urw;
 
 pub(crate) use bounded::{Bounded, BoundedSearch};
 pub use decision::{Actor, Candidate, Decision};
-pub(crate) use decision::{Contexts, Progress, nth_set_bit};
+pub(crate) use decision::{Contexts, Progress, Resolver, nth_set_bit};
 pub(crate) use exhaustive::{Exhaustive, Next as NextRun, Search as ExhaustiveSearch};
 pub use footprint::{Effect, Footprint};
 pub(crate) use guided::Guided;

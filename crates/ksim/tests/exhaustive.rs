@@ -500,6 +500,73 @@ fn waits_for_the_clock_are_in_every_order() {
     assert_eq!(seen.into_inner().unwrap().into_iter().collect::<Vec<_>>(), ["ab", "ba"], "{exploration}");
 }
 
+/// How many executions two threads take that do each something.
+fn executions_of_two(first: impl Fn() + Sync, second: impl Fn() + Sync, end: impl Fn() + Sync) -> u64 {
+    let exploration = exhaust(5, || {
+        join_all([spawn(&first), spawn(&second)]);
+        end();
+    });
+    exploration.expect_clean();
+    assert!(exploration.is_exhausted());
+    exploration.executions()
+}
+
+/// Timers are independent, and what is due at the same moment has an order.
+#[test]
+fn timers_need_as_many_executions_as_there_are_orders() {
+    let set_and_cancel = |times: [i64; 2], which: [usize; 2]| {
+        exhaust(3, || {
+            let timers = [Timer::notification(), Timer::synchronization()];
+            let thread = |index: usize| {
+                let timers = &timers;
+                spawn(move || {
+                    timers[which[index]].set(-times[index] * MS);
+                    timers[which[index]].state();
+                })
+            };
+            join_all([thread(0), thread(1)]);
+            timers.iter().for_each(|timer| _ = timer.cancel());
+        })
+    };
+    let executions = |exploration: Exploration| exploration.expect_clean().executions();
+    assert_eq!(executions(set_and_cancel([1, 2], [0, 1])), 1);
+    assert_eq!(executions(set_and_cancel([1, 1], [0, 1])), 2);
+    // Of two sets and two looks, which are one thread's each: 4! / (2! 2!), where the looks are independent.
+    assert_eq!(executions(set_and_cancel([1, 2], [0, 0])), 4);
+    assert_eq!(executions_of_two(|| _ = sleep(MS), || _ = sleep(MS), || ()), 1);
+}
+
+/// A timed wait depends on what moves the clock, others do not.
+#[test]
+fn timed_waits_need_as_many_executions_as_there_are_orders() {
+    let count = |stalls: bool| {
+        exhaust(3, || {
+            let events = [Event::notification(), Event::notification()];
+            let second = || {
+                if stalls {
+                    raw!(KeStallExecutionProcessor(10));
+                } else {
+                    wait_until(events[1].object(), -MS);
+                }
+            };
+            join_all([spawn(|| _ = wait_until(events[0].object(), -MS)), spawn(second)]);
+        })
+    };
+    assert_eq!(count(false).expect_clean().executions(), 1);
+    assert!(count(true).expect_clean().executions() > 1);
+}
+
+/// A pulse lets go on who waits already, so that there is a difference between waiting and coming later.
+#[test]
+fn a_pulse_is_seen_by_those_that_wait() {
+    let program = || {
+        let event = Event::notification();
+        join_all([spawn(|| _ = wait(event.object())), spawn(|| _ = event.pulse())]);
+    };
+    let exploration = exhaust(3, program);
+    assert_eq!((exploration.executions(), exploration.failures()), (2, 1), "{exploration}");
+}
+
 #[test]
 fn threads_that_threads_create_are_told_apart() {
     let exploration = exhaust(6, || {

@@ -25,6 +25,7 @@ enum Step {
     Exchange(usize, u32, u32),
     Set(usize),
     Reset(usize),
+    Pulse(usize),
     State(usize),
     Poll(usize),
     Wait(usize),
@@ -43,6 +44,33 @@ enum Step {
     Share(usize),
     Own(usize),
     TryOwn,
+    /// For so many milliseconds.
+    SetTimer(usize, i64),
+    CancelTimer(usize),
+    TimerState(usize),
+    WaitForTimer(usize),
+    /// For one of the events or one of the timers, and no longer than so many milliseconds.
+    WaitWithin(usize, i64),
+    WaitForTimerWithin(usize, i64),
+    Sleep(i64),
+    /// For a millisecond, which moves the clock.
+    Stall,
+}
+
+/// What is done with what expires.
+fn timed_step() -> impl Strategy<Value = Step> {
+    let which = 0..2_usize;
+    let time = 1..3_i64;
+    prop_oneof![
+        4 => (which.clone(), time.clone()).prop_map(|(which, time)| Step::SetTimer(which, time)),
+        2 => which.clone().prop_map(Step::CancelTimer),
+        2 => which.clone().prop_map(Step::TimerState),
+        2 => which.clone().prop_map(Step::WaitForTimer),
+        2 => (which.clone(), time.clone()).prop_map(|(which, time)| Step::WaitWithin(which, time)),
+        2 => (which, time.clone()).prop_map(|(which, time)| Step::WaitForTimerWithin(which, time)),
+        2 => time.prop_map(Step::Sleep),
+        2 => Just(Step::Stall),
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -54,6 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (which.clone(), 0..2_u32, 1..3_u32).prop_map(|(which, old, new)| Step::Exchange(which, old, new)),
         2 => which.clone().prop_map(Step::Set),
         1 => which.clone().prop_map(Step::Reset),
+        1 => which.clone().prop_map(Step::Pulse),
         1 => which.clone().prop_map(Step::State),
         2 => which.clone().prop_map(Step::Poll),
         1 => which.clone().prop_map(Step::Wait),
@@ -73,9 +102,12 @@ fn step() -> impl Strategy<Value = Step> {
 type Program = Vec<Vec<Step>>;
 
 fn program() -> impl Strategy<Value = Program> {
+    let timed = || prop_oneof![1 => step(), 2 => timed_step()];
     prop_oneof![
         4 => prop::collection::vec(prop::collection::vec(step(), 1..=3), 2),
         1 => prop::collection::vec(prop::collection::vec(step(), 1..=1), 3),
+        3 => prop::collection::vec(prop::collection::vec(timed(), 1..=3), 2),
+        1 => prop::collection::vec(prop::collection::vec(timed(), 1..=2), 3),
     ]
 }
 
@@ -101,6 +133,8 @@ struct Shared {
     fast: FastMutex,
     spin: SpinLock,
     push: Place<EX_PUSH_LOCK>,
+    /// A synchronization timer, and a notification timer.
+    timers: [Timer; 2],
 }
 
 impl Shared {
@@ -115,6 +149,7 @@ impl Shared {
             fast: FastMutex::new(),
             spin: SpinLock::new(),
             push,
+            timers: [Timer::synchronization(), Timer::notification()],
         }
     }
 
@@ -142,6 +177,7 @@ impl Shared {
             }
             Step::Set(which) => self.events[which].set().into(),
             Step::Reset(which) => self.events[which].reset().into(),
+            Step::Pulse(which) => self.events[which].pulse().into(),
             Step::State(which) => self.events[which].state().into(),
             Step::Poll(which) => poll(self.events[which].object()).into(),
             Step::Wait(which) => wait(self.events[which].object()).into(),
@@ -207,6 +243,17 @@ impl Shared {
                 raw!(KeLeaveCriticalRegion());
                 got.into()
             }
+            Step::SetTimer(which, time) => self.timers[which].set(-time * MS).into(),
+            Step::CancelTimer(which) => self.timers[which].cancel().into(),
+            Step::TimerState(which) => self.timers[which].state().into(),
+            Step::WaitForTimer(which) => wait(self.timers[which].object()).into(),
+            Step::WaitWithin(which, time) => wait_until(self.events[which].object(), -time * MS).into(),
+            Step::WaitForTimerWithin(which, time) => wait_until(self.timers[which].object(), -time * MS).into(),
+            Step::Sleep(time) => sleep(time * MS).into(),
+            Step::Stall => {
+                raw!(KeStallExecutionProcessor(1_000));
+                0
+            }
         }
     }
 }
@@ -227,6 +274,7 @@ fn run(program: &Program) -> Seen {
         .collect();
     join_all(threads);
     let states = [shared.events[0].state(), shared.events[1].state(), shared.semaphore.state()].map(i64::from);
+    let states = states.into_iter().chain(shared.timers.iter().flat_map(|timer| [timer.state(), timer.cancel()]).map(i64::from));
     let end = [shared.word(0), shared.word(1)].into_iter().chain(states).collect();
     (results.into_iter().map(RefCell::into_inner).collect(), end)
 }

@@ -59,6 +59,12 @@ impl Clock {
         self.now
     }
 
+    /// The interrupt time, if it is the same by all routines.
+    #[inline]
+    pub(crate) fn exact(&self) -> Option<u64> {
+        matches!(self.mode, ClockMode::Exact).then_some(self.now)
+    }
+
     /// The system time that software reads: 100 ns units since 1601.
     pub(crate) fn system_time(&self) -> i64 {
         self.system_base.saturating_add_unsigned(self.interrupt_time())

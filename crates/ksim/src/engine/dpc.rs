@@ -425,7 +425,7 @@ impl Kernel {
     #[inline]
     pub(crate) fn level_lowered(&mut self) -> Check<()> {
         if self.irql() < DISPATCH_LEVEL {
-            if self.has_deferred_expiry() {
+            if self.timers.has_deferred() {
                 self.expire_deferred()?;
             }
             if !self.ready.is_empty() {

@@ -26,7 +26,7 @@ use crate::report::bug_check::Violation;
 use crate::report::bug_check::codes;
 use crate::report::sites::{Frames, SiteId, Sites};
 use crate::report::trace::{Operation, Place, Trace};
-use crate::schedule::{Actor, Contexts, Decision, Effect, Estimate, Event, Footprint, Policy, Progress, nth_set_bit};
+use crate::schedule::{Actor, Contexts, Decision, Effect, Estimate, Event, Footprint, Policy, Progress, Resolver, nth_set_bit};
 use rustc_hash::FxHashMap;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -551,10 +551,24 @@ impl Kernel {
                     }
                     before
                 }
-                None => return self.classify_first(footprint, operation),
+                None => return self.classify_rare(footprint, operation),
             },
         };
         self.add_pair(before, operation);
+        if footprint.second != 0 {
+            self.classify_second(footprint, operation);
+        }
+    }
+
+    /// The same for its second object. What has a moment depends on the clock too.
+    #[inline(never)]
+    fn classify_second(&mut self, footprint: Footprint, operation: u64) {
+        let effect = if footprint.is_due() { Effect::Access } else { footprint.second_effect };
+        let object = footprint.at(self.clock.exact()).second;
+        self.classify_first(effect, object, operation);
+        if footprint.is_due() {
+            self.classify_first(Effect::Read, CLOCK, operation);
+        }
     }
 
     /// Adds a pair of operations to the class of the run.
@@ -564,10 +578,17 @@ impl Kernel {
         self.class = self.class.wrapping_add(product as u64 ^ (product >> 64) as u64);
     }
 
-    /// The same for the first operation on an object since it is in the table, or since it was found last.
+    /// The same for an operation whose object is not at hand.
     #[inline(never)]
-    fn classify_first(&mut self, footprint: Footprint, operation: u64) {
-        let Footprint { effect, object: address, .. } = footprint;
+    fn classify_rare(&mut self, footprint: Footprint, operation: u64) {
+        self.classify_first(footprint.effect, footprint.object, operation);
+        if footprint.second != 0 {
+            self.classify_second(footprint, operation);
+        }
+    }
+
+    /// The same for the first operation on an object since it is in the table, or since it was found last.
+    fn classify_first(&mut self, effect: Effect, address: usize, operation: u64) {
         let before = match self.objects.find(address) {
             Some(id) => {
                 let mut before = self.objects[id].last_operation;
@@ -586,8 +607,10 @@ impl Kernel {
     /// Tells those that follow the operations of one: a context's loops that wait by reading, the check for data races, and the policy.
     #[inline(never)]
     fn observe_operation(&mut self, operation: Footprint) {
-        if operation.effect != Effect::Read && operation.object != CLOCK {
-            self.watch().changes(operation.object);
+        for (effect, object) in operation.objects() {
+            if effect != Effect::Read && object != CLOCK {
+                self.watch().changes(object);
+            }
         }
         let Some(actor) = self.actor() else { return };
         if self.races.enabled && operation.synchronizes {
@@ -596,9 +619,17 @@ impl Kernel {
         if !self.observed {
             return;
         }
-        let operation = self.objects.resolved(operation, self.config.early_expiries > 0);
+        let operation = self.resolved(operation, actor, self.irql());
         let available = self.objects.is_available(operation.object, None);
         self.policy.observe(Event::Performs { actor, operation, available });
+    }
+
+    /// What an operation of a context turns out to be now.
+    fn resolved(&self, operation: Footprint, actor: Actor, level: u8) -> Footprint {
+        let Self { objects, timers, clock, threads, .. } = self;
+        let thread = actor.as_thread().map(|tid| &*threads[tid as usize]);
+        let early = self.config.early_expiries > 0;
+        Resolver { objects, timers, time: clock, early }.resolved(operation, thread, level)
     }
 
     /// What `actor` does from now on comes after what acts has done so far.
@@ -627,9 +658,10 @@ impl Kernel {
         }
         for tid in 0..self.threads.len() {
             if let Some(operation) = self.threads[tid].progress.pending {
-                let operation = self.objects.resolved(operation, self.config.early_expiries > 0);
+                let actor = Actor::thread(tid as Tid);
+                let operation = self.resolved(operation, actor, self.threads[tid].irql);
                 let available = self.objects.is_available(operation.object, None);
-                self.policy.observe(Event::Unperformed { actor: Actor::thread(tid as Tid), operation, available });
+                self.policy.observe(Event::Unperformed { actor, operation, available });
             }
         }
     }
@@ -695,8 +727,8 @@ impl Kernel {
         // Most often there is one other.
         let others_count = if others & others.wrapping_sub(1) == 0 { u32::from(others != 0) } else { several(others) };
         let count = 1 + others_count + u32::from(rotation.is_some()) + u32::from(clock.is_some());
-        let Self { processors, threads, objects, timers, policy, choices, .. } = self;
-        let contexts = Contexts { processors, threads, objects, timers, first, continues, others, rotation, clock };
+        let Self { processors, threads, objects, timers, clock: time, policy, choices, .. } = self;
+        let contexts = Contexts { processors, threads, objects, timers, time, first, continues, others, rotation, clock };
         let decision = Decision { options: count, contexts: Some(contexts) };
         let choice = policy.choose(&decision);
         check_choice(choice, count);

@@ -85,10 +85,13 @@ impl Races {
             self.objects.values().for_each(|object| clock.join(object));
             self.everything.join(clock);
         } else {
-            let object = self.objects.entry(operation.object).or_default();
-            clock.join(object);
-            if matches!(operation.effect, Effect::Access | Effect::Arm | Effect::Release | Effect::Unshare) {
-                object.join(clock);
+            // That two timers expire at the same moment orders nothing that was done before.
+            for (effect, object) in operation.objects().filter(|(effect, _)| *effect != Effect::Due) {
+                let object = self.objects.entry(object).or_default();
+                clock.join(object);
+                if matches!(effect, Effect::Access | Effect::AmongWaiters | Effect::Arm | Effect::Release | Effect::Unshare) {
+                    object.join(clock);
+                }
             }
         }
         self.advance(actor);

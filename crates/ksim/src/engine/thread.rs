@@ -27,6 +27,9 @@ pub(crate) const HIGH_PRIORITY: u8 = 31;
 /// The lowest priority that is never boosted or decayed.
 pub(crate) const LOW_REALTIME_PRIORITY: u8 = 16;
 
+/// How often a thread may look at the clock and do nothing else before the clock starts to move under it.
+pub(crate) const FREE_CLOCK_READS: u32 = 64;
+
 /// The memory that a driver sees as the ETHREAD: a dispatcher header, and nothing else that it may look at.
 #[repr(C)]
 pub(crate) struct ThreadObject {
@@ -231,6 +234,11 @@ impl Thread {
         (*queue, *exit_status, *runs_dpcs, *stack_swap) = (None, 0, false, true);
         (*user_mode_before, *worker, *terminating) = (false, false, false);
         (*idle_clock_reads, *last_operation, *waited_in_vain, *site) = (0, 0, None, None);
+    }
+
+    /// True when another look at the clock may make time pass.
+    pub(crate) fn makes_time_pass(&self) -> bool {
+        self.idle_clock_reads >= FREE_CLOCK_READS
     }
 
     /// The pointer that drivers know the thread by.

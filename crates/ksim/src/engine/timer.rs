@@ -46,6 +46,7 @@ pub(crate) struct TimerQueue {
     precise: BTreeMap<(u64, u64), (Target, Cpu)>,
     /// Expired while their processor was at DISPATCH_LEVEL or above, where timer expiration cannot run.
     deferred: Vec<(Target, Cpu)>,
+    ever_deferred: bool,
     inserted: u64,
 }
 
@@ -105,6 +106,22 @@ impl TimerQueue {
     pub(crate) fn is_empty(&self) -> bool {
         self.relative.is_empty() && self.absolute.is_empty() && self.precise.is_empty()
     }
+
+    /// True when timer expiration is held back anywhere.
+    #[inline]
+    pub(crate) fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
+    /// True when anything has been armed in this run, whether it still is or not.
+    pub(crate) fn has_been_used(&self) -> bool {
+        self.inserted > 0
+    }
+
+    /// True when timer expiration has been held back in this run, whether it still is or not.
+    pub(crate) fn has_deferred_before(&self) -> bool {
+        self.ever_deferred
+    }
 }
 
 impl Kernel {
@@ -151,6 +168,7 @@ impl Kernel {
         while let Some((target, cpu)) = self.pop_expired() {
             if self.processors[cpu as usize].irql >= DISPATCH_LEVEL {
                 self.timers.deferred.push((target, cpu));
+                self.timers.ever_deferred = true;
             } else {
                 self.expire_one(target, cpu)?;
             }
@@ -165,12 +183,6 @@ impl Kernel {
             self.expire_one(target, cpu)?;
         }
         Ok(())
-    }
-
-    /// True when timer expiration is held back anywhere.
-    #[inline]
-    pub(crate) fn has_deferred_expiry(&self) -> bool {
-        !self.timers.deferred.is_empty()
     }
 
     /// Asks the host's caches for what the next expiries will touch: with many timers, each of them is otherwise a row of cache misses.

@@ -32,6 +32,11 @@ pub(crate) fn acting_processor() -> Cpu {
     current("a routine of the processor").kernel.borrow().cpu
 }
 
+/// A number of the context that runs, which no other has.
+pub(crate) fn acting_context() -> usize {
+    current("a routine of a context").kernel.borrow().actor().map_or(0, |actor| actor.index() as usize)
+}
+
 /// The cancel spin lock of the machine that runs on this OS thread.
 pub(crate) fn cancel_lock() -> *const KSPIN_LOCK {
     &raw const *current("IoAcquireCancelSpinLock").kernel.borrow().io.cancel_lock

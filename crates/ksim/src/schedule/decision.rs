@@ -2,10 +2,13 @@
 
 use super::{Effect, Footprint};
 use crate::engine::Kind;
+use crate::engine::clock::Clock;
 use crate::engine::object::ObjectTable;
 use crate::engine::processor::{Cpu, Processor};
+use crate::engine::spinning::CLOCK;
 use crate::engine::thread::{Thread, Tid};
 use crate::engine::timer::TimerQueue;
+use crate::irql::DISPATCH_LEVEL;
 use std::fmt;
 
 /// A context: a thread, or the DPC queue of a processor.
@@ -24,6 +27,11 @@ impl Actor {
 
     pub(crate) fn dpcs(cpu: Cpu) -> Self {
         Self(Self::DPCS | u32::from(cpu))
+    }
+
+    /// The thread, if it is one.
+    pub(crate) fn as_thread(self) -> Option<Tid> {
+        (self.0 & Self::DPCS == 0).then_some(self.0)
     }
 
     /// A number that is the same in all runs in which threads are created in the same order: threads are counted from 0 in the order of their creation, and the DPC
@@ -85,6 +93,7 @@ pub(crate) struct Contexts<'a> {
     pub(crate) threads: &'a Vec<Box<Thread>>,
     pub(crate) objects: &'a ObjectTable,
     pub(crate) timers: &'a TimerQueue,
+    pub(crate) time: &'a Clock,
     /// The processor of option 0, whether it is the one that acted last, and the processors of the others.
     pub(crate) first: Cpu,
     pub(crate) continues: bool,
@@ -184,7 +193,10 @@ impl Decision<'_> {
     /// What the option's context would do, in the state that it would do it in. `early` says whether the clock may move early in this run.
     pub(crate) fn resolved(&self, option: u32, early: bool) -> Option<Footprint> {
         let (contexts, candidate) = (self.contexts.as_ref()?, self.candidate(option)?);
-        Some(contexts.objects.resolved(candidate.operation, early))
+        let Contexts { objects, timers, threads, time, .. } = *contexts;
+        let thread = candidate.actor.as_thread().map(|tid| &*threads[tid as usize]);
+        let level = contexts.processors[usize::from(candidate.processor)].irql;
+        Some(Resolver { objects, timers, time, early }.resolved(candidate.operation, thread, level))
     }
 
     /// A byte that tells this decision from others.
@@ -241,21 +253,6 @@ impl ObjectTable {
         }
     }
 
-    /// What an operation turns out to be in the state that it is performed in.
-    /// Where the clock may move early, what arms decides whether it can.
-    pub(crate) fn resolved(&self, operation: Footprint, early: bool) -> Footprint {
-        let effect = match operation.effect {
-            Effect::Arm if early => return Footprint::UNKNOWN,
-            Effect::Arm => Effect::Access,
-            Effect::Acquire if self.is_shared_by_waiters(operation.object) => Effect::Await,
-            // Who waits to have the lock for himself keeps new sharers out, and the last release hands it to him.
-            Effect::Share | Effect::Unshare if self.is_contended(operation.object) => Effect::Access,
-            Effect::Unshare if !self.is_available(operation.object, None) => Effect::Release,
-            effect => effect,
-        };
-        Footprint { effect, ..operation }
-    }
-
     /// True when somebody waits to have a lock for himself.
     fn is_contended(&self, address: usize) -> bool {
         self.peek(address).is_some_and(|object| match &object.kind {
@@ -275,5 +272,46 @@ impl ObjectTable {
             Kind::Timer(state) => state.notification,
             _ => false,
         }
+    }
+}
+
+/// What tells what an operation turns out to be in the state that it is performed in.
+pub(crate) struct Resolver<'a> {
+    pub(crate) objects: &'a ObjectTable,
+    pub(crate) timers: &'a TimerQueue,
+    pub(crate) time: &'a Clock,
+    /// Whether the clock may move early.
+    pub(crate) early: bool,
+}
+
+impl Resolver<'_> {
+    /// What an operation turns out to be, which is a thread's if that is given, at a level.
+    pub(crate) fn resolved(&self, operation: Footprint, thread: Option<&Thread>, level: u8) -> Footprint {
+        let objects = self.objects;
+        let moves_clock = match operation.effect {
+            Effect::Access => operation.object == CLOCK,
+            Effect::Read => operation.object == CLOCK && thread.is_some_and(Thread::makes_time_pass),
+            _ => false,
+        };
+        // That nothing is armed or held back any more says nothing, as what changed that could have come later.
+        let expires = moves_clock && self.timers.has_been_used();
+        // It may lower the level, or end the DPCs, that held expiries back.
+        let may_lower = !operation.waits() || thread.is_some_and(|thread| thread.wait.next_irql.is_some());
+        let lets_expire = self.timers.has_deferred_before() && level >= DISPATCH_LEVEL && may_lower;
+        if expires || lets_expire {
+            return Footprint::UNKNOWN;
+        }
+        let effect = match operation.effect {
+            // Where the clock may move early, what arms decides whether it can.
+            _ if self.early && (operation.effect == Effect::Arm || operation.is_due()) => return Footprint::UNKNOWN,
+            Effect::Arm => Effect::AmongWaiters,
+            Effect::Read if moves_clock => Effect::Access,
+            Effect::Acquire if objects.is_shared_by_waiters(operation.object) => Effect::Await,
+            // Who waits to have the lock for himself keeps new sharers out, and the last release hands it to him.
+            Effect::Share | Effect::Unshare if objects.is_contended(operation.object) => Effect::Access,
+            Effect::Unshare if !objects.is_available(operation.object, None) => Effect::Release,
+            effect => effect,
+        };
+        Footprint { effect, ..operation }.at(self.time.exact())
     }
 }

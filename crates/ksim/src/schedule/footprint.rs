@@ -4,6 +4,7 @@
 //! that states none depends on everything. One that touches a single object states it in `exports!`, behind `visible`:
 //!
 //! - `visible(access Object)`: it reads and changes the object, and depends on whatever else touches it. This is right for any operation on one object.
+//! - `visible(among_waiters Object)`: as `access`, where those that wait already make a difference, such as to a pulse.
 //! - `visible(read Object)`: it changes nothing, so that two of them are independent.
 //! - `visible(acquire Object)`: it waits for ever for something that only one can have, such as a mutex; while another has it, it does nothing but wait.
 //! - `visible(release Object)`: its owner gives that up.
@@ -34,51 +35,80 @@ pub enum Effect {
     Release,
     /// As `Access`, and what it arms expires if nothing else comes before.
     Arm,
+    /// As `Access`, and it matters who waits for the object already: it waits behind them, wakes them, or counts them.
+    AmongWaiters,
     /// It becomes one of several that share the object, and does nothing but wait while one has it for itself.
     Share,
     /// It gives up an object that its context shares. The order of those that share it matters only while somebody waits to have it for himself.
     Unshare,
+    /// It arms what expires at a moment, which is the object: it has a place among all that expires then, and depends on what moves the clock.
+    Due,
 }
+
+/// Tells moments from addresses. A handle that is taken for a moment only makes more depend on each other.
+const MOMENT: usize = 1 << 63;
+
+/// Tells what belongs to one context from addresses.
+const PRIVATE: usize = 1 << 62;
 
 /// What an operation touches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Footprint {
-    pub(crate) effect: Effect,
     /// Stands for the object, within one run: an address or a handle. 0 where there is none.
     pub(crate) object: usize,
+    /// Likewise for a second object.
+    pub(crate) second: usize,
+    pub(crate) effect: Effect,
+    pub(crate) second_effect: Effect,
     /// Whether those that perform it on the same object are ordered by it. An atomic says that by itself.
     pub(crate) synchronizes: bool,
 }
 
 impl Footprint {
     /// Touches what is not known.
-    pub(crate) const UNKNOWN: Self = Self { effect: Effect::Unknown, object: 0, synchronizes: true };
+    pub(crate) const UNKNOWN: Self = Self::one(Effect::Unknown, 0);
 
     /// A worker thread takes an item off the system's queues. No address and no handle is so small and odd, and no processor's number leads to it.
-    pub(crate) const WORK: Self = Self { effect: Effect::Access, object: 0xfff1, synchronizes: true };
+    pub(crate) const WORK: Self = Self::one(Effect::Access, 0xfff1);
 
     /// Likewise for what is queued for a thread that runs threaded DPCs.
-    pub(crate) const THREADED_DPCS: Self = Self { effect: Effect::Access, object: 0xfff3, synchronizes: true };
+    pub(crate) const THREADED_DPCS: Self = Self::one(Effect::Access, 0xfff3);
+
+    #[inline]
+    const fn one(effect: Effect, object: usize) -> Self {
+        Self { object, second: 0, effect, second_effect: Effect::Read, synchronizes: true }
+    }
+
+    /// The same operation, which touches a second object too. One that waits has none: see [`waits`](Self::waits).
+    #[inline]
+    const fn and(self, second_effect: Effect, second: usize) -> Self {
+        Self { second, second_effect, ..self }
+    }
 
     #[inline]
     pub(crate) fn access<T>(object: *const T) -> Self {
-        Self { effect: Effect::Access, object: object.addr(), synchronizes: true }
+        Self::one(Effect::Access, object.addr())
     }
 
     #[inline]
     pub(crate) fn read<T>(object: *const T) -> Self {
-        Self { effect: Effect::Read, object: object.addr(), synchronizes: true }
+        Self::one(Effect::Read, object.addr())
+    }
+
+    #[inline]
+    pub(crate) fn among_waiters<T>(object: *const T) -> Self {
+        Self::one(Effect::AmongWaiters, object.addr())
     }
 
     /// The DPC interrupt of a processor, which touches nothing else.
     pub(crate) fn interrupt(cpu: u8) -> Self {
         // No address and no handle is so small and odd.
-        Self { effect: Effect::Read, object: 2 * usize::from(cpu) + 3, synchronizes: true }
+        Self::one(Effect::Read, 2 * usize::from(cpu) + 3)
     }
 
     #[inline]
     pub(crate) fn acquire<T>(object: *const T) -> Self {
-        Self { effect: Effect::Acquire, object: object.addr(), synchronizes: true }
+        Self::one(Effect::Acquire, object.addr())
     }
 
     /// An acquisition that waits only if `wait` is not 0.
@@ -89,7 +119,7 @@ impl Footprint {
 
     #[inline]
     pub(crate) fn share<T>(object: *const T) -> Self {
-        Self { effect: Effect::Share, object: object.addr(), synchronizes: true }
+        Self::one(Effect::Share, object.addr())
     }
 
     /// A shared acquisition that waits only if `wait` is not 0.
@@ -100,12 +130,28 @@ impl Footprint {
 
     #[inline]
     pub(crate) fn unshare<T>(object: *const T) -> Self {
-        Self { effect: Effect::Unshare, object: object.addr(), synchronizes: true }
+        Self::one(Effect::Unshare, object.addr())
     }
 
-    /// A delay: one that is a pause only gives up the processor, and the others depend on the clock.
-    pub(crate) fn delay(is_pause: bool) -> Self {
-        if is_pause { Self::level(crate::machine::acting_processor()) } else { Self::UNKNOWN }
+    /// A delay: one that is a pause only gives up the processor. Others see of it only what the clock lets go on.
+    pub(crate) fn delay(interval: i64, is_ended_by_others: bool) -> Self {
+        match interval {
+            _ if is_ended_by_others => Self::UNKNOWN,
+            0 => Self::level(crate::machine::acting_processor()),
+            _ => Self::one(Effect::Arm, PRIVATE | crate::machine::acting_context()).and(Effect::Read, CLOCK),
+        }
+    }
+
+    /// Sets a timer: it has a place among all that expires at the same moment. What is past expires at once, which may let anything happen; and a moment of system time is another one when that is set.
+    #[inline]
+    pub(crate) fn set_timer<T>(timer: *const T, due: i64) -> Self {
+        if due < 0 { Self::access(timer).and(Effect::Due, due.unsigned_abs() as usize) } else { Self::UNKNOWN }
+    }
+
+    /// Sets a timer whose expiry may be late, by a choice that comes after: its moment is not known before.
+    #[inline]
+    pub(crate) fn set_timer_within<T>(timer: *const T, due: i64, tolerance: u32) -> Self {
+        if tolerance == 0 { Self::set_timer(timer, due) } else { Self::UNKNOWN }
     }
 
     /// A change of the level of a processor: only that processor's interrupts see it.
@@ -115,14 +161,19 @@ impl Footprint {
 
     #[inline]
     pub(crate) fn release<T>(object: *const T) -> Self {
-        Self { effect: Effect::Release, object: object.addr(), synchronizes: true }
+        Self::one(Effect::Release, object.addr())
     }
 
-    /// A wait for one object: with a timeout, it may also do something else than wait.
+    /// A wait for one object, with its timeout if it has one. With one that is not 0, it may also do something else than wait, at a moment that depends on the clock.
+    /// What others can end by an alert or an APC depends on all that they do.
     #[inline]
-    pub(crate) fn wait<T, U>(object: *const T, timeout: *const U) -> Self {
-        let effect = if timeout.is_null() { Effect::Acquire } else { Effect::Arm };
-        Self { effect, object: object.addr(), synchronizes: true }
+    pub(crate) fn wait<T>(object: *const T, timeout: Option<i64>, is_ended_by_others: bool) -> Self {
+        match timeout {
+            _ if is_ended_by_others => Self::UNKNOWN,
+            None => Self::acquire(object),
+            Some(0) => Self::access(object),
+            Some(_) => Self::one(Effect::Arm, object.addr()).and(Effect::Read, CLOCK),
+        }
     }
 
     /// True for a stall: its context does nothing but let time pass.
@@ -154,15 +205,69 @@ impl Footprint {
         matches!(self.effect, Effect::Acquire | Effect::Await | Effect::Share)
     }
 
+    /// What stands for a second object, within one run. 0 where there is none.
+    #[must_use]
+    pub fn second_object(self) -> usize {
+        self.second
+    }
+
+    /// How it uses its second object, if it has one.
+    #[must_use]
+    pub fn second_effect(self) -> Option<Effect> {
+        (self.second != 0).then_some(self.second_effect)
+    }
+
+    /// The same operation at a time: what it arms has a moment. Where that cannot be told, all moments are one.
+    #[inline]
+    pub(crate) fn at(self, now: Option<u64>) -> Self {
+        match now {
+            _ if !self.is_due() => self,
+            Some(now) => Self { second: self.second.wrapping_add(now as usize) | MOMENT, ..self },
+            None => Self { second: MOMENT, ..self },
+        }
+    }
+
+    /// True for what arms something that expires at a moment.
+    #[inline]
+    pub(crate) fn is_due(self) -> bool {
+        self.second != 0 && self.second_effect == Effect::Due
+    }
+
+    /// Its objects, and how it uses them.
+    pub(crate) fn objects(self) -> impl Iterator<Item = (Effect, usize)> {
+        let second = (self.second != 0).then_some((self.second_effect, self.second));
+        [(self.effect, self.object)].into_iter().chain(second)
+    }
+
     /// True when the order of the two may matter.
     #[inline]
     #[must_use]
     pub fn depends_on(self, other: Self) -> bool {
-        use Effect::{Await, Read, Share, Unknown, Unshare};
+        use Effect::Unknown;
         if self.effect == Unknown || other.effect == Unknown {
             return true;
         }
-        let commute = matches!((self.effect, other.effect), (Read | Await, Read | Await) | (Share | Unshare, Share | Unshare));
-        self.object == other.object && !commute
+        if self.second | other.second != 0 {
+            return self.depends_by_any(other);
+        }
+        self.object == other.object && !commute(self.effect, other.effect)
     }
+
+    #[inline(never)]
+    fn depends_by_any(self, other: Self) -> bool {
+        let moves_clock =
+            |footprint: Self| footprint.objects().any(|(effect, object)| object == CLOCK && effect == Effect::Access);
+        let depend =
+            |(mine, object): (Effect, usize), (theirs, other): (Effect, usize)| object == other && !commute(mine, theirs);
+        self.objects().any(|mine| other.objects().any(|theirs| depend(mine, theirs)))
+            || self.is_due() && moves_clock(other)
+            || other.is_due() && moves_clock(self)
+    }
+}
+
+/// True when the order of two uses of an object cannot be seen.
+#[inline]
+fn commute(first: Effect, second: Effect) -> bool {
+    use Effect::{Await, Read, Share, Unshare};
+    matches!((first, second), (Read | Await, Read | Await) | (Share | Unshare, Share | Unshare))
 }

@@ -75,11 +75,11 @@ exports! {
         acquire(call, Resource, Acquire::Shared, Wait != 0)
     }
 
-    [ACQUIRE] visible(access Resource) fn ExAcquireSharedStarveExclusive(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
+    [ACQUIRE] visible(among_waiters Resource) fn ExAcquireSharedStarveExclusive(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
         acquire(call, Resource, Acquire::SharedStarveExclusive, Wait != 0)
     }
 
-    [ACQUIRE] visible(access Resource) fn ExAcquireSharedWaitForExclusive(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
+    [ACQUIRE] visible(among_waiters Resource) fn ExAcquireSharedWaitForExclusive(call; Resource: *mut ERESOURCE, Wait: BOOLEAN) -> BOOLEAN {
         acquire(call, Resource, Acquire::SharedWaitForExclusive, Wait != 0)
     }
 
@@ -117,14 +117,14 @@ exports! {
         })
     }
 
-    [RELEASE] visible(access Resource) fn ExGetExclusiveWaiterCount(call; Resource: *mut ERESOURCE) -> ULONG {
+    [RELEASE] visible(among_waiters Resource) fn ExGetExclusiveWaiterCount(call; Resource: *mut ERESOURCE) -> ULONG {
         call.operate(|kernel| {
             let id = kernel.resource_at(Resource)?;
             Ok(kernel.resource_waiters(id).0)
         })
     }
 
-    [RELEASE] visible(access Resource) fn ExGetSharedWaiterCount(call; Resource: *mut ERESOURCE) -> ULONG {
+    [RELEASE] visible(among_waiters Resource) fn ExGetSharedWaiterCount(call; Resource: *mut ERESOURCE) -> ULONG {
         call.operate(|kernel| {
             let id = kernel.resource_at(Resource)?;
             Ok(kernel.resource_waiters(id).1)
@@ -151,7 +151,7 @@ exports! {
         enter_and_acquire(call, Resource, Acquire::Shared)
     }
 
-    [ACQUIRE] visible(access Resource) fn ExEnterCriticalRegionAndAcquireSharedWaitForExclusive(call; Resource: *mut ERESOURCE) -> PVOID {
+    [ACQUIRE] visible(among_waiters Resource) fn ExEnterCriticalRegionAndAcquireSharedWaitForExclusive(call; Resource: *mut ERESOURCE) -> PVOID {
         enter_and_acquire(call, Resource, Acquire::SharedWaitForExclusive)
     }
 

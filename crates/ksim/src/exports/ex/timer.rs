@@ -51,7 +51,7 @@ exports! {
         call.operate(|kernel| kernel.allocate_ex_timer(Callback, CallbackContext, Attributes, Some(run_callbacks)))
     }
 
-    [DISPATCHER] visible fn ExSetTimer(
+    [DISPATCHER] visible(set_timer_within Timer, DueTime, u32::from(!Parameters.is_null())) fn ExSetTimer(
         call; Timer: *mut EX_TIMER, DueTime: LONGLONG, Period: LONGLONG, Parameters: *mut EXT_SET_PARAMETERS
     ) -> BOOLEAN {
         let mut tolerance = 0;
@@ -73,7 +73,7 @@ exports! {
         BOOLEAN::from(call.operate(|kernel| kernel.set_ex_timer(Timer, setting)))
     }
 
-    [DISPATCHER] visible fn ExCancelTimer(call; Timer: *mut EX_TIMER, Parameters: PVOID) -> BOOLEAN {
+    [DISPATCHER] visible(access Timer) fn ExCancelTimer(call; Timer: *mut EX_TIMER, Parameters: PVOID) -> BOOLEAN {
         if !Parameters.is_null() {
             call.fail(bad_parameter(Parameters as u64, "ExCancelTimer takes no parameters: the pointer must be null"));
         }

@@ -2,12 +2,11 @@
 
 use crate::engine::kernel::{Check, Kernel};
 use crate::engine::spinning;
+use crate::engine::thread::FREE_CLOCK_READS;
 use crate::exports::{ANY, exports};
 use crate::machine::Call;
 use ksync_sys::{LARGE_INTEGER, ULONG, ULONGLONG};
 
-/// How often a thread may look at the clock and do nothing else before the clock starts to move under it.
-const FREE_READS: u32 = 64;
 /// By how many 100 ns units it then moves at each look: a millisecond.
 const READ_COST: u64 = 10_000;
 
@@ -33,7 +32,7 @@ fn pass_time(kernel: &mut Kernel) -> Check<()> {
         thread.last_operation = operations;
         thread.idle_clock_reads = 0;
     }
-    if thread.idle_clock_reads > FREE_READS {
+    if thread.idle_clock_reads > FREE_CLOCK_READS {
         kernel.clock.advance_by(READ_COST);
         kernel.expire()?;
     }

@@ -24,7 +24,7 @@ exports! {
         })
     }
 
-    [DISPATCHER] visible(access Event) fn KePulseEvent(call; Event: *mut KEVENT, Increment: KPRIORITY, Wait: BOOLEAN) -> LONG {
+    [DISPATCHER] visible(among_waiters Event) fn KePulseEvent(call; Event: *mut KEVENT, Increment: KPRIORITY, Wait: BOOLEAN) -> LONG {
         check_wait_next(call, Wait, APC_LEVEL);
         call.operate(|kernel| {
             let id = kernel.event_at(Event)?;

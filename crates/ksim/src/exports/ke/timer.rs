@@ -14,14 +14,14 @@ exports! {
         call.operate(|kernel| unsafe { kernel.initialize_timer(Timer, Type == NotificationTimer) });
     }
 
-    [DISPATCHER] visible fn KeSetTimer(call; Timer: *mut KTIMER, DueTime: LARGE_INTEGER, Dpc: *mut KDPC) -> BOOLEAN {
+    [DISPATCHER] visible(set_timer Timer, DueTime) fn KeSetTimer(call; Timer: *mut KTIMER, DueTime: LARGE_INTEGER, Dpc: *mut KDPC) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
             let id = kernel.timer_at(Timer)?;
             kernel.set_timer(id, DueTime, 0, 0, Dpc)
         }))
     }
 
-    [DISPATCHER] visible fn KeSetTimerEx(
+    [DISPATCHER] visible(set_timer Timer, DueTime) fn KeSetTimerEx(
         call; Timer: *mut KTIMER, DueTime: LARGE_INTEGER, Period: LONG, Dpc: *mut KDPC
     ) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
@@ -30,7 +30,7 @@ exports! {
         }))
     }
 
-    [DISPATCHER] visible fn KeSetCoalescableTimer(
+    [DISPATCHER] visible(set_timer_within Timer, DueTime, TolerableDelay) fn KeSetCoalescableTimer(
         call; Timer: *mut KTIMER, DueTime: LARGE_INTEGER, Period: ULONG, TolerableDelay: ULONG, Dpc: *mut KDPC
     ) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
@@ -39,7 +39,7 @@ exports! {
         }))
     }
 
-    [DISPATCHER] visible fn KeCancelTimer(call; Timer: *mut KTIMER) -> BOOLEAN {
+    [DISPATCHER] visible(access Timer) fn KeCancelTimer(call; Timer: *mut KTIMER) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
             let id = kernel.timer_at(Timer)?;
             Ok(kernel.cancel_timer(id))

@@ -25,10 +25,18 @@ pub(crate) fn read_timeout(call: Call, timeout: *const LARGE_INTEGER) -> Timeout
     Timeout::Until(call.read(|kernel| kernel.clock.due(value)))
 }
 
-/// True for a delay of no length that nothing ends: it only lets others have the processor.
-fn is_pause(mode: KPROCESSOR_MODE, alertable: BOOLEAN, interval: *const LARGE_INTEGER) -> bool {
-    // SAFETY: the caller of the delay passes a valid pointer.
-    mode != UserMode as KPROCESSOR_MODE && alertable == 0 && unsafe { interval.read() } == 0
+/// A time that a driver passed, as it is.
+fn time(pointer: *const LARGE_INTEGER) -> Option<LARGE_INTEGER> {
+    if pointer.is_null() {
+        return None;
+    }
+    // SAFETY: the caller of a wait passes null or a valid pointer.
+    Some(unsafe { pointer.read() })
+}
+
+/// True for a wait that an alert or an APC ends.
+fn is_ended_by_others(mode: KPROCESSOR_MODE, alertable: BOOLEAN) -> bool {
+    mode == UserMode || alertable != 0
 }
 
 /// Checks that a wait is allowed here (rule 16). One that follows a release with Wait = TRUE returns to the level before that (rule 3).
@@ -152,7 +160,7 @@ pub(crate) fn wait_request(wait_type: WAIT_TYPE, mode: KPROCESSOR_MODE, alertabl
 }
 
 exports! {
-    [ANY] visible(wait Object, Timeout) fn KeWaitForSingleObject(
+    [ANY] visible(wait Object, time(Timeout), is_ended_by_others(WaitMode, Alertable)) fn KeWaitForSingleObject(
         call; Object: PVOID, _WaitReason: KWAIT_REASON, WaitMode: KPROCESSOR_MODE, Alertable: BOOLEAN, Timeout: *const LARGE_INTEGER
     ) -> NTSTATUS {
         let timeout = read_timeout(call, Timeout);
@@ -224,7 +232,7 @@ exports! {
         })
     }
 
-    [BLOCKING.rule(0x2_000f)] visible(delay is_pause(WaitMode, Alertable, Interval)) fn KeDelayExecutionThread(
+    [BLOCKING.rule(0x2_000f)] visible(delay time(Interval).unwrap_or(0), is_ended_by_others(WaitMode, Alertable)) fn KeDelayExecutionThread(
         call; WaitMode: KPROCESSOR_MODE, Alertable: BOOLEAN, Interval: *const LARGE_INTEGER
     ) -> NTSTATUS {
         // SAFETY: the caller passes a valid pointer; null is not allowed here.

@@ -2,6 +2,7 @@
 
 use super::tree::Step;
 use super::{Asleep, Named};
+use crate::engine::spinning::CLOCK;
 use crate::schedule::{Actor, Effect, Footprint};
 use rustc_hash::FxHashMap;
 use std::sync::{Arc, Mutex};
@@ -31,6 +32,8 @@ impl Names {
     pub(super) fn begin(&mut self) {
         self.actors.clear();
         self.objects.clear();
+        // It is called what footprints call it.
+        self.objects.insert(CLOCK, CLOCK);
         self.created.clear();
         self.known.clear();
     }
@@ -94,13 +97,20 @@ impl Names {
         name
     }
 
-    /// The operation that a context announces or performs, its next, with the number that its object has in this run. `past` stands for what happens before the context does it.
+    /// The number of an object in this run.
+    fn object(&mut self, object: usize) -> usize {
+        let next = CLOCK + self.objects.len();
+        *self.objects.entry(object).or_insert(next)
+    }
+
+    /// The operation that a context announces or performs, its next, with the numbers that its objects have in this run. `past` stands for what happens before the context does it.
     pub(super) fn operation(&mut self, actor: u32, number: u32, past: u64, operation: Footprint) -> Named {
         let operation = match operation.effect {
             Effect::Unknown => operation,
             _ => {
-                let next = self.objects.len();
-                Footprint { object: *self.objects.entry(operation.object).or_insert(next), ..operation }
+                let object = self.object(operation.object);
+                let second = if operation.second == 0 { 0 } else { self.object(operation.second) };
+                Footprint { object, second, ..operation }
             }
         };
         self.known.note(actor, number, past, operation);
@@ -135,7 +145,7 @@ impl Known {
         let place = (number as usize).checked_sub(1)?;
         let &(past, known) = self.0.get(actor as usize)?.get(place)?;
         let is_known = known.effect != Effect::Unknown && operation.effect != Effect::Unknown;
-        Some((past, if is_known { Footprint { object: known.object, ..operation } } else { Footprint::UNKNOWN }))
+        Some((past, if is_known { Footprint { object: known.object, second: known.second, ..operation } } else { Footprint::UNKNOWN }))
     }
 
     /// What is asleep at a node of this run.

@@ -3,7 +3,7 @@
 use super::names::Known;
 use super::tree::{Step, insert, is_explored};
 use super::{Named, Node, Search};
-use crate::schedule::{Actor, Footprint};
+use crate::schedule::{Actor, Effect, Footprint};
 
 /// For each context, how many of its events happen before.
 #[derive(Clone, Debug, Default)]
@@ -88,7 +88,8 @@ impl Search {
         let own = self.clock(actor).clone();
         let mut clock = own.clone();
         let before = *self.past(actor);
-        let mut past = mixed(before).wrapping_add(operation.effect as u64);
+        let effects = operation.effect as u64 | (operation.second_effect as u64) << 8;
+        let mut past = mixed(before).wrapping_add(effects);
         for done in &self.done {
             if done.actor != actor && done.operation.depends_on(operation) {
                 clock.join(&done.clock);
@@ -126,8 +127,10 @@ impl Search {
                 {
                     continue;
                 }
-                if event.operation.waits() && !other.available {
-                    // The later could not have come before this: it was what gave it the object, or held it.
+                // What only waits could not have come before what held the object, or gave it. Before what sees those that wait it could begin to.
+                let came_too_early =
+                    event.operation.waits() && !other.available && other.operation.effect != Effect::AmongWaiters;
+                if came_too_early && (other.operation.second == 0 || other.operation.object == event.operation.object) {
                     continue;
                 }
                 // What arms depends on all, so that nothing between the two could have let the clock move.
