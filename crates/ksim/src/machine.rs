@@ -29,7 +29,9 @@ mod twice;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use call::panicked_in_image;
-pub(crate) use call::{Call, acting_context, acting_processor, cancel_lock, current, images_of_this_thread, is_running};
+pub(crate) use call::{
+    Call, acting_context, acting_processor, cancel_lock, current, images_of_this_thread, is_running, object_of_handle,
+};
 
 thread_local! {
     /// The machine that runs on this OS thread.

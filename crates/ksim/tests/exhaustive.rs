@@ -536,6 +536,50 @@ fn timers_need_as_many_executions_as_there_are_orders() {
     assert_eq!(executions_of_two(|| _ = sleep(MS), || _ = sleep(MS), || ()), 1);
 }
 
+/// KQUEUEs that the threads are not too many for are independent, and so are handles of different events.
+#[test]
+fn queues_and_handles_need_as_many_executions_as_there_are_orders() {
+    let inserts = |which: [usize; 2]| {
+        exhaust(3, || {
+            let (queues, entries) = ([Queue::new(0), Queue::new(0)], [Place::zeroed(), Place::zeroed()]);
+            let insert = |index: usize| {
+                let (queues, entries) = (&queues, &entries);
+                spawn(move || _ = queues[which[index]].insert(&entries[index]))
+            };
+            join_all([insert(0), insert(1)]);
+            which.iter().for_each(|&queue| _ = queues[queue].remove());
+        })
+    };
+    assert_eq!(inserts([0, 1]).expect_clean().executions(), 1);
+    assert_eq!(inserts([0, 0]).expect_clean().executions(), 2);
+    let uses = |which: [usize; 2], closes: bool| {
+        exhaust(3, || {
+            let mut handles = [std::ptr::null_mut(); 2];
+            for handle in &mut handles {
+                raw!(ZwCreateEvent(handle, EVENT_ALL_ACCESS, &attributes(OBJ_KERNEL_HANDLE), NotificationEvent, FALSE));
+            }
+            let thread = |index: usize| {
+                let handle = handles[which[index]];
+                spawn(move || {
+                    raw!(ZwSetEvent(handle, std::ptr::null_mut()));
+                    if closes {
+                        raw!(ZwClose(handle));
+                    }
+                })
+            };
+            join_all([thread(0), thread(1)]);
+            if !closes {
+                handles.iter().for_each(|&handle| _ = raw!(ZwClose(handle)));
+            }
+        })
+    };
+    assert_eq!(uses([0, 1], true).expect_clean().executions(), 1);
+    assert_eq!(uses([0, 0], false).expect_clean().executions(), 2);
+    // Where one thread closes what the other uses or closes, that is seen.
+    let exploration = uses([0, 0], true);
+    assert!(exploration.failures() > 0, "{exploration}");
+}
+
 /// A timed wait depends on what moves the clock, others do not.
 #[test]
 fn timed_waits_need_as_many_executions_as_there_are_orders() {

@@ -55,6 +55,29 @@ enum Step {
     Sleep(i64),
     /// For a millisecond, which moves the clock.
     Stall,
+    /// On the second event, by one of two handles.
+    SetByHandle(usize),
+    ResetByHandle(usize),
+    Close(usize),
+    /// On one of two KQUEUEs, of which the second has a limit: the entry of the thread's own.
+    Insert(usize),
+    Remove(usize),
+    RemoveWithin(usize, i64),
+    QueueState(usize),
+}
+
+/// What is done by handle, and with KQUEUEs.
+fn other_step() -> impl Strategy<Value = Step> {
+    let which = 0..2_usize;
+    prop_oneof![
+        2 => which.clone().prop_map(Step::SetByHandle),
+        2 => which.clone().prop_map(Step::ResetByHandle),
+        2 => which.clone().prop_map(Step::Close),
+        4 => which.clone().prop_map(Step::Insert),
+        2 => which.clone().prop_map(Step::Remove),
+        1 => (which.clone(), 1..3_i64).prop_map(|(which, time)| Step::RemoveWithin(which, time)),
+        1 => which.prop_map(Step::QueueState),
+    ]
 }
 
 /// What is done with what expires.
@@ -102,12 +125,15 @@ fn step() -> impl Strategy<Value = Step> {
 type Program = Vec<Vec<Step>>;
 
 fn program() -> impl Strategy<Value = Program> {
+    let other = || prop_oneof![2 => step(), 1 => timed_step(), 3 => other_step()];
     let timed = || prop_oneof![1 => step(), 2 => timed_step()];
     prop_oneof![
         4 => prop::collection::vec(prop::collection::vec(step(), 1..=3), 2),
         1 => prop::collection::vec(prop::collection::vec(step(), 1..=1), 3),
         3 => prop::collection::vec(prop::collection::vec(timed(), 1..=3), 2),
         1 => prop::collection::vec(prop::collection::vec(timed(), 1..=2), 3),
+        3 => prop::collection::vec(prop::collection::vec(other(), 1..=3), 2),
+        1 => prop::collection::vec(prop::collection::vec(other(), 1..=1), 3),
     ]
 }
 
@@ -124,6 +150,18 @@ fn locks_and_words() -> impl Strategy<Value = Program> {
     prop::collection::vec(prop::collection::vec(step, 2..=3), 3)
 }
 
+/// A new event with two handles.
+fn event_with_two_handles() -> [HANDLE; 2] {
+    let mut handles = [std::ptr::null_mut(); 2];
+    let attributes = attributes(OBJ_KERNEL_HANDLE);
+    let [first, second] = &mut handles;
+    assert_eq!(raw!(ZwCreateEvent(first, EVENT_ALL_ACCESS, &attributes, NotificationEvent, FALSE)), STATUS_SUCCESS);
+    let process = -1_isize as HANDLE;
+    let same = DUPLICATE_SAME_ACCESS | DUPLICATE_SAME_ATTRIBUTES;
+    assert_eq!(raw!(ZwDuplicateObject(process, *first, process, second, 0, 0, same)), STATUS_SUCCESS);
+    handles
+}
+
 struct Shared {
     words: [AtomicU32; 2],
     /// A synchronization event, and a notification event.
@@ -135,6 +173,10 @@ struct Shared {
     push: Place<EX_PUSH_LOCK>,
     /// A synchronization timer, and a notification timer.
     timers: [Timer; 2],
+    /// Two handles of an event that both mean.
+    handles: [HANDLE; 2],
+    queues: [Queue; 2],
+    entries: Vec<Place<LIST_ENTRY>>,
 }
 
 impl Shared {
@@ -150,6 +192,9 @@ impl Shared {
             spin: SpinLock::new(),
             push,
             timers: [Timer::synchronization(), Timer::notification()],
+            handles: event_with_two_handles(),
+            queues: [Queue::new(0), Queue::new(1)],
+            entries: (0..12).map(|_| Place::zeroed()).collect(),
         }
     }
 
@@ -163,7 +208,12 @@ impl Shared {
         i64::from(value)
     }
 
-    fn perform(&self, step: Step) -> i64 {
+    /// Which entry a queue gave.
+    fn entry(&self, entry: *mut LIST_ENTRY) -> i64 {
+        self.entries.iter().position(|known| known.ptr() == entry).map_or(entry.addr() as i64, |place| place as i64 - 100)
+    }
+
+    fn perform(&self, step: Step, place: usize) -> i64 {
         match step {
             Step::Load(which) => self.word(which),
             Step::Store(which, value) => {
@@ -254,6 +304,21 @@ impl Shared {
                 raw!(KeStallExecutionProcessor(1_000));
                 0
             }
+            Step::SetByHandle(which) => {
+                let mut state = 0;
+                let status = raw!(ZwSetEvent(self.handles[which], &mut state));
+                i64::from(status) << 32 | i64::from(state)
+            }
+            Step::ResetByHandle(which) => {
+                let mut state = 0;
+                let status = raw!(ZwResetEvent(self.handles[which], &mut state));
+                i64::from(status) << 32 | i64::from(state)
+            }
+            Step::Close(which) => raw!(ZwClose(self.handles[which])).into(),
+            Step::Insert(which) => self.queues[which].insert(&self.entries[place]).into(),
+            Step::Remove(which) => self.entry(self.queues[which].remove()),
+            Step::RemoveWithin(which, time) => self.entry(self.queues[which].remove_within(time * MS)),
+            Step::QueueState(which) => raw!(KeReadStateQueue(self.queues[which].ptr())).into(),
         }
     }
 }
@@ -267,14 +332,23 @@ fn run(program: &Program) -> Seen {
     let threads: Vec<_> = program
         .iter()
         .zip(&results)
-        .map(|(steps, results)| {
+        .enumerate()
+        .map(|(thread, (steps, results))| {
             let shared = &shared;
-            spawn(move || steps.iter().for_each(|&step| results.borrow_mut().push(shared.perform(step))))
+            spawn(move || {
+                for (place, &step) in steps.iter().enumerate() {
+                    let result = shared.perform(step, 3 * thread + place);
+                    results.borrow_mut().push(result);
+                }
+            })
         })
         .collect();
     join_all(threads);
     let states = [shared.events[0].state(), shared.events[1].state(), shared.semaphore.state()].map(i64::from);
     let states = states.into_iter().chain(shared.timers.iter().flat_map(|timer| [timer.state(), timer.cancel()]).map(i64::from));
+    for queue in &shared.queues {
+        raw!(KeRundownQueue(queue.ptr()));
+    }
     let end = [shared.word(0), shared.word(1)].into_iter().chain(states).collect();
     (results.into_iter().map(RefCell::into_inner).collect(), end)
 }

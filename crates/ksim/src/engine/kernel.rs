@@ -629,7 +629,7 @@ impl Kernel {
         let Self { objects, timers, clock, threads, .. } = self;
         let thread = actor.as_thread().map(|tid| &*threads[tid as usize]);
         let early = self.config.early_expiries > 0;
-        Resolver { objects, timers, time: clock, early }.resolved(operation, thread, level)
+        Resolver { objects, timers, time: clock, all_threads: threads.len(), early }.resolved(operation, thread, level)
     }
 
     /// What `actor` does from now on comes after what acts has done so far.

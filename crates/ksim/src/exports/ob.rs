@@ -144,7 +144,7 @@ fn dereference_deferred(call: Call, object: PVOID) {
 }
 
 exports! {
-    [OB_PASSIVE] visible(access Handle) fn ObReferenceObjectByHandle(
+    [OB_PASSIVE] visible(reference_by_handle Handle) fn ObReferenceObjectByHandle(
         call; Handle: HANDLE, DesiredAccess: ACCESS_MASK, ObjectType: *mut OBJECT_TYPE, AccessMode: KPROCESSOR_MODE,
         Object: *mut PVOID, HandleInformation: *mut OBJECT_HANDLE_INFORMATION
     ) -> NTSTATUS {
@@ -178,7 +178,7 @@ exports! {
         }
     }
 
-    [DISPATCHER] visible(access Object) fn ObReferenceObjectByPointer(
+    [DISPATCHER] visible(reference Object) fn ObReferenceObjectByPointer(
         call; Object: PVOID, _DesiredAccess: ACCESS_MASK, ObjectType: *mut OBJECT_TYPE, _AccessMode: KPROCESSOR_MODE
     ) -> NTSTATUS {
         call.operate(|kernel| {
@@ -193,37 +193,37 @@ exports! {
         })
     }
 
-    [DISPATCHER] visible(access Object) fn ObfReferenceObject(call; Object: PVOID) -> LONG_PTR {
+    [DISPATCHER] visible(reference Object) fn ObfReferenceObject(call; Object: PVOID) -> LONG_PTR {
         call.operate(|kernel| {
             let id = kernel.referenced_object(Object as usize)?;
             Ok(kernel.reference_object(id, 1)? as LONG_PTR)
         })
     }
 
-    [DISPATCHER] visible(access Object) fn ObfDereferenceObject(call; Object: PVOID) -> LONG_PTR {
+    [DISPATCHER] visible(reference Object) fn ObfDereferenceObject(call; Object: PVOID) -> LONG_PTR {
         dereference(call, Object)
     }
 
-    [DISPATCHER] visible(access Object) fn ObDereferenceObjectDeferDelete(call; Object: PVOID) {
+    [DISPATCHER] visible(reference Object) fn ObDereferenceObjectDeferDelete(call; Object: PVOID) {
         dereference_deferred(call, Object);
     }
 
-    [DISPATCHER] visible(access Object) fn ObfReferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
+    [DISPATCHER] visible(reference Object) fn ObfReferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
         call.operate(|kernel| {
             let id = kernel.referenced_object(Object as usize)?;
             Ok(kernel.reference_object(id, 1)? as LONG_PTR)
         })
     }
 
-    [DISPATCHER] visible(access Object) fn ObfDereferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
+    [DISPATCHER] visible(reference Object) fn ObfDereferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
         dereference(call, Object)
     }
 
-    [DISPATCHER] visible(access Object) fn ObDereferenceObjectDeferDeleteWithTag(call; Object: PVOID, _Tag: ULONG) {
+    [DISPATCHER] visible(reference Object) fn ObDereferenceObjectDeferDeleteWithTag(call; Object: PVOID, _Tag: ULONG) {
         dereference_deferred(call, Object);
     }
 
-    [DISPATCHER] visible(access Object) fn ObReferenceObjectSafe(call; Object: PVOID) -> BOOLEAN {
+    [DISPATCHER] visible(reference Object) fn ObReferenceObjectSafe(call; Object: PVOID) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
             let id = kernel.referenced_object(Object as usize)?;
             Ok(kernel.reference_if_alive(id))

@@ -1,7 +1,7 @@
 //! The way from driver code into the machine that runs it.
 
 use super::{CURRENT, MachineCell};
-use crate::engine::{Check, Cpu, Fault, Kernel};
+use crate::engine::{Check, Cpu, Fault, Kernel, Kind};
 use crate::exports::Export;
 use crate::image::MachineImages;
 use crate::report::bug_check::{Violation, codes};
@@ -35,6 +35,14 @@ pub(crate) fn acting_processor() -> Cpu {
 /// A number of the context that runs, which no other has.
 pub(crate) fn acting_context() -> usize {
     current("a routine of a context").kernel.borrow().actor().map_or(0, |actor| actor.index() as usize)
+}
+
+/// The address of a handle's object, if the handle is open, and whether that is a thread or a process.
+pub(crate) fn object_of_handle(handle: usize) -> Option<(usize, bool)> {
+    let mut kernel = current("a routine of handles").kernel.borrow_mut();
+    let id = kernel.object_of_handle(handle)?;
+    let object = &kernel.objects[id];
+    Some((object.address, matches!(object.kind, Kind::Thread(_) | Kind::Process(_))))
 }
 
 /// The cancel spin lock of the machine that runs on this OS thread.

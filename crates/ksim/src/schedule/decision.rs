@@ -196,7 +196,8 @@ impl Decision<'_> {
         let Contexts { objects, timers, threads, time, .. } = *contexts;
         let thread = candidate.actor.as_thread().map(|tid| &*threads[tid as usize]);
         let level = contexts.processors[usize::from(candidate.processor)].irql;
-        Some(Resolver { objects, timers, time, early }.resolved(candidate.operation, thread, level))
+        let all_threads = threads.len();
+        Some(Resolver { objects, timers, time, all_threads, early }.resolved(candidate.operation, thread, level))
     }
 
     /// A byte that tells this decision from others.
@@ -280,6 +281,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) objects: &'a ObjectTable,
     pub(crate) timers: &'a TimerQueue,
     pub(crate) time: &'a Clock,
+    /// How many threads there have been.
+    pub(crate) all_threads: usize,
     /// Whether the clock may move early.
     pub(crate) early: bool,
 }
@@ -298,7 +301,7 @@ impl Resolver<'_> {
         // It may lower the level, or end the DPCs, that held expiries back.
         let may_lower = !operation.waits() || thread.is_some_and(|thread| thread.wait.next_irql.is_some());
         let lets_expire = self.timers.has_deferred_before() && level >= DISPATCH_LEVEL && may_lower;
-        if expires || lets_expire {
+        if expires || lets_expire || self.is_limited(operation, thread) {
             return Footprint::UNKNOWN;
         }
         let effect = match operation.effect {
@@ -313,5 +316,14 @@ impl Resolver<'_> {
             effect => effect,
         };
         Footprint { effect, ..operation }.at(self.time.exact())
+    }
+
+    /// True for an operation on a KQUEUE that all threads together could be too many for, or of a thread that serves such a one: waits and wakes of the threads that
+    /// serve it make a difference.
+    fn is_limited(&self, operation: Footprint, thread: Option<&Thread>) -> bool {
+        let Some(object) = self.objects.peek(operation.object) else { return false };
+        let limits = |kind: &Kind| matches!(kind, Kind::Queue(state) if (state.maximum as usize) < self.all_threads);
+        let served = thread.and_then(|thread| thread.queue).map(|queue| &self.objects[queue].kind);
+        matches!(object.kind, Kind::Queue(_)) && (limits(&object.kind) || served.is_some_and(limits))
     }
 }

@@ -102,6 +102,8 @@ pub(crate) struct Search {
     clocks: Vec<Clock>,
     /// For each context, what stands for all that happens before what it does next.
     pasts: Vec<u64>,
+    /// What had happened when the clock moved last: contexts that had done nothing by then come after that too.
+    before_move: (Clock, u64),
     /// The context that was chosen is let wait, as all of them would do no more, until the clock moves.
     waits: bool,
     /// The clock could move instead of what was chosen.
@@ -167,6 +169,7 @@ impl Search {
         self.done.clear();
         self.clocks.clear();
         self.pasts.clear();
+        self.before_move = Default::default();
         self.waits = false;
         self.clock_could_move = false;
         self.stuck = false;
@@ -348,6 +351,7 @@ impl Search {
                 self.clocks.iter_mut().for_each(|clock| clock.join(&all));
                 let sum = self.pasts.iter().fold(0, |sum: u64, past| sum.wrapping_add(races::mixed(*past)));
                 self.pasts.iter_mut().for_each(|past| *past = past.wrapping_add(sum));
+                self.before_move = (all, sum);
             }
         }
     }

@@ -8,12 +8,12 @@
 //! - `visible(read Object)`: it changes nothing, so that two of them are independent.
 //! - `visible(acquire Object)`: it waits for ever for something that only one can have, such as a mutex; while another has it, it does nothing but wait.
 //! - `visible(release Object)`: its owner gives that up.
-//! - `visible(wait Object, Timeout)`: it waits for a dispatcher object.
+//! - `visible(wait Object, ..)`: it waits for a dispatcher object; with a timeout, it depends on the clock too.
 //! - `visible(acquire_if Object, Wait)`, `visible(share_if Object, Wait)`: it does so if `Wait` is not 0, and says at once that it cannot otherwise.
 //! - `visible(share Object)`: it becomes one of several that share a lock, for which it waits while one has it for itself.
 //! - `visible(unshare Object)`: it gives up a lock that it shares or has for itself.
 //!
-//! An operation that touches two objects, or one and the clock, states nothing.
+//! An operation may touch a second object, such as the moment that a timer expires at, or a handle beside what that leads to. One that touches more states nothing.
 
 use crate::engine::spinning::CLOCK;
 
@@ -174,6 +174,63 @@ impl Footprint {
             Some(0) => Self::access(object),
             Some(_) => Self::one(Effect::Arm, object.addr()).and(Effect::Read, CLOCK),
         }
+    }
+
+    /// KeRemoveQueue, whose waits are served last come, first served. What others can end depends on all that they do.
+    #[inline]
+    pub(crate) fn remove_queue<T>(queue: *const T, timeout: Option<i64>, is_ended_by_others: bool) -> Self {
+        match timeout {
+            _ if is_ended_by_others => Self::UNKNOWN,
+            None | Some(0) => Self::among_waiters(queue),
+            Some(_) => Self::one(Effect::Arm, queue.addr()).and(Effect::Read, CLOCK),
+        }
+    }
+
+    /// What stands for the number of references to an object.
+    fn references<T>(object: *const T) -> usize {
+        object.addr() | 1
+    }
+
+    /// References an object, or gives a reference back: the last deletes it.
+    #[inline]
+    pub(crate) fn reference<T>(object: *const T) -> Self {
+        Self::access(object).and(Effect::Access, Self::references(object))
+    }
+
+    /// What stands for a handle. Its lowest bits mean nothing.
+    fn of_handle<T>(handle: *const T) -> usize {
+        handle.addr() & !3
+    }
+
+    /// References the object of a handle.
+    pub(crate) fn reference_by_handle<T>(handle: *const T) -> Self {
+        match crate::machine::object_of_handle(handle.addr()) {
+            Some((object, _)) => Self::one(Effect::Read, Self::of_handle(handle)).and(Effect::Access, object | 1),
+            None => Self::UNKNOWN,
+        }
+    }
+
+    /// Closes a handle, which may delete its object. That of a thread or a process is there as long as those are.
+    pub(crate) fn close<T>(handle: *const T) -> Self {
+        let closes = Self::one(Effect::Access, Self::of_handle(handle));
+        match crate::machine::object_of_handle(handle.addr()) {
+            Some((object, is_running)) => closes.and(Effect::Access, if is_running { object | 1 } else { object }),
+            None => closes,
+        }
+    }
+
+    /// Does to the object of a handle what `access` says. The object comes first, as others know it by its address.
+    pub(crate) fn access_by_handle<T>(handle: *const T) -> Self {
+        match crate::machine::object_of_handle(handle.addr()) {
+            Some((object, _)) => Self::one(Effect::Access, object).and(Effect::Read, Self::of_handle(handle)),
+            None => Self::UNKNOWN,
+        }
+    }
+
+    /// The same, where those that wait already make a difference.
+    pub(crate) fn among_waiters_by_handle<T>(handle: *const T) -> Self {
+        let access = Self::access_by_handle(handle);
+        if access.effect == Effect::Access { Self { effect: Effect::AmongWaiters, ..access } } else { access }
     }
 
     /// True for a stall: its context does nothing but let time pass.

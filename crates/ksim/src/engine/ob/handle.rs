@@ -129,6 +129,12 @@ impl Kernel {
         if handle & KERNEL_HANDLE == KERNEL_HANDLE { (None, handle) } else { (Some(process), handle & !3) }
     }
 
+    /// The object that a handle of the running thread's process, or of the kernel's, means now.
+    pub(crate) fn object_of_handle(&mut self, handle: usize) -> Option<ObjId> {
+        let key = Self::handle_key(self.current_process(), handle);
+        self.pseudo_handle(handle).or_else(|| self.ob.handles.get(key).map(|entry| entry.object))
+    }
+
     /// Closes a handle.
     pub(crate) fn close_handle(&mut self, handle: usize, user_mode: bool) -> Check<NTSTATUS> {
         let key = Self::handle_key(self.current_process(), handle);

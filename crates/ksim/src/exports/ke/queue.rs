@@ -1,7 +1,7 @@
 //! KQUEUE (rule 20).
 
 use crate::engine::wait::WaitRequest;
-use crate::exports::ke::wait::wait;
+use crate::exports::ke::wait::{time, wait};
 use crate::exports::{ANY, BLOCKING, DISPATCHER, exports};
 use crate::machine::Call;
 use ksync_sys::{KPROCESSOR_MODE, KQUEUE, LARGE_INTEGER, LIST_ENTRY, LONG, NTSTATUS, STATUS_TIMEOUT, ULONG, UserMode};
@@ -42,35 +42,35 @@ exports! {
         call.operate(|kernel| unsafe { kernel.initialize_queue(Queue, Count) });
     }
 
-    [DISPATCHER] visible fn KeInsertQueue(call; Queue: *mut KQUEUE, Entry: *mut LIST_ENTRY) -> LONG {
+    [DISPATCHER] visible(access Queue) fn KeInsertQueue(call; Queue: *mut KQUEUE, Entry: *mut LIST_ENTRY) -> LONG {
         call.operate(|kernel| {
             let id = kernel.queue_at(Queue)?;
             kernel.insert_queue(id, Entry, false)
         })
     }
 
-    [DISPATCHER] visible fn KeInsertHeadQueue(call; Queue: *mut KQUEUE, Entry: *mut LIST_ENTRY) -> LONG {
+    [DISPATCHER] visible(access Queue) fn KeInsertHeadQueue(call; Queue: *mut KQUEUE, Entry: *mut LIST_ENTRY) -> LONG {
         call.operate(|kernel| {
             let id = kernel.queue_at(Queue)?;
             kernel.insert_queue(id, Entry, true)
         })
     }
 
-    [DISPATCHER] visible fn KeReadStateQueue(call; Queue: *const KQUEUE) -> LONG {
+    [DISPATCHER] visible(read Queue) fn KeReadStateQueue(call; Queue: *const KQUEUE) -> LONG {
         call.operate(|kernel| {
             let id = kernel.queue_at(Queue)?;
             Ok(kernel.read_state(id))
         })
     }
 
-    [BLOCKING] visible fn KeRemoveQueue(
+    [BLOCKING] visible(remove_queue Queue, time(Timeout), WaitMode == UserMode) fn KeRemoveQueue(
         call; Queue: *mut KQUEUE, WaitMode: KPROCESSOR_MODE, Timeout: *const LARGE_INTEGER
     ) -> *mut LIST_ENTRY {
         // An entry, or the status cast to a pointer, as the routine's page says.
         remove(call, Queue, WaitMode, false, Timeout, "KeRemoveQueue").unwrap_or_else(|status| status as isize as *mut LIST_ENTRY)
     }
 
-    [DISPATCHER] visible fn KeRundownQueue(call; Queue: *mut KQUEUE) -> *mut LIST_ENTRY {
+    [DISPATCHER] visible(access Queue) fn KeRundownQueue(call; Queue: *mut KQUEUE) -> *mut LIST_ENTRY {
         let entries = call.operate(|kernel| {
             let id = kernel.queue_at(Queue)?;
             Ok(kernel.rundown_queue(id))

@@ -64,23 +64,23 @@ exports! {
         open(call, Type::Event, (EventHandle, DesiredAccess, ObjectAttributes))
     }
 
-    [ZW_PASSIVE] visible fn ZwSetEvent(call; EventHandle: HANDLE, PreviousState: *mut LONG) -> NTSTATUS {
+    [ZW_PASSIVE] visible(access_by_handle EventHandle) fn ZwSetEvent(call; EventHandle: HANDLE, PreviousState: *mut LONG) -> NTSTATUS {
         change(call, Mode::Kernel, EventHandle, PreviousState, |kernel, id| kernel.set_event(id, EVENT_INCREMENT))
     }
 
-    [ZW_PASSIVE] visible fn NtSetEvent(call; EventHandle: HANDLE, PreviousState: *mut LONG) -> NTSTATUS {
+    [ZW_PASSIVE] visible(access_by_handle EventHandle) fn NtSetEvent(call; EventHandle: HANDLE, PreviousState: *mut LONG) -> NTSTATUS {
         change(call, Mode::previous(call), EventHandle, PreviousState, |kernel, id| kernel.set_event(id, EVENT_INCREMENT))
     }
 
-    [ZW_PASSIVE] visible fn ZwPulseEvent(call; EventHandle: HANDLE, PreviousState: *mut LONG) -> NTSTATUS {
+    [ZW_PASSIVE] visible(among_waiters_by_handle EventHandle) fn ZwPulseEvent(call; EventHandle: HANDLE, PreviousState: *mut LONG) -> NTSTATUS {
         change(call, Mode::Kernel, EventHandle, PreviousState, |kernel, id| kernel.pulse_event(id, EVENT_INCREMENT))
     }
 
-    [ZW_PASSIVE] visible fn ZwResetEvent(call; EventHandle: HANDLE, PreviousState: *mut LONG) -> NTSTATUS {
+    [ZW_PASSIVE] visible(access_by_handle EventHandle) fn ZwResetEvent(call; EventHandle: HANDLE, PreviousState: *mut LONG) -> NTSTATUS {
         change(call, Mode::Kernel, EventHandle, PreviousState, |kernel, id| Ok(kernel.reset_event(id)))
     }
 
-    [ZW_PASSIVE] visible fn ZwClearEvent(call; EventHandle: HANDLE) -> NTSTATUS {
+    [ZW_PASSIVE] visible(access_by_handle EventHandle) fn ZwClearEvent(call; EventHandle: HANDLE) -> NTSTATUS {
         change(call, Mode::Kernel, EventHandle, std::ptr::null_mut(), |kernel, id| Ok(kernel.reset_event(id)))
     }
 }

@@ -53,7 +53,7 @@ fn type_information(place: PVOID, length: ULONG, needed: *mut ULONG, name: &str)
 }
 
 exports! {
-    [ZW_PASSIVE] visible(access Handle) fn ZwClose(call; Handle: HANDLE) -> NTSTATUS {
+    [ZW_PASSIVE] visible(close Handle) fn ZwClose(call; Handle: HANDLE) -> NTSTATUS {
         call.operate(|kernel| {
             let status = kernel.close_handle(Handle as usize, false)?;
             if status == STATUS_INVALID_HANDLE && kernel.config.rules.has(RuleId::ClosedHandle) {
@@ -67,7 +67,7 @@ exports! {
         })
     }
 
-    [ZW_PASSIVE] visible(access Handle) fn NtClose(call; Handle: HANDLE) -> NTSTATUS {
+    [ZW_PASSIVE] visible(close Handle) fn NtClose(call; Handle: HANDLE) -> NTSTATUS {
         let user_mode = Mode::previous(call).is_user();
         call.operate(|kernel| kernel.close_handle(Handle as usize, user_mode))
     }

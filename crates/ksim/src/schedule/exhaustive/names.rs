@@ -144,8 +144,13 @@ impl Known {
     fn find(&self, actor: u32, number: u32, operation: Footprint) -> Option<(u64, Footprint)> {
         let place = (number as usize).checked_sub(1)?;
         let &(past, known) = self.0.get(actor as usize)?.get(place)?;
-        let is_known = known.effect != Effect::Unknown && operation.effect != Effect::Unknown;
-        Some((past, if is_known { Footprint { object: known.object, second: known.second, ..operation } } else { Footprint::UNKNOWN }))
+        let is_known = known.effect != Effect::Unknown
+            && operation.effect != Effect::Unknown
+            && (known.second == 0) == (operation.second == 0);
+        Some((
+            past,
+            if is_known { Footprint { object: known.object, second: known.second, ..operation } } else { Footprint::UNKNOWN },
+        ))
     }
 
     /// What is asleep at a node of this run.

@@ -69,7 +69,7 @@ impl Search {
     pub(super) fn clock(&mut self, actor: u32) -> &mut Clock {
         let index = actor as usize;
         if index >= self.clocks.len() {
-            self.clocks.resize(index + 1, Clock::default());
+            self.clocks.resize(index + 1, self.before_move.0.clone());
         }
         &mut self.clocks[index]
     }
@@ -77,7 +77,8 @@ impl Search {
     pub(super) fn past(&mut self, actor: u32) -> &mut u64 {
         let index = actor as usize;
         if index >= self.pasts.len() {
-            self.pasts.extend((self.pasts.len()..=index).map(|index| mixed(index as u64 + 1)));
+            let before = self.before_move.1;
+            self.pasts.extend((self.pasts.len()..=index).map(|index| mixed(index as u64 + 1).wrapping_add(before)));
         }
         &mut self.pasts[index]
     }
