@@ -307,24 +307,31 @@ impl Footprint {
         if self.second | other.second != 0 {
             return self.depends_by_any(other);
         }
-        self.object == other.object && !commute(self.effect, other.effect)
+        self.object == other.object && !self.effect.commutes_with(other.effect)
     }
 
     #[inline(never)]
     fn depends_by_any(self, other: Self) -> bool {
-        let moves_clock =
-            |footprint: Self| footprint.objects().any(|(effect, object)| object == CLOCK && effect == Effect::Access);
-        let depend =
-            |(mine, object): (Effect, usize), (theirs, other): (Effect, usize)| object == other && !commute(mine, theirs);
-        self.objects().any(|mine| other.objects().any(|theirs| depend(mine, theirs)))
-            || self.is_due() && moves_clock(other)
-            || other.is_due() && moves_clock(self)
+        let depend = |mine: usize, how: Effect, other: usize, theirs: Effect| mine == other && !how.commutes_with(theirs);
+        // No second object is 0, and only read.
+        depend(self.object, self.effect, other.object, other.effect)
+            || depend(self.second, self.second_effect, other.object, other.effect)
+            || depend(self.object, self.effect, other.second, other.second_effect)
+            || depend(self.second, self.second_effect, other.second, other.second_effect)
+            || self.is_due() && other.moves_clock()
+            || other.is_due() && self.moves_clock()
+    }
+
+    fn moves_clock(self) -> bool {
+        self.object == CLOCK && self.effect == Effect::Access
     }
 }
 
-/// True when the order of two uses of an object cannot be seen.
-#[inline]
-fn commute(first: Effect, second: Effect) -> bool {
-    use Effect::{Await, Read, Share, Unshare};
-    matches!((first, second), (Read | Await, Read | Await) | (Share | Unshare, Share | Unshare))
+impl Effect {
+    /// True when the order of two uses of an object cannot be seen.
+    #[inline]
+    pub(crate) fn commutes_with(self, other: Self) -> bool {
+        use Effect::{Await, Read, Share, Unshare};
+        matches!((self, other), (Read | Await, Read | Await) | (Share | Unshare, Share | Unshare))
+    }
 }
