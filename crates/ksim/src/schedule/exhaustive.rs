@@ -97,6 +97,8 @@ pub(crate) struct Search {
     nodes: Vec<Node>,
     /// How many nodes the present run has come through.
     at: usize,
+    /// The node where it parts from those before it. The races of what comes before that have been found.
+    parts_at: usize,
     done: Vec<Done>,
     /// What each context has seen.
     clocks: Vec<Clock>,
@@ -166,6 +168,7 @@ impl Search {
         self.names.begin();
         self.told.iter_mut().for_each(Told::begin);
         self.at = 0;
+        self.parts_at = self.nodes.len().saturating_sub(1);
         self.done.clear();
         self.clocks.clear();
         self.pasts.clear();

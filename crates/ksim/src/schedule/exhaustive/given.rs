@@ -106,46 +106,60 @@ impl Search {
         Next::Run
     }
 
-    /// Gives away what will be explored and is furthest from its turn, under a number.
+    /// Gives away what will be explored and is furthest from its turn, under a number. What leads anywhere comes before what leads along a way: no way is added to it, so that it is never made in vain.
     pub(crate) fn give(&mut self, ticket: u64) -> Option<Self> {
         let clock = self.names.actor(Actor::CLOCK);
-        let (node, branch) = (self.floor..self.nodes.len()).find_map(|node| Some((node, self.to_give(node, clock)?)))?;
-        let (choice, size) = match &branch {
-            Node::Act { wakeup, .. } => (wakeup[0].step.actor, wakeup[0].size()),
-            Node::Value { chosen, .. } => (*chosen, 0),
-        };
-        self.given.push(Given { node, choice, size, ticket });
-        let nodes = self.nodes[..node].iter().map(Node::above).chain([branch]).collect();
+        let mut first = None;
+        let leads_anywhere = (self.floor..self.nodes.len()).find_map(|node| {
+            let (choice, size) = self.to_give(node, clock)?;
+            let given = Given { node, choice, size, ticket };
+            first.get_or_insert(given);
+            (size <= 1).then_some(given)
+        });
+        let given = leads_anywhere.or(first)?;
+        let begun = self.as_given(given);
+        let nodes = self.nodes[..given.node].iter().map(Node::above).chain([begun]).collect();
+        self.given.push(given);
         Some(Self {
             names: self.names.in_common(),
             nodes,
-            floor: node + 1,
+            floor: given.node + 1,
             told: Some(Told::default()),
             early: self.early,
             ..Self::default()
         })
     }
 
-    /// The node as it will be when the present choice is explored, if it can be told what comes then.
-    fn to_give(&self, node: usize, clock: u32) -> Option<Node> {
+    /// What will be explored at a node after the present choice, if it can be told: the choice, and how many steps are planned.
+    fn to_give(&self, node: usize, clock: u32) -> Option<(u32, usize)> {
         let is_given = |choice| self.given.iter().any(|given| (given.node, given.choice) == (node, choice));
         match &self.nodes[node] {
-            Node::Act { chosen: Some(chosen), performed: Some(performed), sleep, wakeup, .. } => {
+            Node::Act { chosen: Some(chosen), performed: Some(_), wakeup, .. } => {
                 // What comes after it has it asleep, and what it does there is not known yet. The clock may not be able to move when its turn comes.
                 let next = wakeup.iter().find(|branch| branch.step.actor != *chosen)?;
-                if next.step.actor == clock || is_given(next.step.actor) {
-                    return None;
-                }
-                let mut sleep = sleep.clone();
-                sleep.push(Asleep::of(*performed, is_all_known(&sleep)));
-                lay_asleep(&mut sleep, next);
-                Some(Node::act(sleep, vec![next.clone()]))
+                let actor = next.step.actor;
+                (actor != clock && !is_given(actor)).then(|| (actor, next.size()))
             }
             Node::Act { .. } => None,
             &Node::Value { chosen, options } => {
                 let value = (chosen + 1..options).find(|&value| !is_given(value))?;
-                Some(Node::Value { chosen: value, options })
+                Some((value, 0))
             }
+        }
+    }
+
+    /// A node as it will be when the present choice is explored.
+    fn as_given(&self, given: Given) -> Node {
+        match &self.nodes[given.node] {
+            Node::Act { performed, sleep, wakeup, .. } => {
+                let mut sleep = sleep.clone();
+                let races_known = is_all_known(&sleep);
+                sleep.extend(performed.map(|performed| Asleep::of(performed, races_known)));
+                let next = wakeup.iter().filter(|branch| branch.step.actor == given.choice);
+                next.clone().for_each(|branch| lay_asleep(&mut sleep, branch));
+                Node::act(sleep, next.cloned().collect())
+            }
+            &Node::Value { options, .. } => Node::Value { chosen: given.choice, options },
         }
     }
 

@@ -105,15 +105,23 @@ impl Names {
 
     /// The operation that a context announces or performs, its next, with the numbers that its objects have in this run. `past` stands for what happens before the context does it.
     pub(super) fn operation(&mut self, actor: u32, number: u32, past: u64, operation: Footprint) -> Named {
-        let operation = match operation.effect {
-            Effect::Unknown => operation,
-            _ => {
+        let addresses = (operation.object, operation.second);
+        let noted = self
+            .known
+            .get(actor, number)
+            .filter(|noted| noted.addresses == addresses && noted.operation.effect != Effect::Unknown)
+            .map(|noted| noted.operation);
+        let operation = match (operation.effect, noted) {
+            (Effect::Unknown, _) => operation,
+            // A context announces its next operation again at every choice.
+            (_, Some(Footprint { object, second, .. })) => Footprint { object, second, ..operation },
+            (_, None) => {
                 let object = self.object(operation.object);
                 let second = if operation.second == 0 { 0 } else { self.object(operation.second) };
                 Footprint { object, second, ..operation }
             }
         };
-        self.known.note(actor, number, past, operation);
+        self.known.note(actor, number, Noted { past, addresses, operation });
         Named { actor, number, operation }
     }
 }
@@ -121,29 +129,45 @@ impl Names {
 /// The operations of a run that have been announced: for each context, by their numbers, what stands for all that happens before it does them, and what they are. What is kept from another run
 /// is compared with this one's only after it was looked up here, as objects are not the same from run to run.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Known(Vec<Vec<(u64, Footprint)>>);
+pub(super) struct Known(Vec<Vec<Noted>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Noted {
+    past: u64,
+    /// Of its objects.
+    addresses: (usize, usize),
+    operation: Footprint,
+}
+
+impl Noted {
+    const NOTHING: Self = Self { past: 0, addresses: (0, 0), operation: Footprint::UNKNOWN };
+}
 
 impl Known {
     fn clear(&mut self) {
         self.0.iter_mut().for_each(Vec::clear);
     }
 
-    fn note(&mut self, actor: u32, number: u32, past: u64, operation: Footprint) {
+    fn note(&mut self, actor: u32, number: u32, noted: Noted) {
         let (actor, place) = (actor as usize, number as usize - 1);
         if actor >= self.0.len() {
             self.0.resize(actor + 1, Vec::new());
         }
         let operations = &mut self.0[actor];
         if place >= operations.len() {
-            operations.resize(place + 1, (0, Footprint::UNKNOWN));
+            operations.resize(place + 1, Noted::NOTHING);
         }
-        operations[place] = (past, operation);
+        operations[place] = noted;
+    }
+
+    fn get(&self, actor: u32, number: u32) -> Option<&Noted> {
+        let place = (number as usize).checked_sub(1)?;
+        self.0.get(actor as usize)?.get(place)
     }
 
     /// An operation that another run had, in terms of this one, and what stands for all that happens here before its context does it. Its effect is that in the state that it was seen in.
     fn find(&self, actor: u32, number: u32, operation: Footprint) -> Option<(u64, Footprint)> {
-        let place = (number as usize).checked_sub(1)?;
-        let &(past, known) = self.0.get(actor as usize)?.get(place)?;
+        let &Noted { past, operation: known, .. } = self.get(actor, number)?;
         let is_known = known.effect != Effect::Unknown
             && operation.effect != Effect::Unknown
             && (known.second == 0) == (operation.second == 0);

@@ -4,10 +4,11 @@ use super::names::Known;
 use super::tree::{Step, insert, is_explored};
 use super::{Named, Node, Search};
 use crate::schedule::{Actor, Effect, Footprint};
+use smallvec::SmallVec;
 
-/// For each context, how many of its events happen before.
+/// For each context, how many of its events happen before. Small programs have few, and clocks are copied at every event.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Clock(Vec<u32>);
+pub(super) struct Clock(SmallVec<[u32; 8]>);
 
 impl Clock {
     pub(super) fn join(&mut self, other: &Self) {
@@ -91,8 +92,9 @@ impl Search {
         let before = *self.past(actor);
         let effects = operation.effect as u64 | (operation.second_effect as u64) << 8;
         let mut past = mixed(before).wrapping_add(effects);
-        for done in &self.done {
-            if done.actor != actor && done.operation.depends_on(operation) {
+        // The latest first: what they come after need not be looked at.
+        for done in self.done.iter().rev() {
+            if !clock.has(done.actor, done.number) && done.operation.depends_on(operation) {
                 clock.join(&done.clock);
                 past = past.wrapping_add(mixed(done.past));
             }
@@ -119,6 +121,9 @@ impl Search {
         let the_clock = self.names.actor(Actor::CLOCK);
         for later in 0..self.done.len() {
             let event = &self.done[later];
+            if event.node.is_some_and(|node| node < self.parts_at) {
+                continue;
+            }
             let mut ordered = event.own.clone();
             for earlier in (0..later).rev() {
                 let (other, event) = (&self.done[earlier], &self.done[later]);
