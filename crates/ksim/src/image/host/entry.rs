@@ -366,9 +366,10 @@ fn out_of_stack(frame: *mut CallFrame) -> ! {
         call.cell.stop_at(*violation, call.cell.images.places_from(&frame.context(), true))
     }
     let top = signal::emergency_stack();
-    // SAFETY: nothing else runs on that stack, whose end is aligned to 16 bytes, and the call does not return.
+    // SAFETY: nothing else runs on that stack, and nothing comes back to this one. What is called finds a return address as
+    // its convention wants it, aligned to 16 bytes, and whoever walks the stack ends there: 0 is nowhere.
     unsafe {
-        asm!("mov rsp, {top}", "call {stop}", "ud2", top = in(reg) top, stop = sym stop, in("rdi") frame, options(noreturn))
+        asm!("mov rsp, {top}", "push 0", "jmp {stop}", top = in(reg) top, stop = sym stop, in("rdi") frame, options(noreturn))
     }
 }
 

@@ -153,9 +153,9 @@ fn prepare_thread() -> io::Result<()> {
     Ok(())
 }
 
-/// The end of the OS thread's stack for those that have none left.
+/// Where the OS thread's stack begins for those that have none left. What looks above what is on it finds memory of its own.
 pub(super) fn emergency_stack() -> u64 {
-    (EMERGENCY_STACK.get() + STACK) as u64
+    (EMERGENCY_STACK.get() + STACK) as u64 - 2 * PAGE
 }
 
 /// The register of the interrupted context with that number of Linux.
@@ -267,7 +267,7 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
     if !is_images && !overflowed {
         return false;
     }
-    let place = if has_room { below } else { emergency_stack() - 2 * PAGE };
+    let place = if has_room { below } else { emergency_stack() };
     let record = place as *mut Fault;
     let mut registers = Context::new();
     for (value, number) in registers.gpr.iter_mut().zip(REGISTERS) {
