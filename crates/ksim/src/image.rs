@@ -43,7 +43,7 @@ use std::sync::Arc;
 pub(crate) use abi::{call, call_through};
 pub(crate) use host::{Activity, Adapter, CallFrame, MachineImages, PagedMemory};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(crate) use host::{Arguments, boundary, returned};
+pub(crate) use host::{Arguments, boundary, emergency_stack, is_in_image, prepare_signals, returned};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use routines::tables;
 

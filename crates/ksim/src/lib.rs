@@ -48,6 +48,7 @@ mod image_local;
 mod irql;
 mod lock_class;
 mod machine;
+mod overflow;
 mod report;
 pub mod schedule;
 mod shared_memory;

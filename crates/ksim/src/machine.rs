@@ -27,11 +27,11 @@ mod call;
 mod settings;
 mod twice;
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(crate) use call::panicked_in_image;
 pub(crate) use call::{
     Call, acting_context, acting_processor, cancel_lock, current, images_of_this_thread, is_running, object_of_handle,
 };
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) use call::{machine_of_this_thread, panicked_in_image};
 
 thread_local! {
     /// The machine that runs on this OS thread.
@@ -109,7 +109,8 @@ pub struct Machine {
 
 impl Machine {
     /// Boots the machine, runs `main` as a system thread at PASSIVE_LEVEL, lets all other threads end and all DPCs run, and
-    /// says how it went. Whatever goes wrong inside comes back in the outcome; nothing of it ends the process.
+    /// says how it went. Whatever goes wrong inside comes back in the outcome; nothing of it ends the process, unless hosted code uses up its stack where it
+    /// cannot be stopped (`docs/design/02-contexts.md`).
     ///
     /// A run that does not complete is abandoned where it stands: what its threads' stacks own is leaked, not dropped, and the stacks are used again. So hosted code must not
     /// lend its stack to threads of the host (`std::thread::scope`); the machine's own threads are abandoned with it.
@@ -138,6 +139,7 @@ impl Machine {
     /// [`run_with_policy`](Self::run_with_policy) that tells more than the outcome.
     pub(crate) fn run_recorded(&self, policy: Box<dyn Policy>, keep: Keep, main: impl FnOnce()) -> Recorded {
         install_panic_hook();
+        crate::overflow::prepare();
         let mut kernel = Kernel::boot(self.config.clone(), policy);
         kernel.classifies = !matches!(keep, Keep::Nothing);
         if let Keep::Choices(choices) = keep {

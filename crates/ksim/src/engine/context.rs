@@ -9,13 +9,19 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-/// Bytes of a stack. NT gives a kernel thread 24 KiB; hosted code formats, panics and walks its own stack, in debug builds
-/// too. Only touched pages cost memory.
-pub(crate) const STACK_BYTES: usize = 256 * 1024;
+/// Bytes of a stack that are the driver's. NT gives a kernel thread 24 KiB; hosted code formats, panics and walks its own stack, in debug
+/// builds too. Only touched pages cost memory.
+const DRIVER_STACK_BYTES: usize = 256 * 1024;
 
-/// Bytes of a stack that the kernel needs for a call of an image, whose own code stays above them. It must not fault: it
+/// Bytes of a stack that the kernel needs for a call of a driver, whose own calls stay above them. It must not fault: it
 /// may be in the middle of an allocation, and whoever reports the fault needs memory too.
 pub(crate) const KERNEL_STACK_BYTES: usize = 64 * 1024;
+
+/// Bytes below both, which are not there until they are touched: see [`overflow`](crate::overflow).
+pub(crate) const MARGIN_BYTES: usize = if cfg!(all(target_os = "linux", target_arch = "x86_64")) { 64 * 1024 } else { 0 };
+
+/// Bytes of a stack.
+pub(crate) const STACK_BYTES: usize = DRIVER_STACK_BYTES + KERNEL_STACK_BYTES + MARGIN_BYTES;
 
 /// How many idle stacks an OS thread keeps.
 const POOLED_STACKS: usize = 16 * 1024;
@@ -33,11 +39,22 @@ struct ColoredStack {
 impl ColoredStack {
     fn new(index: usize) -> std::io::Result<Self> {
         let stack = DefaultStack::new(STACK_BYTES)?;
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        protect_margin(stack.base().get() - STACK_BYTES, libc::PROT_NONE)?;
         // 832 is 13 cache lines: neighbours differ by more than a frame, and all lines of the range are used in turn.
         let color = index.wrapping_mul(832) % COLORS;
         let base = StackPointer::new(stack.base().get() - color).expect("a stack is not at address 0");
         Ok(Self { stack, base })
     }
+}
+
+/// Takes the margin that begins there away, or makes it memory.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn protect_margin(start: usize, protection: i32) -> std::io::Result<()> {
+    let memory = std::ptr::with_exposed_provenance_mut(start);
+    // SAFETY: the margin is the lowest part of a stack, where nothing is while it is not there: it is taken away from a fresh stack
+    // only.
+    if unsafe { libc::mprotect(memory, MARGIN_BYTES, protection) } == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 // SAFETY: the memory is that of the inner stack, of which this is the lower part: its guard pages are the same, and the base is
@@ -65,6 +82,36 @@ unsafe impl Stack for ColoredStack {
 thread_local! {
     static CREATED: Cell<usize> = const { Cell::new(0) };
     static STACKS: RefCell<Vec<ColoredStack>> = const { RefCell::new(Vec::new()) };
+    /// Where the part of the running context's stack begins that calls of the kernel may come from, or 0.
+    static FLOOR: Cell<usize> = const { Cell::new(0) };
+    /// The margin of a stack of this run has become memory.
+    static OPENED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// True when the running context has so little stack left that a call of the kernel might not get through.
+#[inline]
+pub(crate) fn is_used_up() -> bool {
+    let here = 0_u8;
+    (&raw const here).addr() < FLOOR.get()
+}
+
+/// A new run begins: what stacks there are have their margin.
+pub(crate) fn begin_run() {
+    OPENED.set(false);
+}
+
+/// The stack of the running context, without its margin.
+pub(crate) fn running_stack() -> Option<Range<usize>> {
+    let start = FLOOR.get().checked_sub(KERNEL_STACK_BYTES)?;
+    Some(start..start + DRIVER_STACK_BYTES + KERNEL_STACK_BYTES)
+}
+
+/// Makes the margin of the running context's stack memory, for the rest of the run. A handler of signals may call this.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) fn open_margin() -> bool {
+    let Some(stack) = running_stack() else { return false };
+    OPENED.set(true);
+    protect_margin(stack.start - MARGIN_BYTES, libc::PROT_READ | libc::PROT_WRITE).is_ok()
 }
 
 /// A coroutine between two resumptions.
@@ -118,7 +165,7 @@ impl Context {
             Some(stack) => stack,
             None => ColoredStack::new(CREATED.replace(CREATED.get().wrapping_add(1)))?,
         };
-        let memory = stack.limit().get()..stack.base().get();
+        let memory = stack.stack.base().get() - DRIVER_STACK_BYTES - KERNEL_STACK_BYTES..stack.base().get();
         // SAFETY: the borrows of `body` outlive the coroutine by this function's contract.
         let coroutine = unsafe {
             Coroutine::with_stack_unchecked(stack, move |yielder: &Yielder<(), ()>, ()| {
@@ -128,7 +175,7 @@ impl Context {
         Ok(Self { coroutine, stack: memory })
     }
 
-    /// The addresses of its stack.
+    /// The addresses of its stack, without its margin.
     pub(crate) fn stack(&self) -> Range<usize> {
         self.stack.clone()
     }
@@ -141,7 +188,10 @@ impl Context {
     /// Runs the context until it suspends or finishes.
     #[inline]
     pub(crate) fn resume(&mut self) -> Resumed {
-        match self.coroutine.resume(()) {
+        FLOOR.set(self.stack.start + KERNEL_STACK_BYTES);
+        let result = self.coroutine.resume(());
+        FLOOR.set(0);
+        match result {
             CoroutineResult::Yield(()) => Resumed::Suspended,
             CoroutineResult::Return(()) => Resumed::Finished,
         }
@@ -154,6 +204,10 @@ impl Context {
         // the thread in NT too, and after a machine has stopped no driver code runs.
         unsafe { self.coroutine.force_reset() };
         let stack = self.coroutine.into_stack();
+        if OPENED.get() {
+            // Which one it was is not kept, as this is rare. Those that go back have their margin.
+            return;
+        }
         STACKS.with(|stacks| {
             let mut stacks = stacks.borrow_mut();
             if stacks.len() < POOLED_STACKS {

@@ -21,6 +21,7 @@ pub(crate) use entry::{Adapter, Arguments, CallFrame, boundary, returned, throug
 pub(crate) use mapping::stub_of;
 pub(crate) use paging::PagedMemory;
 pub(crate) use shared_data::FEATURES;
+pub(crate) use signal::{emergency_stack, prepare as prepare_signals};
 pub(crate) use variables::{CANCEL_LOCK, QUEUED_LOCKS};
 
 use super::{Image, Module, Place};
@@ -106,7 +107,7 @@ pub(crate) type MappingId = usize;
 impl MachineImages {
     /// Maps an image and binds its imports.
     pub(crate) fn map(&self, call: Call, image: &Image, name: &str) -> io::Result<MappingId> {
-        signal::install()?;
+        signal::prepare_for_images()?;
         let mut state = self.state.borrow_mut();
         if state.is_none() {
             let variables = call.read(|kernel| Box::new(Variables::new(kernel)));
@@ -256,6 +257,11 @@ impl State {
         self.processors.enter(kernel);
         self.variables.update(kernel);
     }
+}
+
+/// True for an address in the code of an image.
+pub(crate) fn is_in_image(address: u64) -> bool {
+    arena::contains(address as usize)
 }
 
 /// Raises an exception in the driver that has called.

@@ -1,12 +1,16 @@
 //! The way from driver code into the machine that runs it.
 
 use super::{CURRENT, MachineCell};
+use crate::engine::context::is_used_up;
 use crate::engine::{Check, Cpu, Fault, Kernel, Kind};
 use crate::exports::Export;
 use crate::image::MachineImages;
 use crate::report::bug_check::{Violation, codes};
+use crate::report::sites::Frames;
 use crate::schedule::Footprint;
 use ksync_sys::{KSPIN_LOCK, STATUS_ACCESS_VIOLATION};
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use std::fmt;
 
 /// A call of an export: the way from driver code into the engine.
 #[derive(Clone, Copy)]
@@ -50,6 +54,13 @@ pub(crate) fn cancel_lock() -> *const KSPIN_LOCK {
     &raw const *current("IoAcquireCancelSpinLock").kernel.borrow().io.cancel_lock
 }
 
+/// The machine that runs on this OS thread, if there is one.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) fn machine_of_this_thread() -> Option<&'static MachineCell> {
+    // SAFETY: as in `current`.
+    unsafe { CURRENT.get().as_ref() }
+}
+
 /// The images of the machine that runs on this OS thread.
 pub(crate) fn images_of_this_thread() -> Option<&'static MachineImages> {
     let cell = CURRENT.get();
@@ -78,6 +89,33 @@ fn no_machine(routine: &str) -> ! {
     panic!("{routine} was called outside a simulated machine: run the code within ksim::Machine::run");
 }
 
+impl MachineCell {
+    /// Hosted code has used up its stack: the machine stops. `interrupted` is the instruction that would be next, if that is not after a call.
+    pub(crate) fn stop_out_of_stack(&self, fault: Violation, export: Option<&'static Export>, interrupted: usize) -> ! {
+        self.stop_with(fault, export);
+        *self.frames.borrow_mut() = Some(Frames::capture_ends(interrupted));
+        loop {
+            self.suspend();
+        }
+    }
+
+    /// What runs, for a message that is written where nothing can be relied on.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn describe_running(&self, to: &mut dyn fmt::Write) -> fmt::Result {
+        let Ok(kernel) = self.kernel.try_borrow() else { return to.write_str("within the hosted kernel") };
+        match kernel.current_thread().filter(|_| !kernel.in_dpc()) {
+            Some(tid) => write!(to, "in thread #{} on processor {}", kernel.thread_number(tid), kernel.cpu),
+            None => write!(to, "in a DPC on processor {}", kernel.cpu),
+        }
+    }
+
+    /// True when driver code runs that may be left where it stands: the engine is not at work, and no panic unwinds.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn may_stop(&self) -> bool {
+        !self.dying.get() && self.kernel.try_borrow_mut().is_ok()
+    }
+}
+
 impl Call {
     /// Enters an export: its IRQL range is checked, and if it is a visible operation, others may act first.
     #[inline]
@@ -87,6 +125,9 @@ impl Call {
         if cell.dying.get() {
             cell.count_unwinding_call();
             return call;
+        }
+        if is_used_up() {
+            crate::overflow::at_call(cell, export);
         }
         let mut kernel = cell.kernel.borrow_mut();
         let irql = kernel.irql();

@@ -1,6 +1,7 @@
 //! Where driver code called from: the frames of a stack, kept as they are and given names only for a report.
 
 use super::bug_check::CallSite;
+use crate::engine::context::running_stack;
 use crate::image::{MachineImages, Place};
 use crate::machine::images_of_this_thread;
 use rustc_hash::FxHashMap;
@@ -39,6 +40,32 @@ impl Frames {
         backtrace::trace(|frame| {
             frames.push(frame.ip().addr());
             frames.len() < FRAMES
+        });
+        let image = images_of_this_thread().map(MachineImages::places).unwrap_or_default().into_boxed_slice();
+        Self { host: frames.into_boxed_slice(), image }
+    }
+
+    /// The stack of who calls, where that is very deep: both of its ends, of the context that runs alone. `interrupted` is the address
+    /// of an instruction that is not one to return to.
+    #[cold]
+    pub(crate) fn capture_ends(interrupted: usize) -> Self {
+        const END: usize = FRAMES / 2;
+        let stack = running_stack().unwrap_or_default();
+        let mut frames = Vec::with_capacity(FRAMES);
+        let mut entered = false;
+        backtrace::trace(|frame| {
+            let inside = stack.contains(&frame.sp().addr());
+            if entered && !inside {
+                return false;
+            }
+            entered |= inside;
+            if frames.len() == FRAMES {
+                // The last of the inner ones stay, and of the others as many as there is room for.
+                frames.remove(END);
+            }
+            let address = frame.ip().addr();
+            frames.push(address + usize::from(address == interrupted));
+            true
         });
         let image = images_of_this_thread().map(MachineImages::places).unwrap_or_default().into_boxed_slice();
         Self { host: frames.into_boxed_slice(), image }

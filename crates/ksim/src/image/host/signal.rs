@@ -1,4 +1,4 @@
-//! Faults of images arrive as signals.
+//! Faults of images arrive as signals, and so does hosted code that uses up its stack.
 //!
 //! The handler does next to nothing: it writes the registers below the driver's stack pointer, and lets the interrupted context go on in
 //! [`fault::on_fault`](super::fault::on_fault), as an ordinary function on an ordinary stack. That may suspend, stop the
@@ -7,12 +7,13 @@
 use super::context::{Context, RAX, RCX, RDX};
 use super::{arena, entry, fault, guarded, level, time_stamp};
 use crate::machine::images_of_this_thread;
+use crate::overflow;
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 const SIGNALS: [i32; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
 /// What `on_fault` and what it calls need of a stack.
@@ -21,6 +22,8 @@ const PAGE: u64 = 4096;
 /// The vectors of a general protection fault, and of a page fault.
 const PROTECTION: u64 = 13;
 const PAGE_FAULT: u64 = 14;
+/// The vector of what comes after a single step.
+const DEBUG: u64 = 1;
 /// Bytes of a stack for faults that came of having none left, and of one for the handler itself.
 const STACK: usize = 512 * 1024;
 /// What the handler needs at the least.
@@ -87,30 +90,44 @@ thread_local! {
     static WRITABLE: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
 }
 
-static PREVIOUS: OnceLock<Vec<(i32, libc::sigaction)>> = OnceLock::new();
+/// What handled each of the signals before, once that is ours.
+static PREVIOUS: [OnceLock<libc::sigaction>; SIGNALS.len()] = [const { OnceLock::new() }; SIGNALS.len()];
+static INSTALLING: Mutex<()> = Mutex::new(());
 
-/// Installs the handlers, and gives the running OS thread the stacks that they need.
-pub(super) fn install() -> io::Result<()> {
-    prepare_thread()?;
-    level::prepare();
-    if PREVIOUS.get().is_some() {
+/// The running OS thread is about to run a machine: hosted code that uses up its stack is caught.
+#[inline]
+pub(crate) fn prepare() -> io::Result<()> {
+    if EMERGENCY_STACK.get() != 0 {
         return Ok(());
     }
-    let mut previous = Vec::new();
-    for signal in SIGNALS {
+    install(&[libc::SIGSEGV, libc::SIGTRAP])?;
+    prepare_thread()
+}
+
+/// An image is about to be loaded: its faults are caught.
+pub(super) fn prepare_for_images() -> io::Result<()> {
+    // Stacks of earlier machines may be gone.
+    WRITABLE.set((0, 0));
+    prepare()?;
+    level::prepare();
+    install(&SIGNALS)
+}
+
+/// Installs the handler for signals that it is not installed for yet.
+fn install(signals: &[i32]) -> io::Result<()> {
+    let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    for (signal, previous) in SIGNALS.into_iter().zip(&PREVIOUS) {
+        if !signals.contains(&signal) || previous.get().is_some() {
+            continue;
+        }
         let mut action = MaybeUninit::uninit();
         // SAFETY: the call writes the structure.
         if unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } != 0 {
             return Err(io::Error::last_os_error());
         }
+        // The handler looks there as soon as it is installed.
         // SAFETY: the call has written it.
-        previous.push((signal, unsafe { action.assume_init() }));
-    }
-    if PREVIOUS.set(previous).is_err() {
-        // Another thread was first, and installs them.
-        return Ok(());
-    }
-    for signal in SIGNALS {
+        previous.get_or_init(|| unsafe { action.assume_init() });
         // SAFETY: zero is valid for all of the structure.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = on_signal as *const () as usize;
@@ -126,11 +143,6 @@ pub(super) fn install() -> io::Result<()> {
 
 /// Gives the OS thread its stacks.
 fn prepare_thread() -> io::Result<()> {
-    // Stacks of earlier machines may be gone.
-    WRITABLE.set((0, 0));
-    if EMERGENCY_STACK.get() != 0 {
-        return Ok(());
-    }
     // SAFETY: zero is valid for all of the structure.
     let mut old: libc::stack_t = unsafe { std::mem::zeroed() };
     // SAFETY: the call writes the structure.
@@ -154,7 +166,7 @@ fn prepare_thread() -> io::Result<()> {
 }
 
 /// Where the OS thread's stack begins for those that have none left. What looks above what is on it finds memory of its own.
-pub(super) fn emergency_stack() -> u64 {
+pub(crate) fn emergency_stack() -> u64 {
     (EMERGENCY_STACK.get() + STACK) as u64 - 2 * PAGE
 }
 
@@ -225,7 +237,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut c
     }
 }
 
-/// Lets the interrupted context go on in `on_fault`, if the fault is an image's.
+/// Lets the interrupted context go on in `on_fault`, if the fault is an image's, or elsewhere if hosted code used up its stack.
 fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool {
     let rip = *register(interrupted, libc::REG_RIP) as u64;
     let rsp = *register(interrupted, libc::REG_RSP) as u64;
@@ -253,16 +265,24 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
         *register(interrupted, libc::REG_RIP) = (rip + length) as i64;
         return true;
     }
+    if vector == DEBUG && overflow::steps() {
+        overflow::step(interrupted);
+        return true;
+    }
     let Some(images) = images_of_this_thread() else { return false };
+    let is_call = images.loaded.get()
+        && (images.in_call() || entry::contains(rip) || vector == PAGE_FAULT && arena::contains(address as usize));
+    // Code of an image, what an image called or is about to, where nothing is, what touches an image or its paged pool, or what has found no stack left.
+    let is_images = is_call || arena::contains(rip as usize) || fault::is_jump(vector, error, address, rip);
+    if (!images.loaded.get() || !is_images) && vector == PAGE_FAULT && overflow::touched(interrupted, address) {
+        return true;
+    }
     if !images.loaded.get() {
         return false;
     }
     // 128 bytes below the stack pointer may be in use where the fault is not the driver's.
     let below = rsp.wrapping_sub(256 + size_of::<Fault>() as u64) & !15;
     let has_room = has_room(rsp, below);
-    // Code of an image, what an image called or is about to, where nothing is, what touches an image or its paged pool, or what has found no stack left.
-    let is_call = images.in_call() || entry::contains(rip) || vector == PAGE_FAULT && arena::contains(address as usize);
-    let is_images = arena::contains(rip as usize) || is_call || fault::is_jump(vector, error, address, rip);
     let overflowed = !has_room && vector == PAGE_FAULT && address.wrapping_sub(rsp.wrapping_sub(ROOM)) < 2 * ROOM;
     if !is_images && !overflowed {
         return false;
@@ -301,13 +321,18 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
 
 /// The fault is not an image's: whoever was there before has it.
 fn chain(signal: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
-    let previous = PREVIOUS.get().and_then(|actions| actions.iter().find(|(number, _)| *number == signal));
-    let Some((_, action)) = previous else { return };
+    let previous = SIGNALS.iter().position(|&number| number == signal).and_then(|index| PREVIOUS[index].get());
+    let Some(action) = previous else { return };
     match action.sa_sigaction {
         libc::SIG_DFL | libc::SIG_IGN => {
             // The fault happens again when this returns, and then ends the process as it would have.
             // SAFETY: the action is one that was in force.
             unsafe { libc::sigaction(signal, &raw const *action, null_mut()) };
+            if signal == libc::SIGTRAP {
+                // What a breakpoint interrupts goes on behind it.
+                // SAFETY: the process has a signal to itself.
+                unsafe { libc::raise(signal) };
+            }
         }
         handler if action.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: the flag says what the handler takes.
