@@ -4,6 +4,7 @@
 //! contexts or runs driver code: an operation that blocks its caller, readies another thread or queues a DPC only changes
 //! the state, and the export that called it gives control to the machine's loop afterwards (`machine.rs`).
 
+mod addresses;
 pub(crate) mod apc;
 pub(crate) mod callback;
 pub(crate) mod clock;
@@ -38,6 +39,7 @@ pub(crate) mod spinning;
 pub(crate) mod thread;
 pub(crate) mod timer;
 pub(crate) mod timer_object;
+pub(crate) mod turns;
 pub(crate) mod wait;
 
 pub(crate) use kernel::{Check, Fault, Kernel, Stop};

@@ -12,6 +12,13 @@ pub(crate) struct ImageLocals {
     copies: FxHashMap<(usize, Option<u16>), Box<[u128]>>,
 }
 
+impl ImageLocals {
+    /// True when it is as a new machine's.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.copies.is_empty()
+    }
+}
+
 /// Finds, or makes from the initial value, the copy of a variable that belongs to the driver that runs.
 ///
 /// # Safety

@@ -5,6 +5,7 @@ use crate::engine::context::{Context, ContextHandle, Resumed};
 use crate::engine::dpc::RunningDpc;
 use crate::engine::kernel::Executing;
 use crate::engine::thread::State;
+use crate::engine::turns::{Going, Point, Resumption};
 use crate::engine::{Cpu, Kernel, Stop, Tid};
 use crate::explore::token::Choice;
 use crate::exports::Export;
@@ -73,8 +74,10 @@ pub(crate) struct MachineCell {
     kernel: RefCell<Box<Kernel>>,
     /// The way back to the machine's loop for the context that runs.
     handle: Cell<ContextHandle>,
-    /// The context that is resumed has been let perform what it announced, and has nothing else to do first.
-    granted: Cell<bool>,
+    /// What the context that is resumed has to do first.
+    going: Cell<Going>,
+    /// The context that the one which suspends gives way to. None if the machine's loop is to find out.
+    next: Cell<Option<NonNull<Context>>>,
     /// A panic unwinds hosted code. The machine is dead: nothing else will run, waits return and locks are granted.
     dying: Cell<bool>,
     /// How many calls came from there.
@@ -144,11 +147,13 @@ impl Machine {
         kernel.classifies = !matches!(keep, Keep::Nothing);
         if let Keep::Choices(choices) = keep {
             kernel.choices = Some(choices);
+            kernel.plain = false;
         }
         let cell = MachineCell {
             kernel: RefCell::new(kernel),
             handle: Cell::new(ContextHandle::NONE),
-            granted: Cell::new(false),
+            going: Cell::new(Going::Looks),
+            next: Cell::new(None),
             dying: Cell::new(false),
             unwinding_calls: Cell::new(0),
             panic: RefCell::new(None),
@@ -186,7 +191,7 @@ impl Machine {
         let estimate = choices.as_ref().map(|_| kernel.estimate()).unwrap_or_default();
         let choices = choices.unwrap_or_default();
         drop(kernel);
-        Recorded { outcome: cell.into_outcome(self.config.seed), choices, class, estimate }
+        Recorded { outcome: cell.outcome(self.config.seed), choices, class, estimate }
     }
 }
 
@@ -195,18 +200,20 @@ impl MachineCell {
     ///
     /// # Safety
     /// Everything that `body` borrows outlives the machine's run.
-    pub(crate) unsafe fn thread_context(&self, body: impl FnOnce(&MachineCell)) -> std::io::Result<Context> {
+    pub(crate) unsafe fn thread_context(&self, body: impl FnOnce(&MachineCell)) -> std::io::Result<Box<Context>> {
         let cell: *const MachineCell = self;
         let start = move |handle| {
             // SAFETY: the cell outlives all contexts, which `run_to_end` discards.
             let cell = unsafe { &*cell };
             cell.handle.set(handle);
             cell.images.set_activity(Activity::NONE);
-            if !cell.granted.take() {
+            let mut going = cell.going.take();
+            if going == Going::Looks {
                 cell.settle();
-                if !cell.granted.take() {
-                    cell.kernel.borrow_mut().begin_thread();
-                }
+                going = cell.going.take();
+            }
+            if going != Going::Performs {
+                cell.kernel.borrow_mut().begin_thread();
             }
             cell.guard(|| body(cell));
             if !cell.dying.get() {
@@ -219,7 +226,7 @@ impl MachineCell {
     }
 
     /// The context of a processor's DPC queue: it drains the queue, suspends, and drains it again when resumed.
-    fn dpc_context(&self) -> std::io::Result<Context> {
+    fn dpc_context(&self) -> std::io::Result<Box<Context>> {
         let cell: *const MachineCell = self;
         let start = move |handle| {
             // SAFETY: the cell outlives all contexts, which `run_to_end` discards.
@@ -236,7 +243,7 @@ impl MachineCell {
     }
 
     /// The context of the thread that runs a processor's threaded DPCs (rule 47).
-    fn threaded_dpc_context(&self, cpu: Cpu) -> std::io::Result<Context> {
+    fn threaded_dpc_context(&self, cpu: Cpu) -> std::io::Result<Box<Context>> {
         let body = move |cell: &MachineCell| {
             let call = cell.call();
             loop {
@@ -254,7 +261,7 @@ impl MachineCell {
     }
 
     /// The context of a system worker thread.
-    fn worker_context(&self) -> std::io::Result<Context> {
+    fn worker_context(&self) -> std::io::Result<Box<Context>> {
         let body = move |cell: &MachineCell| {
             let call = cell.call();
             loop {
@@ -368,25 +375,51 @@ impl MachineCell {
     }
 
     /// Gives control to others until the context that runs, which has announced an operation, is chosen to perform it.
-    fn wait_for_turn(&self, footprint: Footprint) {
+    #[inline]
+    fn wait_for_turn(&self, footprint: Footprint, next: Option<Resumption>) {
+        self.give_way(next);
+        if self.going.take() != Going::Performs {
+            self.look_for_turn(footprint);
+        }
+    }
+
+    /// The same for a context that has been resumed without being let perform what it announced.
+    #[inline(never)]
+    fn look_for_turn(&self, footprint: Footprint) {
         loop {
-            self.suspend();
-            if self.granted.take() {
-                return;
-            }
             let mut kernel = self.kernel.borrow_mut();
             if !kernel.is_settled() {
                 drop(kernel);
                 self.settle();
-                if self.granted.take() {
+                if self.going.take() == Going::Performs {
                     return;
                 }
                 kernel = self.kernel.borrow_mut();
             }
-            if kernel.resume_point(footprint) || !kernel.scheduling_point(footprint) {
+            if kernel.resume_point(footprint) {
+                return;
+            }
+            let next = match kernel.scheduling_point(footprint) {
+                Point::Performs => return,
+                Point::GivesWay(next) => Some(next),
+                Point::Waits => None,
+            };
+            drop(kernel);
+            self.give_way(next);
+            if self.going.take() == Going::Performs {
                 return;
             }
         }
+    }
+
+    /// Gives control to a context, or to the machine's loop, until that resumes the context that runs.
+    #[inline]
+    fn give_way(&self, next: Option<Resumption>) {
+        if let Some(Resumption { context, going }) = next {
+            self.next.set(Some(context));
+            self.going.set(going);
+        }
+        self.suspend();
     }
 
     /// Gives control to the machine's loop until it resumes the context that runs.
@@ -516,9 +549,14 @@ impl MachineCell {
             }
             if !kernel.has_processor() {
                 // It waits, has ended, or was taken off: others are chosen already.
+                let next = kernel.after_wait_began();
                 drop(kernel);
-                self.suspend();
-                continue;
+                self.give_way(next);
+                match self.going.get() {
+                    Going::Looks => continue,
+                    Going::Settled => return self.going.set(Going::Looks),
+                    Going::Performs => return,
+                }
             }
             if matches!(kernel.executing, Executing::Thread(_)) {
                 let cpu = kernel.cpu;
@@ -527,7 +565,11 @@ impl MachineCell {
             if !kernel.may_continue() {
                 drop(kernel);
                 self.suspend();
-                continue;
+                match self.going.get() {
+                    Going::Looks => continue,
+                    Going::Settled => return self.going.set(Going::Looks),
+                    Going::Performs => return,
+                }
             }
             let apc = match kernel.executing {
                 Executing::Thread(tid) => kernel.take_apc(tid),
@@ -559,13 +601,8 @@ impl MachineCell {
                 // given control back.
                 let resumed = unsafe { context.as_mut() }.resume();
                 self.handle.set(ContextHandle::NONE);
-                self.images.set_activity(Activity::NONE);
-                let granted = self.kernel.borrow_mut().granted.take();
-                match granted {
-                    Some(next) => {
-                        self.granted.set(true);
-                        context = next;
-                    }
+                match self.next.take() {
+                    Some(next) => context = next,
                     None => break self.take_if_over(resumed),
                 }
             }
@@ -576,12 +613,13 @@ impl MachineCell {
     /// Takes all stacks back without running anything more on them.
     fn discard_contexts(&self) {
         let mut kernel = self.kernel.borrow_mut();
-        let contexts: Vec<_> = {
-            let kernel = &mut *kernel;
-            let threads = kernel.threads.iter_mut().filter_map(|thread| thread.context.take());
-            let dpcs = kernel.processors.iter_mut().filter_map(|processor| processor.dpc_context.take());
-            threads.chain(dpcs).collect()
-        };
+        let mut contexts = Vec::new();
+        for thread in &mut kernel.threads {
+            contexts.extend(thread.context.take());
+        }
+        for processor in kernel.processors.iter_mut() {
+            contexts.extend(processor.dpc_context.take());
+        }
         kernel.executing = Executing::Machine;
         drop(kernel);
         for context in contexts {
@@ -621,17 +659,17 @@ impl MachineCell {
         if processor.in_dpc {
             kernel.executing = Executing::Dpcs;
             let context = processor.dpc_context.get_or_insert_with(|| match self.dpc_context() {
-                Ok(context) => Box::new(context),
+                Ok(context) => context,
                 Err(error) => panic!("ksim: no stack for a DPC queue: {error}"),
             });
             return Some(Next::Context(NonNull::from(&mut **context)));
         }
         let tid = processor.current.expect("ksim: a runnable processor has a thread or DPCs");
-        kernel.executing = Executing::Thread(tid);
-        if let Some(context) = kernel.grant(cpu, tid) {
-            self.granted.set(true);
+        if let Some(Resumption { context, going }) = kernel.let_go_on(cpu) {
+            self.going.set(going);
             return Some(Next::Context(context));
         }
+        kernel.executing = Executing::Thread(tid);
         let context = kernel.threads[tid as usize].context.as_mut().expect("ksim: a live thread has a context");
         Some(Next::Context(NonNull::from(&mut **context)))
     }
@@ -639,6 +677,7 @@ impl MachineCell {
     /// Takes the stack of the context that has just run, if that is over.
     #[inline]
     fn take_if_over(&self, resumed: Resumed) {
+        self.images.set_activity(Activity::NONE);
         let mut kernel = self.kernel.borrow_mut();
         let context = match kernel.executing {
             Executing::Thread(tid) => {
@@ -709,7 +748,8 @@ impl MachineCell {
         }
     }
 
-    fn into_outcome(self, seed: u64) -> Outcome {
+    /// The machine is over: how it ended.
+    fn outcome(self, seed: u64) -> Outcome {
         let mut kernel = self.kernel.into_inner();
         let left = left_behind(&kernel);
         let statistics = Statistics {

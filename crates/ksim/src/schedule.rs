@@ -54,6 +54,11 @@ pub trait Policy: std::fmt::Debug {
     /// Option 0 is the uneventful one: the context that acted last goes on, unless it stalls or has gone on for very long, or a timer is punctual.
     fn choose(&mut self, decision: &Decision<'_>) -> u32;
 
+    /// Whether it looks at more of a decision than how many options there are. One that does not may find nothing else in it. Asked once, before the run.
+    fn looks(&self) -> bool {
+        true
+    }
+
     /// Whether [`observe`](Self::observe) is to be called. Asked once, before the run.
     fn observes(&self) -> bool {
         false

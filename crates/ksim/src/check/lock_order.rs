@@ -85,6 +85,13 @@ pub(crate) struct LockOrder {
 }
 
 impl LockOrder {
+    /// True when it is as a new machine's, but for the room that it has.
+    pub(crate) fn is_unused(&self) -> bool {
+        let Self { graph, clocks, classes, class_numbers, class_of, held, gates } = self;
+        let none_seen = graph.is_empty() && !clocks.are_running() && held.is_empty() && gates.is_empty();
+        none_seen && classes.is_empty() && class_numbers.is_empty() && class_of.is_empty()
+    }
+
     /// What was in `memory` is gone.
     pub(crate) fn forget(&mut self, memory: Range<usize>) {
         if self.class_of.is_empty() {
@@ -285,14 +292,7 @@ impl Kernel {
     #[inline]
     fn holds_locks(&self) -> bool {
         match self.executing {
-            Executing::Thread(tid) => {
-                let thread = &self.threads[tid as usize];
-                !(thread.spin_locks.is_empty()
-                    && thread.mutants.is_empty()
-                    && thread.fast_mutexes.is_empty()
-                    && thread.push_locks.is_empty()
-                    && thread.resources.is_empty())
-            }
+            Executing::Thread(tid) => self.threads[tid as usize].holds_locks(),
             Executing::Dpcs => !self.processors[self.cpu as usize].dpc_spin_locks.is_empty(),
             Executing::Machine => false,
         }

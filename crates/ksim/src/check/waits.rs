@@ -4,6 +4,7 @@ use super::rules::RuleId;
 use crate::engine::Tid;
 use crate::engine::kernel::{Check, Kernel};
 use crate::engine::object::ObjId;
+use crate::exports::Export;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{NTSTATUS, STATUS_ALERTED, STATUS_TIMEOUT, STATUS_USER_APC};
@@ -82,11 +83,22 @@ impl Kernel {
         ))
     }
 
-    /// The processor that acts calls the kernel at a level: one call more of those at DISPATCH_LEVEL or above, or the end of a row of them.
-    #[inline]
-    pub(crate) fn count_dispatch_call(&mut self, irql: u8) -> Check<()> {
-        let processor = &mut self.processors[usize::from(self.cpu)];
-        processor.dispatch_calls = if irql < DISPATCH_LEVEL { 0 } else { processor.dispatch_calls + 1 };
+    /// The processor that acts calls an export, where there is something to check or to record: the level, the place, and at DISPATCH_LEVEL or above one call more
+    /// without a break.
+    #[inline(never)]
+    pub(crate) fn check_entry(&mut self, export: &'static Export) -> Check<()> {
+        let irql = self.irql();
+        if !export.irql.contains(irql) && self.config.rules.has_level(export.irql.verifier) {
+            return Err(export.irql.violation(export.name, irql));
+        }
+        if self.config.sites {
+            self.record_site();
+        }
+        if irql < DISPATCH_LEVEL {
+            return Ok(());
+        }
+        let processor = self.processor();
+        processor.dispatch_calls += 1;
         if processor.dispatch_calls <= self.config.dispatch_call_limit { Ok(()) } else { self.too_many_dispatch_calls() }
     }
 

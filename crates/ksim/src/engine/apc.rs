@@ -219,7 +219,8 @@ impl Kernel {
         if level == PASSIVE_LEVEL && (apcs.kernel_disable, apcs.special_disable) == (START_REGION, 0) {
             apcs.kernel_disable = 0;
             apcs.start_region_left = true;
-            self.attention = true;
+            let held_back = !apcs.kernel.is_empty();
+            self.attention |= held_back;
         }
     }
 

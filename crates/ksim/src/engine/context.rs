@@ -81,7 +81,8 @@ unsafe impl Stack for ColoredStack {
 
 thread_local! {
     static CREATED: Cell<usize> = const { Cell::new(0) };
-    static STACKS: RefCell<Vec<ColoredStack>> = const { RefCell::new(Vec::new()) };
+    #[expect(clippy::vec_box, reason = "a context does not move while it is resumed, and its memory is used again as it is")]
+    static IDLE: RefCell<Vec<Box<Context>>> = const { RefCell::new(Vec::new()) };
     /// Where the part of the running context's stack begins that calls of the kernel may come from, or 0.
     static FLOOR: Cell<usize> = const { Cell::new(0) };
     /// The margin of a stack of this run has become memory.
@@ -116,8 +117,20 @@ pub(crate) fn open_margin() -> bool {
 
 /// A coroutine between two resumptions.
 pub(crate) struct Context {
-    coroutine: Coroutine<(), (), (), ColoredStack>,
+    state: State,
     stack: Range<usize>,
+}
+
+type Stackful = Coroutine<(), (), (), ColoredStack>;
+
+/// What a context's memory has.
+enum State {
+    /// A coroutine that can be resumed.
+    Live(Stackful),
+    /// A stack that waits for the next.
+    Idle(ColoredStack),
+    /// Nothing, while it changes.
+    Changing,
 }
 
 /// How a resumed context gave control back.
@@ -159,20 +172,27 @@ impl Context {
     ///
     /// # Safety
     /// Everything that `body` borrows outlives the context: it is resumed, reset or dropped before those borrows end.
-    pub(crate) unsafe fn new<F: FnOnce(ContextHandle)>(body: F) -> std::io::Result<Self> {
-        let pooled = STACKS.with(|stacks| stacks.borrow_mut().pop());
-        let stack = match pooled {
-            Some(stack) => stack,
-            None => ColoredStack::new(CREATED.replace(CREATED.get().wrapping_add(1)))?,
+    pub(crate) unsafe fn new<F: FnOnce(ContextHandle)>(body: F) -> std::io::Result<Box<Self>> {
+        let pooled = IDLE.with(|idle| idle.borrow_mut().pop());
+        let mut context = match pooled {
+            Some(context) => context,
+            None => {
+                let stack = ColoredStack::new(CREATED.replace(CREATED.get().wrapping_add(1)))?;
+                let memory = stack.stack.base().get() - DRIVER_STACK_BYTES - KERNEL_STACK_BYTES..stack.base().get();
+                Box::new(Self { state: State::Idle(stack), stack: memory })
+            }
         };
-        let memory = stack.stack.base().get() - DRIVER_STACK_BYTES - KERNEL_STACK_BYTES..stack.base().get();
+        let State::Idle(stack) = std::mem::replace(&mut context.state, State::Changing) else {
+            unreachable!("what is pooled is idle")
+        };
         // SAFETY: the borrows of `body` outlive the coroutine by this function's contract.
         let coroutine = unsafe {
             Coroutine::with_stack_unchecked(stack, move |yielder: &Yielder<(), ()>, ()| {
                 body(ContextHandle(yielder));
             })
         };
-        Ok(Self { coroutine, stack: memory })
+        context.state = State::Live(coroutine);
+        Ok(context)
     }
 
     /// The addresses of its stack, without its margin.
@@ -182,14 +202,15 @@ impl Context {
 
     /// True once it has been resumed.
     pub(crate) fn has_started(&self) -> bool {
-        self.coroutine.started()
+        matches!(&self.state, State::Live(coroutine) if coroutine.started())
     }
 
     /// Runs the context until it suspends or finishes.
     #[inline]
     pub(crate) fn resume(&mut self) -> Resumed {
+        let State::Live(coroutine) = &mut self.state else { unreachable!("a context is live until it is discarded") };
         FLOOR.set(self.stack.start + KERNEL_STACK_BYTES);
-        let result = self.coroutine.resume(());
+        let result = coroutine.resume(());
         FLOOR.set(0);
         match result {
             CoroutineResult::Yield(()) => Resumed::Suspended,
@@ -199,19 +220,21 @@ impl Context {
 
     /// Takes the stack back without running anything more on it: what NT does with the kernel stack of a terminated thread,
     /// and what a stopped machine does with all of them. Values on the stack are leaked, not dropped.
-    pub(crate) fn discard(mut self) {
-        // SAFETY: nothing will run on this stack again, and nothing outside refers into it: a thread's stack dies with
-        // the thread in NT too, and after a machine has stopped no driver code runs.
-        unsafe { self.coroutine.force_reset() };
-        let stack = self.coroutine.into_stack();
+    pub(crate) fn discard(mut self: Box<Self>) {
+        if let State::Live(mut coroutine) = std::mem::replace(&mut self.state, State::Changing) {
+            // SAFETY: nothing will run on this stack again, and nothing outside refers into it: a thread's stack dies with
+            // the thread in NT too, and after a machine has stopped no driver code runs.
+            unsafe { coroutine.force_reset() };
+            self.state = State::Idle(coroutine.into_stack());
+        }
         if OPENED.get() {
             // Which one it was is not kept, as this is rare. Those that go back have their margin.
             return;
         }
-        STACKS.with(|stacks| {
-            let mut stacks = stacks.borrow_mut();
-            if stacks.len() < POOLED_STACKS {
-                stacks.push(stack);
+        IDLE.with(|idle| {
+            let mut idle = idle.borrow_mut();
+            if idle.len() < POOLED_STACKS {
+                idle.push(self);
             }
         });
     }

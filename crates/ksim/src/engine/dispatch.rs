@@ -117,6 +117,7 @@ impl Kernel {
     }
 
     /// Makes a thread ready: an idle processor takes it, or it preempts a lower-priority thread, or it queues.
+    #[inline]
     pub(crate) fn make_ready(&mut self, tid: Tid) {
         self.note_follower(Actor::thread(tid));
         let thread = self.thread(tid);
@@ -124,9 +125,15 @@ impl Kernel {
         let (affinity, priority, last) = (thread.affinity, thread.priority, thread.last_cpu);
         let ideal = thread.ideal_cpu;
         if let Some(cpu) = self.idle_processor(affinity, ideal, last) {
-            self.assign(cpu, tid);
+            self.assign_now(cpu, tid);
             return;
         }
+        self.make_ready_for_later(tid, affinity, priority, last);
+    }
+
+    /// The same, where no processor is idle.
+    #[inline(never)]
+    fn make_ready_for_later(&mut self, tid: Tid, affinity: u64, priority: u8, last: Cpu) {
         if let Some(cpu) = self.processor_to_preempt(affinity, priority, last) {
             if self.switches_later(cpu) {
                 // The operation under way still acts for the current thread (it may have a level to restore, or be about to wait):
@@ -155,15 +162,25 @@ impl Kernel {
     }
 
     /// An idle processor of the set; the thread's ideal one is preferred, then the one that it ran on last, as its caches are.
+    #[inline(always)]
     fn idle_processor(&self, affinity: u64, ideal: Option<Cpu>, last: Cpu) -> Option<Cpu> {
         let idle = |cpu: Cpu| {
             let processor = &self.processors[cpu as usize];
             processor.current.is_none() && affinity & (1 << cpu) != 0
         };
-        if let Some(preferred) = ideal.into_iter().chain([last]).find(|&cpu| idle(cpu)) {
-            return Some(preferred);
+        if let Some(ideal) = ideal.filter(|&cpu| idle(cpu)) {
+            return Some(ideal);
         }
-        (0..self.config.processors).find(|&cpu| idle(cpu))
+        if idle(last) {
+            return Some(last);
+        }
+        self.any_idle_processor(affinity)
+    }
+
+    #[inline(never)]
+    fn any_idle_processor(&self, affinity: u64) -> Option<Cpu> {
+        let idle = |&cpu: &Cpu| self.processors[cpu as usize].current.is_none() && affinity & (1 << cpu) != 0;
+        (0..self.config.processors).find(idle)
     }
 
     /// The processor whose current thread has the lowest priority below `priority`; among equals the first from `last` on.
@@ -185,8 +202,14 @@ impl Kernel {
     }
 
     /// Gives an idle processor to a thread.
-    #[inline]
+    #[inline(never)]
     fn assign(&mut self, cpu: Cpu, tid: Tid) {
+        self.assign_now(cpu, tid);
+    }
+
+    /// The same, where it happens most.
+    #[inline(always)]
+    fn assign_now(&mut self, cpu: Cpu, tid: Tid) {
         self.switches += 1;
         let thread = &mut self.threads[tid as usize];
         thread.state = State::Running;
@@ -200,13 +223,19 @@ impl Kernel {
             processor.irql = thread.irql;
         }
         processor.swap_raises(&mut thread.raises);
-        self.update_runnable(cpu);
+        if processor.in_dpc || processor.spinning || !processor.dpcs.is_empty() {
+            self.update_runnable(cpu);
+        } else {
+            let bit = 1 << cpu;
+            self.runnable |= bit;
+            self.announced = if thread.progress.pending.is_some() { self.announced | bit } else { self.announced & !bit };
+        }
         self.attention |= cpu == self.cpu;
         self.note_dispatch(Operation::DispatchThread, cpu, tid, u64::from(tid));
     }
 
     /// Takes the current thread off a processor and remembers its level.
-    #[inline]
+    #[inline(always)]
     fn unassign(&mut self, cpu: Cpu) -> Option<Tid> {
         let processor = &mut self.processors[cpu as usize];
         let tid = processor.current.take()?;
@@ -256,11 +285,17 @@ impl Kernel {
     /// Gives an idle processor the next ready thread, if there is one.
     #[inline]
     fn fill(&mut self, cpu: Cpu) {
-        let next = if self.ready.is_empty() { None } else { self.take_ready(cpu, None, true) };
-        match next {
-            Some(next) => self.assign(cpu, next),
-            None => self.update_runnable(cpu),
+        if !self.ready.is_empty()
+            && let Some(next) = self.take_ready(cpu, None, true)
+        {
+            return self.assign(cpu, next);
         }
+        let processor = &self.processors[cpu as usize];
+        if processor.in_dpc || !processor.dpcs.is_empty() {
+            return self.update_runnable(cpu);
+        }
+        self.runnable &= !(1 << cpu);
+        self.announced &= !(1 << cpu);
     }
 
     /// After the acting processor's level fell below DISPATCH_LEVEL, or a priority changed: a ready thread that outranks

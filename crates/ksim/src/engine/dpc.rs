@@ -269,7 +269,7 @@ impl Kernel {
     }
 
     /// Enters the thread that runs a processor's threaded DPCs: of the highest priority, and the system's own.
-    pub(crate) fn create_dpc_thread(&mut self, cpu: Cpu, context: Context) {
+    pub(crate) fn create_dpc_thread(&mut self, cpu: Cpu, context: Box<Context>) {
         let tid = self.create_system_thread(cpu, context);
         self.processors[cpu as usize].dpc_thread = Some(tid);
     }

@@ -23,6 +23,13 @@ pub(crate) struct Drivers {
     pub(crate) unloading: Vec<Tid>,
 }
 
+impl Drivers {
+    /// True when it is as a new machine's.
+    pub(super) fn is_unused(&self) -> bool {
+        self.entries.is_empty() && self.unloading.is_empty()
+    }
+}
+
 /// One driver.
 pub(crate) struct DriverEntry {
     pub(crate) name: String,
@@ -175,6 +182,9 @@ impl Kernel {
 
     /// The timers that are armed, by number.
     pub(crate) fn armed_timers(&self) -> Vec<u32> {
+        if !self.timers.has_been_used() {
+            return Vec::new();
+        }
         let mut armed: Vec<u32> = self
             .objects
             .iter()

@@ -3,6 +3,7 @@
 use super::processor::Cpu;
 use ksync_sys::{GROUP_AFFINITY, KAFFINITY, PROCESSOR_NUMBER};
 use std::fmt;
+use std::sync::Arc;
 
 /// The greatest number of processors of a machine, whatever their groups.
 pub(crate) const MAXIMUM_PROCESSORS: usize = 64;
@@ -10,7 +11,8 @@ pub(crate) const MAXIMUM_PROCESSORS: usize = 64;
 /// How many processors each group has. There is at least one group, and none is empty.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Groups {
-    sizes: Vec<u8>,
+    /// Each machine of a search has them.
+    sizes: Arc<[u8]>,
 }
 
 impl Groups {
@@ -22,7 +24,7 @@ impl Groups {
         let total: usize = sizes.iter().map(|&size| usize::from(size)).sum();
         let possible = !sizes.is_empty() && !sizes.contains(&0) && total <= MAXIMUM_PROCESSORS;
         assert!(possible, "a machine has 1 to 64 processors in groups of at least one, not {sizes:?}");
-        Self { sizes: sizes.to_vec() }
+        Self { sizes: sizes.into() }
     }
 
     /// How many groups there are.
@@ -48,7 +50,7 @@ impl Groups {
     /// The group and number of a processor.
     pub(crate) fn number(&self, cpu: Cpu) -> PROCESSOR_NUMBER {
         let (mut group, mut number) = (0, cpu);
-        for &size in &self.sizes {
+        for &size in self.sizes.iter() {
             if number < size {
                 break;
             }

@@ -50,8 +50,12 @@ impl IoManager {
     /// Forgets everything, and keeps its memory.
     pub(crate) fn clear(&mut self) {
         let Self { names, requests, work, timers, cancel_lock, interrupts, automatic_names } = self;
-        *names = names::Names::default();
-        *requests = request::Requests::default();
+        if !names.is_unused() {
+            *names = names::Names::default();
+        }
+        if !requests.is_unused() {
+            *requests = request::Requests::default();
+        }
         work.clear();
         timers.clear();
         **cancel_lock = 0;

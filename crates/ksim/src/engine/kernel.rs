@@ -1,7 +1,8 @@
 //! The state of one machine.
 
+use super::addresses::AddressTable;
 use super::clock::Clock;
-use super::context::{Context, KERNEL_STACK_BYTES};
+use super::context::KERNEL_STACK_BYTES;
 use super::dispatch::ReadyQueues;
 use super::dpc::DpcCounters;
 use super::driver::Drivers;
@@ -10,13 +11,14 @@ use super::io::IoManager;
 use super::ob::ObjectManager;
 use super::object::{ObjId, ObjectTable};
 use super::pool::Pool;
-use super::processor::{Cpu, Processor};
+use super::processor::{Cpu, Processor, Processors};
 use super::races::Races;
 use super::run_once::RunOnceWaits;
 use super::spinning::CLOCK;
 use super::thread::{Thread, Tid};
 use super::timer::TimerQueue;
 use super::timer_object::TimerApcs;
+use super::turns::{check_choice, record_choice};
 use crate::check::lock_order::{LockOrder, Who};
 use crate::config::Config;
 use crate::explore::token::Choice;
@@ -26,10 +28,9 @@ use crate::report::bug_check::Violation;
 use crate::report::bug_check::codes;
 use crate::report::sites::{Frames, SiteId, Sites};
 use crate::report::trace::{Operation, Place, Trace};
-use crate::schedule::{Actor, Contexts, Decision, Effect, Estimate, Event, Footprint, Policy, Progress, Resolver, nth_set_bit};
+use crate::schedule::{Actor, Decision, Effect, Estimate, Event, Footprint, Policy, Resolver};
 use rustc_hash::FxHashMap;
 use std::ops::Range;
-use std::ptr::NonNull;
 
 /// A rule that was broken, on its way to stop the machine.
 pub(crate) type Fault = Box<Violation>;
@@ -69,6 +70,10 @@ pub(crate) struct Kernel {
     pub(crate) policy: Box<dyn Policy>,
     /// Whether the policy observes.
     pub(crate) observed: bool,
+    /// Whether it looks at what the options of a decision are.
+    pub(crate) looks: bool,
+    /// Nobody observes or records, and the clock moves only where nothing else can happen: what most runs are, and what turns are quickest in.
+    pub(crate) plain: bool,
     /// The choices that were made, where they are recorded.
     pub(crate) choices: Option<Vec<Choice>>,
     /// Whether the class of the run is told.
@@ -78,8 +83,8 @@ pub(crate) struct Kernel {
     /// The operation before that depends on everything, for the class.
     pub(super) last_unknown: u64,
     /// The last operations on what is not in the table of objects (yet), by address, for the class.
-    pub(super) first_operations: FxHashMap<usize, u64>,
-    pub(crate) processors: Vec<Processor>,
+    pub(super) first_operations: AddressTable<u64>,
+    pub(crate) processors: Processors,
     /// The processor that performs the current operation.
     pub(crate) cpu: Cpu,
     pub(crate) executing: Executing,
@@ -89,8 +94,6 @@ pub(crate) struct Kernel {
     pub(crate) announced: u64,
     /// The processor that a scheduling decision has picked to act next.
     pub(crate) chosen: Option<Cpu>,
-    /// The context that is to be resumed next: it has been let perform what it announced.
-    pub(crate) granted: Option<NonNull<Context>>,
     /// The processor that performed the last visible operation.
     pub(crate) acting: Cpu,
     /// How often the clock may still move while something could act.
@@ -130,6 +133,8 @@ pub(crate) struct Kernel {
     pub(crate) image_locals: ImageLocals,
     pub(crate) lock_order: LockOrder,
     pub(crate) trace: Trace,
+    /// Whether operations are recorded, in the trace or by their sites.
+    pub(crate) records: bool,
     pub(crate) sites: Sites,
     /// Where each lock that is held was acquired, by who has it (a thread, or [`Trace::DPC`]) and its number; if sites are recorded.
     pub(super) acquired: FxHashMap<(u32, u32), SiteId>,
@@ -230,7 +235,7 @@ impl Kernel {
     /// Records an operation on an object in the trace.
     #[inline]
     pub(crate) fn record(&mut self, operation: Operation, object: u32, argument: u64) {
-        if self.trace.is_enabled() || self.config.sites {
+        if self.records {
             self.record_here(operation, object, argument);
         } else {
             self.trace.count();
@@ -270,7 +275,7 @@ impl Kernel {
     /// Records an operation of a thread that need not be the one that acts: what it waited for is handed to it.
     #[inline]
     pub(crate) fn record_for(&mut self, tid: Tid, operation: Operation, object: u32, argument: u64) {
-        if self.trace.is_enabled() || self.config.sites {
+        if self.records {
             self.record_of(tid, operation, object, argument);
         } else {
             self.trace.count();
@@ -355,7 +360,7 @@ impl Kernel {
     }
 
     /// Recomputes whether `cpu` could act, and whether it has announced what it would do, after a change of its state.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn update_runnable(&mut self, cpu: Cpu) {
         let bit = 1 << cpu;
         self.runnable &= !bit;
@@ -391,12 +396,6 @@ impl Kernel {
         }
     }
 
-    /// True when the clock may move although something else can act.
-    #[inline]
-    fn clock_may_move(&self) -> bool {
-        self.early_left > 0 && !self.timers.is_empty()
-    }
-
     /// The clock moves: where it may do so early, that is an operation as others are, which depends on all.
     pub(crate) fn note_clock(&mut self) {
         if self.config.early_expiries == 0 {
@@ -409,104 +408,6 @@ impl Kernel {
         if self.observed {
             self.policy.observe(Event::Performs { actor: Actor::CLOCK, operation: Footprint::UNKNOWN, available: true });
         }
-    }
-
-    #[inline]
-    fn progress(&mut self) -> &mut Progress {
-        match self.executing {
-            Executing::Thread(tid) => &mut self.threads[tid as usize].progress,
-            _ => &mut self.processors[self.cpu as usize].dpc_progress,
-        }
-    }
-
-    /// The context that runs is about to perform a visible operation: others may first have to act. True when it must give control to the
-    /// machine's loop, and false when it performs it now.
-    #[inline]
-    pub(crate) fn scheduling_point(&mut self, footprint: Footprint) -> bool {
-        self.steps += 1;
-        if self.steps > self.config.step_limit {
-            self.stop = Some(Stop::StepLimit(self.config.step_limit));
-            return true;
-        }
-        let bit = 1 << self.cpu;
-        let others = self.runnable & !bit;
-        let rotatable = !self.ready.is_empty() && self.quantum_can_end();
-        if others == 0 && !rotatable && !self.clock_may_move() {
-            self.perform(footprint);
-            return false;
-        }
-        self.progress().pending = Some(footprint);
-        self.announced |= bit;
-        self.stalls |= footprint.lets_time_pass();
-        let silent = others & !self.announced;
-        if silent != 0 {
-            // Those that have not said what they would do go on until they have.
-            self.chosen = Some(silent.trailing_zeros() as Cpu);
-            return true;
-        }
-        let rotation = if rotatable { self.after_quantum() } else { None };
-        match self.decide(rotation) {
-            Next::Acts(cpu) if cpu == self.cpu => {
-                self.perform(footprint);
-                false
-            }
-            Next::Acts(cpu) => {
-                self.hand_over(cpu);
-                true
-            }
-            Next::Rotated | Next::ClockMoves | Next::Nobody => true,
-        }
-    }
-
-    /// The acting context gives way to that of another processor. If nothing comes first there, that performs what it has announced right now, and the machine's loop need
-    /// only resume it.
-    #[inline]
-    fn hand_over(&mut self, cpu: Cpu) {
-        let machine_waits = !self.wanted_dpc_threads.is_empty() || self.io.work.wanted > 0;
-        if self.processors[cpu as usize].in_dpc || machine_waits {
-            self.chosen = Some(cpu);
-            return;
-        }
-        if let Some(tid) = self.processors[cpu as usize].current
-            && let Some(context) = self.grant(cpu, tid)
-        {
-            self.granted = Some(context);
-        } else {
-            self.chosen = Some(cpu);
-        }
-    }
-
-    /// Lets a thread perform what it has announced, if nothing comes first (see [`is_settled`](Self::is_settled)), and returns its context, which is to be resumed.
-    #[inline]
-    pub(crate) fn grant(&mut self, cpu: Cpu, tid: Tid) -> Option<NonNull<Context>> {
-        let (processor, thread) = (&self.processors[cpu as usize], &mut *self.threads[tid as usize]);
-        let looks = processor.spinning || thread.watch.waiting;
-        let interrupted = !processor.dpcs.is_empty() || !thread.apc.kernel.is_empty();
-        if looks || interrupted || !self.ready.is_empty() {
-            return None;
-        }
-        let (footprint, context) = (thread.progress.pending?, NonNull::from(&mut **thread.context.as_mut()?));
-        self.cpu = cpu;
-        self.executing = Executing::Thread(tid);
-        self.perform(footprint);
-        Some(context)
-    }
-
-    /// The thread that runs begins.
-    pub(crate) fn begin_thread(&mut self) {
-        if let Some(footprint) = self.progress().pending {
-            self.perform(footprint);
-        }
-    }
-
-    /// The context that runs has been chosen after it had suspended at a scheduling point. True when it performs its operation now, and
-    /// false when it has done something else meanwhile (an APC was delivered) and must announce it again.
-    pub(crate) fn resume_point(&mut self, footprint: Footprint) -> bool {
-        if self.progress().pending.is_none() {
-            return false;
-        }
-        self.perform(footprint);
-        true
     }
 
     /// The context that runs performs an operation.
@@ -528,7 +429,7 @@ impl Kernel {
         let watches = !watch.is_empty();
         self.announced &= !(1 << self.cpu);
         self.acting = self.cpu;
-        if watches || self.observed || self.races.enabled {
+        if watches || !self.plain {
             self.observe_operation(footprint);
         }
         if self.classifies {
@@ -543,16 +444,7 @@ impl Kernel {
         let before = match footprint.effect {
             Effect::Release | Effect::Await | Effect::Unshare => return,
             Effect::Unknown => std::mem::replace(&mut self.last_unknown, operation),
-            effect => match self.objects.last_operation(footprint.object) {
-                Some(last) => {
-                    let before = *last;
-                    if !matches!(effect, Effect::Read | Effect::Share) {
-                        *last = operation;
-                    }
-                    before
-                }
-                None => return self.classify_rare(footprint, operation),
-            },
+            effect => self.follow(effect, footprint.object, operation),
         };
         self.add_pair(before, operation);
         if footprint.second != 0 {
@@ -563,11 +455,14 @@ impl Kernel {
     /// The same for its second object. What has a moment depends on the clock too.
     #[inline(never)]
     fn classify_second(&mut self, footprint: Footprint, operation: u64) {
-        let effect = if footprint.is_due() { Effect::Access } else { footprint.second_effect };
-        let object = footprint.at(self.clock.exact()).second;
-        self.classify_first(effect, object, operation);
-        if footprint.is_due() {
-            self.classify_first(Effect::Read, CLOCK, operation);
+        if !footprint.is_due() {
+            let before = self.follow(footprint.second_effect, footprint.second, operation);
+            return self.add_pair(before, operation);
+        }
+        let moment = footprint.at(self.clock.exact()).second;
+        for (effect, object) in [(Effect::Access, moment), (Effect::Read, CLOCK)] {
+            let before = self.follow(effect, object, operation);
+            self.add_pair(before, operation);
         }
     }
 
@@ -578,30 +473,28 @@ impl Kernel {
         self.class = self.class.wrapping_add(product as u64 ^ (product >> 64) as u64);
     }
 
-    /// The same for an operation whose object is not at hand.
-    #[inline(never)]
-    fn classify_rare(&mut self, footprint: Footprint, operation: u64) {
-        self.classify_first(footprint.effect, footprint.object, operation);
-        if footprint.second != 0 {
-            self.classify_second(footprint, operation);
+    /// The operation that came before one on its object; those behind it come after this one, unless they commute.
+    #[inline]
+    fn follow(&mut self, effect: Effect, address: usize, operation: u64) -> u64 {
+        let Some(id) = self.objects.find(address) else { return self.follow_unknown(address, operation) };
+        let last = &mut self.objects[id].last_operation;
+        let mut before = *last;
+        if before == 0 && !self.first_operations.is_empty() {
+            before = self.first_operations.remove(address).unwrap_or(0);
         }
+        *last = if matches!(effect, Effect::Read | Effect::Share) { before } else { operation };
+        before
     }
 
-    /// The same for the first operation on an object since it is in the table, or since it was found last.
-    fn classify_first(&mut self, effect: Effect, address: usize, operation: u64) {
-        let before = match self.objects.find(address) {
-            Some(id) => {
-                let mut before = self.objects[id].last_operation;
-                if before == 0 && !self.first_operations.is_empty() {
-                    before = self.first_operations.remove(&address).unwrap_or(0);
-                }
-                self.objects[id].last_operation = if matches!(effect, Effect::Read | Effect::Share) { before } else { operation };
-                before
-            }
-            // Header code has initialised it, and this is its first use.
-            None => self.first_operations.insert(address, operation).unwrap_or(0),
-        };
-        self.add_pair(before, operation);
+    /// The same for what is not in the table of objects.
+    #[inline(never)]
+    fn follow_unknown(&mut self, address: usize, operation: u64) -> u64 {
+        if address == 0 {
+            // A null pointer, which is about to be reported.
+            return 0;
+        }
+        // Header code has initialised it, and this is its first use; or it is no object, as a handle.
+        self.first_operations.insert(address, operation).unwrap_or(0)
     }
 
     /// Tells those that follow the operations of one: a context's loops that wait by reading, the check for data races, and the policy.
@@ -674,180 +567,4 @@ impl Kernel {
             dpcs: self.processors.iter().map(|processor| processor.dpc_progress.performed).collect(),
         }
     }
-
-    /// True when the context that acted last is not the first to act again: it stalls, or has gone on for so long that it may wait in a loop for another.
-    #[inline]
-    fn gives_way(&mut self) -> bool {
-        if self.in_a_row.0 == self.acting {
-            self.in_a_row.1 += 1;
-        } else {
-            self.in_a_row = (self.acting, 1);
-        }
-        if self.in_a_row.1 > LONGEST_ROW {
-            self.in_a_row.1 = 0;
-            return true;
-        }
-        self.stalls && self.acting_stalls()
-    }
-
-    /// True when the context that acted last would do no more than let time pass.
-    #[cold]
-    fn acting_stalls(&self) -> bool {
-        let processor = &self.processors[self.acting as usize];
-        let pending = match processor.current {
-            Some(tid) if !processor.in_dpc => self.threads[tid as usize].progress.pending,
-            _ => processor.dpc_progress.pending,
-        };
-        pending.is_some_and(Footprint::lets_time_pass)
-    }
-
-    /// The next of these processors, cyclically.
-    fn next_after_acting(&self, runnable: u64) -> Cpu {
-        let behind = runnable & (u64::MAX << self.acting << 1);
-        (if behind != 0 { behind } else { runnable }).trailing_zeros() as Cpu
-    }
-
-    /// Decides which processor acts next, of those that can. `rotation` is the thread that would get the acting processor if the quantum there
-    /// ended here.
-    #[inline(always)]
-    fn decide(&mut self, rotation: Option<Tid>) -> Next {
-        let runnable = self.runnable;
-        let clock = self.clock_may_move();
-        if runnable == 0 {
-            return Next::Nobody;
-        }
-        let continues = runnable & (1 << self.acting) != 0 && !self.gives_way();
-        let first = if continues { self.acting } else { self.next_after_acting(runnable) };
-        let others = runnable & !(1 << first);
-        if others == 0 && rotation.is_none() && !clock {
-            return Next::Acts(first);
-        }
-        let rotation = rotation.map(|tid| (self.cpu, tid));
-        let clock = clock.then_some(self.clock_moves);
-        // Most often there is one other.
-        let others_count = if others & others.wrapping_sub(1) == 0 { u32::from(others != 0) } else { several(others) };
-        let count = 1 + others_count + u32::from(rotation.is_some()) + u32::from(clock.is_some());
-        let Self { processors, threads, objects, timers, clock: time, policy, choices, .. } = self;
-        let contexts = Contexts { processors, threads, objects, timers, time, first, continues, others, rotation, clock };
-        let decision = Decision { options: count, contexts: Some(contexts) };
-        let choice = policy.choose(&decision);
-        check_choice(choice, count);
-        if let Some(choices) = choices {
-            record_choice(choices, choice, &decision);
-        }
-        if choice == 0 {
-            return Next::Acts(first);
-        }
-        if choice <= others_count {
-            return Next::Acts(nth_set_bit(others, choice - 1));
-        }
-        if clock.is_some() && choice == count - 1 {
-            self.clock_due = true;
-            return Next::ClockMoves;
-        }
-        self.end_quantum();
-        self.chosen = rotation.map(|(cpu, _)| cpu);
-        Next::Rotated
-    }
-
-    /// Which processor acts next, for the machine's loop. `None` when none can.
-    #[inline]
-    pub(crate) fn pick_processor(&mut self) -> Option<Cpu> {
-        if self.clock_due {
-            return None;
-        }
-        if let Some(cpu) = self.chosen.take()
-            && self.runnable & (1 << cpu) != 0
-        {
-            return Some(cpu);
-        }
-        let silent = self.runnable & !self.announced;
-        if silent != 0 {
-            return Some(silent.trailing_zeros() as Cpu);
-        }
-        match self.decide(None) {
-            Next::Acts(cpu) => Some(cpu),
-            Next::Rotated | Next::ClockMoves | Next::Nobody => None,
-        }
-    }
-
-    /// True when nothing has come up that the thread which runs has to let happen before it goes on. In doubt it is false.
-    #[inline]
-    pub(crate) fn is_settled(&self) -> bool {
-        let Executing::Thread(tid) = self.executing else { return false };
-        let (processor, thread) = (&self.processors[self.cpu as usize], &self.threads[tid as usize]);
-        let takes_turns = processor.current == Some(tid) && !processor.spinning && !thread.watch.waiting && self.ready.is_empty();
-        let interrupted = !processor.dpcs.is_empty() || !thread.apc.kernel.is_empty();
-        let machine_waits = self.stop.is_some() || !self.wanted_dpc_threads.is_empty() || self.io.work.wanted > 0;
-        takes_turns && !interrupted && !machine_waits
-    }
-
-    /// False when the thread that runs has lost its processor in the operation that it just performed.
-    #[inline]
-    pub(crate) fn has_processor(&self) -> bool {
-        match self.executing {
-            Executing::Thread(tid) => self.processors[self.cpu as usize].current == Some(tid),
-            Executing::Dpcs | Executing::Machine => true,
-        }
-    }
-
-    /// True when the context that just performed an operation may simply go on.
-    pub(crate) fn may_continue(&self) -> bool {
-        if self.stop.is_some() || !self.wanted_dpc_threads.is_empty() || self.io.work.wanted > 0 {
-            return false;
-        }
-        let processor = &self.processors[self.cpu as usize];
-        if processor.spinning || self.watches(self.cpu) {
-            return false;
-        }
-        match self.executing {
-            Executing::Thread(tid) => processor.current == Some(tid) && !processor.dpc_deliverable(),
-            Executing::Dpcs => true,
-            Executing::Machine => true,
-        }
-    }
-}
-
-/// After so many choices in a row, going on is no longer the uneventful option.
-const LONGEST_ROW: u32 = 10_000;
-
-/// What was decided.
-enum Next {
-    /// This processor's context acts next.
-    Acts(Cpu),
-    /// A quantum ended, and another thread has the processor.
-    Rotated,
-    /// The clock moves, although something could act.
-    ClockMoves,
-    /// No processor can act.
-    Nobody,
-}
-
-/// How many bits are set. Out of the way of the usual case, as it takes a host without an instruction for it some time.
-#[inline(never)]
-fn several(mask: u64) -> u32 {
-    mask.count_ones()
-}
-
-/// Checks a choice.
-#[inline]
-fn check_choice(choice: u32, options: u32) {
-    if choice >= options {
-        invalid_choice(choice, options);
-    }
-}
-
-#[cold]
-fn invalid_choice(choice: u32, options: u32) -> ! {
-    panic!("ksim: a policy chose {choice} of {options} options");
-}
-
-/// Records a choice.
-#[cold]
-fn record_choice(choices: &mut Vec<Choice>, choice: u32, decision: &Decision<'_>) {
-    let actor = decision.candidate(choice).map(|candidate| candidate.actor.index());
-    choices.push(match choice {
-        0 => Choice { actor, ..Choice::UNEVENTFUL },
-        _ => Choice { value: choice, point: decision.point(), preempts: decision.preempts(choice), actor },
-    });
 }

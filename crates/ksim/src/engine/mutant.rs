@@ -2,8 +2,8 @@
 
 use super::kernel::{Check, Kernel};
 use super::layout;
-use super::object::{Kind, ObjId};
-use super::thread::Tid;
+use super::object::{Kind, ObjId, Object};
+use super::thread::{Thread, Tid};
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::Violation;
 use crate::report::trace::Operation;
@@ -18,6 +18,28 @@ pub(crate) struct MutantState {
     pub(crate) abandoned: bool,
     /// Acquired by a poll at DISPATCH_LEVEL (rule 9).
     pub(crate) at_dispatch: bool,
+}
+
+impl Object {
+    /// A mutex that is free gets an owner. True when it was abandoned.
+    #[inline]
+    pub(super) fn give_mutant(&mut self, id: ObjId, thread: &mut Thread, tid: Tid, at_dispatch: bool) -> bool {
+        let memory = self.address as *mut KMUTANT;
+        let Kind::Mutant(mutant) = &mut self.kind else { return false };
+        mutant.owner = Some(tid);
+        mutant.at_dispatch = at_dispatch;
+        let abandoned = std::mem::take(&mut mutant.abandoned);
+        thread.mutants.push(id);
+        thread.apc.kernel_disable -= i16::from(mutant.kernel);
+        self.set_signal_state(0);
+        // SAFETY: a registered mutex's memory is valid.
+        unsafe { (*memory).OwnerThread = thread.address() as *mut _ };
+        if abandoned {
+            // SAFETY: as above.
+            unsafe { (*memory).Abandoned = 0 };
+        }
+        abandoned
+    }
 }
 
 impl Kernel {
@@ -57,23 +79,12 @@ impl Kernel {
     pub(crate) fn acquire_mutant(&mut self, id: ObjId, tid: Tid) -> Check<bool> {
         let at_dispatch = self.irql() >= DISPATCH_LEVEL && self.executing == super::kernel::Executing::Thread(tid);
         let object = &mut self.objects[id];
-        let (memory, number) = (object.address as *mut KMUTANT, object.number);
-        let Kind::Mutant(mutant) = &mut object.kind else { return Ok(false) };
+        let number = object.number;
+        let Kind::Mutant(mutant) = &object.kind else { return Ok(false) };
         if mutant.owner == Some(tid) {
             return self.acquire_mutant_again(id, tid);
         }
-        mutant.owner = Some(tid);
-        mutant.at_dispatch = at_dispatch;
-        let abandoned = std::mem::take(&mut mutant.abandoned);
-        let thread = &mut *self.threads[tid as usize];
-        thread.mutants.push(id);
-        thread.apc.kernel_disable -= i16::from(mutant.kernel);
-        object.set_signal_state(0);
-        // SAFETY: a registered mutex's memory is valid.
-        unsafe { (*memory).OwnerThread = thread.address() as *mut _ };
-        if abandoned {
-            self.write_abandoned(id, false);
-        }
+        let abandoned = object.give_mutant(id, &mut self.threads[tid as usize], tid, at_dispatch);
         self.record_for(tid, Operation::AcquireMutex, number, u64::from(abandoned));
         Ok(abandoned)
     }

@@ -172,17 +172,21 @@ pub(crate) struct ObjectManager {
     handles: handle::Handles,
     names: BTreeMap<Vec<u16>, ObjId>,
     pub(crate) processes: Vec<Process>,
+    /// The memory of a process of a machine before this.
+    spare_process: Option<Box<ProcessObject>>,
 }
 
 impl ObjectManager {
     /// Forgets all objects.
     pub(crate) fn clear(&mut self) {
-        let Self { bodies, client_ids, handles, names, processes } = self;
+        let Self { bodies, client_ids, handles, names, processes, spare_process } = self;
         bodies.0.clear();
         client_ids.clear();
         handles.clear();
-        names.clear();
-        processes.clear();
+        if !names.is_empty() {
+            names.clear();
+        }
+        *spare_process = processes.drain(..).next().map(|process| process.memory);
     }
 
     /// Enters an object with the one reference that its life itself is.
@@ -254,9 +258,11 @@ impl Kernel {
     /// Creates a process. Returns its index.
     pub(crate) fn create_process(&mut self) -> u32 {
         let index = self.ob.processes.len() as u32;
-        let mut memory = Box::new(ProcessObject { header: layout::header(0, 0, 0, std::ptr::null_mut()), opaque: [0; 13] });
+        let mut memory = self.ob.spare_process.take().unwrap_or_else(|| {
+            Box::new(ProcessObject { header: layout::header(0, 0, 0, std::ptr::null_mut()), opaque: [0; 13] })
+        });
         let header = &raw mut memory.header;
-        // SAFETY: the box is fresh memory of the right size.
+        // SAFETY: the box is memory of the right size, and of no process.
         let object = unsafe {
             self.initialize_dispatcher(header, ksync_sys::ProcessObject, size_of::<ProcessObject>(), 0, Kind::Process(index))
         }
@@ -283,6 +289,9 @@ impl Kernel {
 
     /// What is left of objects at the end of a run, by number.
     pub(crate) fn objects_left(&self) -> Vec<ObjectLeft> {
+        if self.ob.left().next().is_none() {
+            return Vec::new();
+        }
         let left = self.ob.left().map(|(id, body, handles, references)| {
             let object = &self.objects[id];
             let name = body.name.as_ref().map(|name| String::from_utf16_lossy(name));

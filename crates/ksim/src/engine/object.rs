@@ -4,6 +4,7 @@
 //! Everything that the engine relies on lives here, so that a driver that overwrites, moves or frees an object is
 //! reported rather than obeyed.
 
+use super::addresses::AddressTable;
 use super::callback::{CallbackState, Registration};
 use super::context::STACK_BYTES;
 use super::dpc::DpcState;
@@ -31,7 +32,7 @@ use crate::check::rules::RuleId;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{DISPATCHER_HEADER, LIST_ENTRY};
-use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -213,38 +214,20 @@ impl Object {
     }
 }
 
-/// How many recently used addresses are found without hashing. A power of two.
-const CACHED: usize = 256;
-
 /// All objects of a machine.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ObjectTable {
     slots: Vec<Object>,
     /// How many entries are in use, or were. Those behind are of machines before this, and free.
     used: usize,
     free: Vec<ObjId>,
-    by_address: FxHashMap<usize, ObjId>,
-    cache: Box<[(usize, ObjId); CACHED]>,
+    by_address: AddressTable<ObjId>,
     last_number: u32,
     /// Objects that may lie on the stack of a thread.
     on_stack: Vec<ObjId>,
-    /// What each object was, by its number. There is no number 0.
+    /// What each object was, by its number, if that is kept. There is no number 0.
     kinds: Vec<&'static str>,
-}
-
-impl Default for ObjectTable {
-    fn default() -> Self {
-        Self {
-            slots: Vec::new(),
-            used: 0,
-            free: Vec::new(),
-            by_address: FxHashMap::default(),
-            cache: Box::new([(0, 0); CACHED]),
-            last_number: 0,
-            on_stack: Vec::new(),
-            kinds: vec![""],
-        }
-    }
+    keeps_kinds: bool,
 }
 
 impl std::ops::Index<ObjId> for ObjectTable {
@@ -263,44 +246,16 @@ impl std::ops::IndexMut<ObjId> for ObjectTable {
 }
 
 impl ObjectTable {
-    fn cache_slot(address: usize) -> usize {
-        // Objects are 8-aligned, but for EX_SPIN_LOCK; the multiplication spreads arrays of equal objects.
-        ((address >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) & (CACHED - 1)
-    }
-
     /// The object at `address`.
     #[inline]
-    pub(crate) fn find(&mut self, address: usize) -> Option<ObjId> {
-        let (cached, id) = self.cache[Self::cache_slot(address)];
-        if cached == address && address != 0 { Some(id) } else { self.find_uncached(address) }
-    }
-
-    #[inline(never)]
-    fn find_uncached(&mut self, address: usize) -> Option<ObjId> {
-        let id = *self.by_address.get(&address)?;
-        self.cache[Self::cache_slot(address)] = (address, id);
-        Some(id)
-    }
-
-    /// The last operation on the object at `address`, if there was one and the object is one of the recently used.
-    #[inline]
-    pub(crate) fn last_operation(&mut self, address: usize) -> Option<&mut u64> {
-        let (cached, id) = self.cache[Self::cache_slot(address)];
-        if cached != address || address == 0 {
-            return None;
-        }
-        Some(&mut self.slots[id as usize].last_operation).filter(|last| **last != 0)
+    pub(crate) fn find(&self, address: usize) -> Option<ObjId> {
+        self.by_address.get(address)
     }
 
     /// The object at `address`, for who only looks.
+    #[inline]
     pub(crate) fn peek(&self, address: usize) -> Option<&Object> {
-        let (cached, id) = self.cache[Self::cache_slot(address)];
-        if cached == address && address != 0 { Some(&self.slots[id as usize]) } else { self.peek_uncached(address) }
-    }
-
-    #[inline(never)]
-    fn peek_uncached(&self, address: usize) -> Option<&Object> {
-        self.by_address.get(&address).map(|&id| &self.slots[id as usize])
+        self.find(address).map(|id| &self.slots[id as usize])
     }
 
     /// Asks the host's caches for an entry.
@@ -315,7 +270,9 @@ impl ObjectTable {
     pub(crate) fn register(&mut self, address: usize, kind: Kind) -> ObjId {
         self.last_number += 1;
         let number = self.last_number;
-        self.kinds.push(kind.name());
+        if self.keeps_kinds {
+            self.kinds.push(kind.name());
+        }
         if let Some(id) = self.find(address) {
             let object = &mut self.slots[id as usize];
             object.number = number;
@@ -352,19 +309,22 @@ impl ObjectTable {
     }
 
     /// Takes the objects that lie on a stack off the list of those that may.
-    pub(crate) fn take_on_stack(&mut self, stack: &Range<usize>) -> Vec<ObjId> {
+    pub(crate) fn take_on_stack(&mut self, stack: &Range<usize>) -> SmallVec<[ObjId; 8]> {
+        let mut taken = SmallVec::new();
         let slots = &self.slots;
-        // Most threads have none.
-        if !self.on_stack.iter().any(|&id| stack.contains(&slots[id as usize].address)) {
-            return Vec::new();
+        self.on_stack.retain(|&id| {
+            let object = &slots[id as usize];
+            let is_there = stack.contains(&object.address);
+            if is_there {
+                taken.push(id);
+            }
+            !is_there && !matches!(object.kind, Kind::Free)
+        });
+        if taken.len() > 1 {
+            // An index that was used again is there twice.
+            taken.sort_unstable();
+            taken.dedup();
         }
-        let (mut taken, kept): (Vec<ObjId>, Vec<ObjId>) =
-            self.on_stack.iter().copied().partition(|&id| stack.contains(&slots[id as usize].address));
-        self.on_stack = kept;
-        // An index that was used again is there twice.
-        taken.sort_unstable();
-        taken.dedup();
-        self.on_stack.retain(|&id| !matches!(slots[id as usize].kind, Kind::Free));
         taken
     }
 
@@ -378,11 +338,7 @@ impl ObjectTable {
         if self.on_stack.last() == Some(&id) {
             self.on_stack.pop();
         }
-        self.by_address.remove(&address);
-        let slot = Self::cache_slot(address);
-        if self.cache[slot].0 == address {
-            self.cache[slot] = (0, 0);
-        }
+        self.by_address.remove(address);
         self.free.push(id);
     }
 
@@ -393,21 +349,19 @@ impl ObjectTable {
 
     /// Removes everything, and forgets that it was there.
     pub(crate) fn clear(&mut self) {
-        let Self { slots, used, free, by_address, cache, last_number, on_stack, kinds } = self;
+        let Self { slots, used, free, by_address, last_number, on_stack, kinds, keeps_kinds } = self;
+        by_address.clear();
         for object in &mut slots[..*used] {
-            // What was removed by address is in the cache no more.
-            cache[Self::cache_slot(object.address)] = (0, 0);
             object.address = 0;
             object.kind = Kind::Free;
             object.waiters.clear();
         }
         *used = 0;
         free.clear();
-        by_address.clear();
         *last_number = 0;
         on_stack.clear();
         kinds.clear();
-        kinds.push("");
+        *keeps_kinds = false;
     }
 
     /// The objects that lie in a range of memory, lowest address first.
@@ -416,14 +370,20 @@ impl ObjectTable {
         if bytes / 4 < self.by_address.len() {
             // The smallest object is a 4-byte EX_SPIN_LOCK.
             for address in (start..start + bytes).step_by(4) {
-                found.extend(self.by_address.get(&address).copied());
+                found.extend(self.by_address.get(address));
             }
         } else {
             let range = start..start + bytes;
-            found.extend(self.by_address.iter().filter(|(address, _)| range.contains(*address)).map(|(_, id)| *id));
+            found.extend(self.iter().filter(|(_, object)| range.contains(&object.address)).map(|(id, _)| id));
             found.sort_by_key(|id| self.slots[*id as usize].address);
         }
         found
+    }
+
+    /// Keeps from now on what each object is, of a table that has none yet.
+    pub(crate) fn keep_kinds(&mut self) {
+        self.keeps_kinds = true;
+        self.kinds.push("");
     }
 
     /// What each object that there ever was is, by its number.

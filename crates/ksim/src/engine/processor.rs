@@ -1,6 +1,7 @@
 //! A processor: its IRQL, its current thread, its DPC queue.
 
 use super::context::Context;
+use super::groups::MAXIMUM_PROCESSORS;
 use super::object::ObjId;
 use super::spinning::Watch;
 use super::thread::{ThreadObject, Tid};
@@ -8,12 +9,14 @@ use crate::irql::DISPATCH_LEVEL;
 use crate::report::sites::SiteId;
 use crate::schedule::Progress;
 use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut, Index, IndexMut};
 
 /// The index of a processor.
 pub(crate) type Cpu = u8;
 
-/// One processor.
+/// One processor. Its size is a power of two, so that finding one is a shift.
 #[derive(Default)]
+#[repr(align(512))]
 pub(crate) struct Processor {
     pub(crate) irql: u8,
     /// The thread that runs here. `None` is the idle thread.
@@ -55,6 +58,70 @@ pub(crate) struct Processor {
     pub(crate) raises: Vec<u8>,
 }
 
+/// The processors of a machine.
+pub(crate) struct Processors {
+    /// There is room for as many as a machine can have, so that looking one up needs no check.
+    all: Box<[Processor; MAXIMUM_PROCESSORS]>,
+    count: usize,
+}
+
+const _: () = assert!(MAXIMUM_PROCESSORS.is_power_of_two() && size_of::<Processor>() == 512);
+
+impl Default for Processors {
+    fn default() -> Self {
+        let all: Vec<Processor> = std::iter::repeat_with(Processor::default).take(MAXIMUM_PROCESSORS).collect();
+        let Ok(all) = all.try_into() else { unreachable!("there are so many") };
+        Self { all, count: 0 }
+    }
+}
+
+impl Processors {
+    /// How many a new machine has.
+    pub(super) fn set_count(&mut self, count: usize) {
+        self.count = count;
+    }
+
+    /// Become those of a new machine, and keep their memory.
+    pub(super) fn recycle(&mut self) {
+        self.iter_mut().for_each(Processor::recycle);
+        self.count = 0;
+    }
+}
+
+impl Deref for Processors {
+    type Target = [Processor];
+
+    #[inline]
+    fn deref(&self) -> &[Processor] {
+        &self.all[..self.count]
+    }
+}
+
+impl DerefMut for Processors {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [Processor] {
+        &mut self.all[..self.count]
+    }
+}
+
+impl Index<usize> for Processors {
+    type Output = Processor;
+
+    #[inline]
+    fn index(&self, cpu: usize) -> &Processor {
+        debug_assert!(cpu < self.count, "there is such a processor");
+        &self.all[cpu % MAXIMUM_PROCESSORS]
+    }
+}
+
+impl IndexMut<usize> for Processors {
+    #[inline]
+    fn index_mut(&mut self, cpu: usize) -> &mut Processor {
+        debug_assert!(cpu < self.count, "there is such a processor");
+        &mut self.all[cpu % MAXIMUM_PROCESSORS]
+    }
+}
+
 impl Processor {
     /// Becomes one of a new machine, and keeps its memory.
     pub(super) fn recycle(&mut self) {
@@ -87,7 +154,10 @@ impl Processor {
         dpcs.clear();
         threaded_dpcs.clear();
         (*dpc_thread, *running_threaded, *dpc_requested) = (None, None, false);
-        (*dpc_progress, *dpc_context) = (Progress::default(), None);
+        *dpc_progress = Progress::default();
+        if dpc_context.is_some() {
+            *dpc_context = None;
+        }
         dpc_watch.recycle();
         (*running_dpc, *running_driver, *dpc_site) = (None, None, None);
         dpc_spin_locks.clear();

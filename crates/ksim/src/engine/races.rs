@@ -55,6 +55,12 @@ pub(crate) struct Races {
 }
 
 impl Races {
+    /// True when it is as a new machine's.
+    pub(super) fn is_unused(&self) -> bool {
+        // Until the first access, nothing is followed.
+        !self.enabled
+    }
+
     /// What `actor` does from now on comes after what `after` has done.
     pub(crate) fn follows(&mut self, actor: Actor, after: Actor) {
         let clock = self.clocks.get(&after).cloned().unwrap_or_default();
@@ -152,6 +158,7 @@ impl Kernel {
         site: &'static Location<'static>,
     ) -> Option<&'static Location<'static>> {
         self.races.enabled = true;
+        self.plain = false;
         self.races.access(self.actor()?, address, writes, site)
     }
 }

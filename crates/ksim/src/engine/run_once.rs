@@ -23,6 +23,13 @@ pub(crate) struct RunOnceWaits {
     waiting: Vec<(usize, Tid)>,
 }
 
+impl RunOnceWaits {
+    /// True when it is as a new machine's.
+    pub(super) fn is_unused(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
 impl Kernel {
     /// The running thread waits until the initialisation at `address` ends, or for a kernel APC; it looks again in either case.
     pub(crate) fn wait_for_run_once(&mut self, address: usize) -> Check<()> {

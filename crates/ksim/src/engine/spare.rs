@@ -2,12 +2,13 @@
 //!
 //! A search runs very many short machines. What each of them allocates and frees would take longer than what it does.
 
+use super::addresses::AddressTable;
 use super::clock::Clock;
 use super::kernel::{Executing, Kernel};
 use super::ob::ObjectManager;
 use super::object::ObjectTable;
 use super::pool::Pool;
-use super::processor::Processor;
+use super::processor::Processors;
 use crate::config::Config;
 use crate::report::trace::Trace;
 use crate::schedule::{Decision, Policy};
@@ -24,6 +25,14 @@ thread_local! {
     static SPARE: Cell<Option<Box<Kernel>>> = const { Cell::new(None) };
 }
 
+/// Most machines leave most parts as they were: what those have, which is nothing, need not be given back.
+#[inline]
+fn renew_unless<T: Default>(is_unused: bool, part: &mut T) {
+    if !is_unused {
+        *part = T::default();
+    }
+}
+
 /// The policy of no machine.
 #[derive(Debug)]
 struct NoPolicy;
@@ -38,11 +47,17 @@ impl Kernel {
     /// A machine before its first thread.
     pub(crate) fn boot(config: Config, policy: Box<dyn Policy>) -> Box<Self> {
         let mut kernel = SPARE.take().unwrap_or_else(|| Box::new(Self::empty()));
-        kernel.processors.resize_with(usize::from(config.processors), Processor::default);
+        kernel.processors.set_count(usize::from(config.processors));
         kernel.clock = Clock::new(config.system_time, config.clock);
         kernel.trace = Trace::new(config.trace);
+        kernel.records = config.trace || config.sites;
+        if config.trace {
+            kernel.objects.keep_kinds();
+        }
         kernel.pool.set_limits(config.pool_limit, config.failing_allocation);
         kernel.observed = policy.observes();
+        kernel.looks = policy.looks();
+        kernel.plain = !kernel.observed && config.early_expiries == 0;
         kernel.policy = policy;
         kernel.early_left = config.early_expiries;
         kernel.config = config;
@@ -56,18 +71,19 @@ impl Kernel {
         Self {
             policy: Box::new(NoPolicy),
             observed: false,
+            looks: false,
+            plain: false,
             choices: None,
             classifies: false,
             class: 0,
             last_unknown: 0,
-            first_operations: FxHashMap::default(),
-            processors: Vec::new(),
+            first_operations: AddressTable::default(),
+            processors: Processors::default(),
             cpu: 0,
             executing: Executing::Machine,
             runnable: 0,
             announced: 0,
             chosen: None,
-            granted: None,
             acting: 0,
             early_left: 0,
             clock_due: false,
@@ -95,6 +111,7 @@ impl Kernel {
             image_locals: Default::default(),
             lock_order: Default::default(),
             trace: Trace::new(false),
+            records: false,
             sites: Default::default(),
             acquired: FxHashMap::default(),
             debug_output: Vec::new(),
@@ -117,6 +134,8 @@ impl Kernel {
             config: _,
             policy,
             observed: _,
+            looks: _,
+            plain: _,
             choices,
             classifies,
             class,
@@ -128,7 +147,6 @@ impl Kernel {
             runnable,
             announced,
             chosen,
-            granted,
             acting,
             early_left,
             clock_due,
@@ -156,6 +174,7 @@ impl Kernel {
             image_locals,
             lock_order,
             trace,
+            records: _,
             sites,
             acquired,
             debug_output,
@@ -172,8 +191,8 @@ impl Kernel {
         *choices = None;
         (*classifies, *class, *last_unknown) = (false, 0, 0);
         first_operations.clear();
-        processors.iter_mut().for_each(Processor::recycle);
-        (*cpu, *executing, *runnable, *announced, *chosen, *granted) = (0, Executing::Machine, 0, 0, None, None);
+        processors.recycle();
+        (*cpu, *executing, *runnable, *announced, *chosen) = (0, Executing::Machine, 0, 0, None);
         (*early_left, *clock_due, *expiring, *stalls, *clock_moves) = (0, false, false, false, 0);
         (*acting, *in_a_row, *attention) = (0, (0, 0), false);
         threads.truncate(SPARE_THREADS.saturating_sub(spare_threads.len()));
@@ -186,26 +205,24 @@ impl Kernel {
         } else {
             objects.clear();
         }
-        *timers = Default::default();
-        *timer_apcs = Default::default();
-        *dpcs = Default::default();
+        renew_unless(timers.is_unused(), timers);
+        renew_unless(timer_apcs.is_unused(), timer_apcs);
+        renew_unless(dpcs.inserted == 0 && dpcs.flushing.is_empty(), dpcs);
         wanted_dpc_threads.clear();
         generic.clear();
-        *run_once = Default::default();
-        if !pool.is_unused() {
-            *pool = Pool::new(0, None);
-        }
+        renew_unless(run_once.is_unused(), run_once);
+        pool.clear();
         ob.clear();
-        *drivers = Default::default();
+        renew_unless(drivers.is_unused(), drivers);
         io.clear();
-        *image_locals = Default::default();
-        *lock_order = Default::default();
+        renew_unless(image_locals.is_unused(), image_locals);
+        renew_unless(lock_order.is_unused(), lock_order);
         *trace = Trace::new(false);
-        *sites = Default::default();
+        renew_unless(sites.is_empty(), sites);
         acquired.clear();
         debug_output.clear();
         debug_partial.clear();
-        *races = Default::default();
+        renew_unless(races.is_unused(), races);
         (*vain_rounds, *stop, *failing) = (0, None, 0);
         (*steps, *switches, *dpcs_run) = (0, 0, 0);
         SPARE.set(Some(self));

@@ -221,7 +221,10 @@ impl Thread {
         (*state, *base_priority, *priority) = (State::Ready, NORMAL_PRIORITY, NORMAL_PRIORITY);
         (*affinity, *user_affinity, *system_affinity, *last_cpu, *irql) = (0, 0, None, 0, PASSIVE_LEVEL);
         *ideal_cpu = None;
-        (*context, *stack) = (None, 0..0);
+        if context.is_some() {
+            *context = None;
+        }
+        *stack = 0..0;
         *progress = Progress::default();
         watch.recycle();
         wait.recycle();
@@ -234,6 +237,26 @@ impl Thread {
         (*queue, *exit_status, *runs_dpcs, *stack_swap) = (None, 0, false, true);
         (*user_mode_before, *worker, *terminating) = (false, false, false);
         (*idle_clock_reads, *last_operation, *waited_in_vain, *site) = (0, 0, None, None);
+    }
+
+    /// True when it holds a lock of any kind.
+    #[inline]
+    pub(crate) fn holds_locks(&self) -> bool {
+        let Self { spin_locks, mutants, fast_mutexes, push_locks, resources, .. } = self;
+        spin_locks.len() | mutants.len() | fast_mutexes.len() | push_locks.len() | resources.len() != 0
+    }
+
+    /// The true KWAIT_BLOCK of the wait that it is in, for one of the objects.
+    #[inline]
+    pub(crate) fn wait_block(&mut self, slot: u16) -> *mut KWAIT_BLOCK {
+        let blocks = self.wait.request.blocks;
+        if blocks.is_null() {
+            &raw mut self.wait_blocks[slot as usize]
+        } else {
+            // SAFETY: the caller of the wait passed an array of as many blocks as objects, and is blocked, so that
+            // the array is alive.
+            unsafe { blocks.add(slot as usize) }
+        }
     }
 
     /// True when another look at the clock may make time pass.
@@ -249,7 +272,7 @@ impl Thread {
 
 impl Kernel {
     /// Creates a thread and makes it ready. `context` will run it.
-    pub(crate) fn create_thread(&mut self, process: u32, context: Context) -> Tid {
+    pub(crate) fn create_thread(&mut self, process: u32, context: Box<Context>) -> Tid {
         let tid = self.new_thread(process, context);
         // To begin is a choice too: what it does before its first visible operation may touch what others touch.
         let address = self.threads[tid as usize].address();
@@ -258,7 +281,7 @@ impl Kernel {
         tid
     }
 
-    fn new_thread(&mut self, process: u32, context: Context) -> Tid {
+    fn new_thread(&mut self, process: u32, context: Box<Context>) -> Tid {
         let tid = self.threads.len() as Tid;
         let mut thread = self.spare_threads.pop().unwrap_or_else(|| Box::new(Thread::unused()));
         let header = &raw mut thread.memory.header;
@@ -277,7 +300,7 @@ impl Kernel {
         thread.user_affinity = affinity;
         thread.last_cpu = self.cpu;
         thread.stack = context.stack();
-        thread.context = Some(Box::new(context));
+        thread.context = Some(context);
         self.threads.push(thread);
         self.live_threads += 1;
         self.record(Operation::CreateThread, self.objects[object].number, u64::from(tid));
@@ -287,7 +310,7 @@ impl Kernel {
     }
 
     /// Creates a thread of the system's own, of the highest priority and bound to a processor. The machine does not wait for its end.
-    pub(crate) fn create_system_thread(&mut self, cpu: Cpu, context: Context) -> Tid {
+    pub(crate) fn create_system_thread(&mut self, cpu: Cpu, context: Box<Context>) -> Tid {
         let tid = self.new_thread(Self::SYSTEM_PROCESS, context);
         self.live_threads -= 1;
         let thread = self.thread(tid);
@@ -312,7 +335,7 @@ impl Kernel {
     }
 
     /// Creates a system worker thread. The machine waits for the work, not for the worker.
-    pub(crate) fn create_worker_thread(&mut self, priority: u8, context: Context) {
+    pub(crate) fn create_worker_thread(&mut self, priority: u8, context: Box<Context>) {
         let tid = self.new_thread(Self::SYSTEM_PROCESS, context);
         self.live_threads -= 1;
         let thread = self.thread(tid);

@@ -118,6 +118,11 @@ impl TimerQueue {
         self.inserted > 0
     }
 
+    /// True when it is as a new machine's.
+    pub(super) fn is_unused(&self) -> bool {
+        !self.has_been_used() && self.deferred.is_empty() && !self.ever_deferred
+    }
+
     /// True when timer expiration has been held back in this run, whether it still is or not.
     pub(crate) fn has_deferred_before(&self) -> bool {
         self.ever_deferred

@@ -26,6 +26,13 @@ pub(crate) struct TimerApcs {
     retired: Vec<Box<TimerApc>>,
 }
 
+impl TimerApcs {
+    /// True when it is as a new machine's.
+    pub(super) fn is_unused(&self) -> bool {
+        self.of.is_empty() && self.retired.is_empty()
+    }
+}
+
 /// The kernel routine of the APCs: there is nothing to free.
 unsafe extern "system-unwind" fn keep(
     _apc: *mut KAPC,
@@ -104,6 +111,9 @@ impl Kernel {
 
     /// A thread ends: the timers that would tell it are cancelled, as NT does.
     pub(crate) fn run_down_timers_of(&mut self, tid: Tid) -> Check<()> {
+        if self.timer_apcs.of.is_empty() {
+            return Ok(());
+        }
         let timers: Vec<ObjId> = self.timer_apcs.of.iter().filter(|(_, timer)| timer.tid == tid).map(|(&id, _)| id).collect();
         timers.into_iter().try_for_each(|id| self.cancel_timer_of_handle(id))
     }

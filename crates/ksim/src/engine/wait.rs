@@ -3,12 +3,13 @@
 //! A wait is in this order (rules 13 and 17): the objects, in index order; then alerts and user APCs; then the zero
 //! timeout; then the thread blocks. Waiters of one object are served first come, first served (rule 4).
 
-use super::kernel::{Check, Kernel};
+use super::kernel::{Check, Executing, Kernel};
 use super::layout;
 use super::object::{Kind, ObjId, SYSTEM, Waiter};
 use super::thread::{State, Tid};
 use super::timer::{Due, Expiry, Target};
 use crate::faults::FaultKind;
+use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
 use ksync_sys::{KWAIT_BLOCK, LIST_ENTRY, NTSTATUS};
@@ -125,6 +126,41 @@ impl Kernel {
         objects.clear();
         objects.push(id);
         self.block(tid, request)
+    }
+
+    /// A wait for ever of a thread that holds nothing, for an object of the usual kinds, where nobody records it: what most waits are. None where it is not so, and nothing has
+    /// been done.
+    #[inline]
+    pub(crate) fn begin_plain_wait(&mut self, address: usize, request: &WaitRequest) -> Option<Check<Begun>> {
+        let Executing::Thread(tid) = self.executing else { return None };
+        let id = self.objects.find(address)?;
+        let level = self.irql();
+        let thread = &mut *self.threads[tid as usize];
+        let is_unusual = thread.runs_dpcs || thread.wait.next_irql.is_some() || thread.holds_locks();
+        if level >= DISPATCH_LEVEL || is_unusual || self.records || self.lock_order.clocks.are_running() {
+            return None;
+        }
+        let object = &mut self.objects[id];
+        let count = object.signal_state();
+        let left = match &object.kind {
+            Kind::Mutant(_) | Kind::Event { notification: false } => 0,
+            Kind::Semaphore => count - 1,
+            Kind::Event { notification: true } | Kind::Thread(_) => count,
+            _ => return None,
+        };
+        self.trace.count();
+        if count <= 0 {
+            thread.wait.objects.clear();
+            thread.wait.objects.push(id);
+            return Some(self.block(tid, request));
+        }
+        if matches!(object.kind, Kind::Mutant(_)) {
+            self.trace.count();
+            let abandoned = object.give_mutant(id, thread, tid, false);
+            return Some(Ok(Begun::Done(wait_status(0, abandoned))));
+        }
+        object.set_signal_state(left);
+        Some(Ok(Begun::Done(STATUS_SUCCESS)))
     }
 
     /// The mutexes among what a thread is about to wait for, checked against the order of locks. One of several that will do gives no order.
@@ -247,80 +283,92 @@ impl Kernel {
     }
 
     /// Puts the thread at the tail of the wait list of each object that it waits on.
+    #[inline]
     fn enqueue_waits(&mut self, tid: Tid) {
+        // Nearly all waits are for one.
+        if let [id] = self.threads[tid as usize].wait.objects[..] {
+            return self.enqueue_wait(Waiter { thread: tid, slot: 0 }, id);
+        }
         let objects = std::mem::take(&mut self.threads[tid as usize].wait.objects);
         for (slot, &id) in objects.iter().enumerate() {
-            let waiter = Waiter { thread: tid, slot: slot as u16 };
-            self.fill_wait_block(waiter, id);
-            let previous = self.objects[id].waiters.back().copied();
-            self.objects[id].waiters.push_back(waiter);
-            self.link(id, previous, waiter, None);
+            self.enqueue_wait(Waiter { thread: tid, slot: slot as u16 }, id);
         }
         self.threads[tid as usize].wait.objects = objects;
     }
 
-    /// The true KWAIT_BLOCK of a waiter.
-    #[inline]
-    fn wait_block(&mut self, waiter: Waiter) -> *mut KWAIT_BLOCK {
-        let thread = &mut self.threads[waiter.thread as usize];
-        let blocks = thread.wait.request.blocks;
-        if blocks.is_null() {
-            &raw mut thread.wait_blocks[waiter.slot as usize]
-        } else {
-            // SAFETY: the caller of the wait passed an array of as many blocks as objects, and is blocked, so that
-            // the array is alive.
-            unsafe { blocks.add(waiter.slot as usize) }
-        }
-    }
-
-    fn fill_wait_block(&mut self, waiter: Waiter, id: ObjId) {
-        let block = self.wait_block(waiter);
-        let thread = &self.threads[waiter.thread as usize];
+    /// Puts a waiter at the tail of an object's list, with its true KWAIT_BLOCK.
+    #[inline(always)]
+    fn enqueue_wait(&mut self, waiter: Waiter, id: ObjId) {
+        let (thread, object) = (&mut *self.threads[waiter.thread as usize], &self.objects[id]);
+        let block = thread.wait_block(waiter.slot);
         let mut value = layout::WAIT_BLOCK;
         value.WaitType = if thread.wait.request.all { ksync_sys::WaitAll } else { ksync_sys::WaitAny } as u8;
         value.WaitKey = waiter.slot;
         value.Thread = thread.address() as *mut _;
-        value.Object = self.objects[id].address as *mut _;
+        value.Object = object.address as *mut _;
         // SAFETY: `wait_block` gave a block that is writable while its thread waits.
         unsafe { block.write(value) };
+        self.link_last(id, waiter);
     }
 
     /// The list entry of a wait block, or the head of the object's list for none.
+    #[inline]
     fn list_entry(&mut self, id: ObjId, waiter: Option<Waiter>) -> *mut LIST_ENTRY {
         match waiter {
             None => self.objects[id].wait_list_head(),
             Some(waiter) => {
-                let block = self.wait_block(waiter);
+                let block = self.threads[waiter.thread as usize].wait_block(waiter.slot);
                 // SAFETY: a field address within a block that is alive while its thread waits.
                 unsafe { &raw mut (*block).WaitListEntry }
             }
         }
     }
 
-    /// Links a wait block between two neighbours in the true list. The list is only ever written from here: the
+    /// Links a wait block behind all others in the true list. The list is only ever written from here: the
     /// engine's own wait list is the one it trusts.
-    fn link(&mut self, id: ObjId, previous: Option<Waiter>, waiter: Waiter, next: Option<Waiter>) {
+    #[inline(always)]
+    fn link_last(&mut self, id: ObjId, waiter: Waiter) {
         let entry = self.list_entry(id, Some(waiter));
-        let before = self.list_entry(id, previous);
-        let after = self.list_entry(id, next);
+        let object = &mut self.objects[id];
+        let head = object.wait_list_head();
+        let previous = object.waiters.back().copied();
+        object.waiters.push_back(waiter);
+        let before = if previous.is_some() { self.list_entry(id, previous) } else { head };
         // SAFETY: all three are entries of live wait blocks or the head in the live object.
         unsafe {
-            entry.write(LIST_ENTRY { Flink: after, Blink: before });
+            entry.write(LIST_ENTRY { Flink: head, Blink: before });
         }
         // SAFETY: as above.
         unsafe { (*before).Flink = entry };
         // SAFETY: as above.
-        unsafe { (*after).Blink = entry };
+        unsafe { (*head).Blink = entry };
     }
 
     /// Makes two entries neighbours in the true list.
-    fn connect(&mut self, id: ObjId, previous: Option<Waiter>, next: Option<Waiter>) {
-        let before = self.list_entry(id, previous);
-        let after = self.list_entry(id, next);
+    fn connect(before: *mut LIST_ENTRY, after: *mut LIST_ENTRY) {
         // SAFETY: both are entries of live wait blocks or the head in the live object.
         unsafe { (*before).Flink = after };
         // SAFETY: as above.
         unsafe { (*after).Blink = before };
+    }
+
+    /// Takes a waiter off an object's list, if it is there.
+    #[inline]
+    fn leave_list(&mut self, id: ObjId, wanted: Waiter) {
+        let object = &mut self.objects[id];
+        if object.waiters.front() != Some(&wanted) || object.waiters.len() > 1 {
+            return self.leave_long_list(id, wanted);
+        }
+        object.waiters.clear();
+        let head = object.wait_list_head();
+        Self::connect(head, head);
+    }
+
+    #[inline(never)]
+    fn leave_long_list(&mut self, id: ObjId, wanted: Waiter) {
+        if let Some(position) = self.objects[id].waiters.iter().position(|waiter| *waiter == wanted) {
+            self.unlink_waiter(id, position);
+        }
     }
 
     /// Takes the waiter at `position` off an object's list.
@@ -333,16 +381,15 @@ impl Kernel {
         } else {
             waiters.remove(position);
         }
-        self.connect(id, previous, next);
+        let (before, after) = (self.list_entry(id, previous), self.list_entry(id, next));
+        Self::connect(before, after);
     }
 
     /// Moves the first waiter, which tested its other objects in vain, behind the others, as the dispatcher does (rule 13).
     fn requeue_first_waiter(&mut self, id: ObjId) {
         let waiter = self.objects[id].waiters[0];
         self.unlink_waiter(id, 0);
-        let previous = self.objects[id].waiters.back().copied();
-        self.objects[id].waiters.push_back(waiter);
-        self.link(id, previous, waiter, None);
+        self.link_last(id, waiter);
     }
 
     /// Satisfies a wait at once if its objects allow it. The status, if so.
@@ -407,7 +454,7 @@ impl Kernel {
     }
 
     /// What a satisfied wait does to the object. True when it was an abandoned mutant.
-    #[inline]
+    #[inline(always)]
     fn consume(&mut self, id: ObjId, tid: Tid) -> Check<bool> {
         if tid != NOBODY {
             self.order_learned(id, tid);
@@ -459,17 +506,20 @@ impl Kernel {
         Ok(())
     }
 
-    /// Ends the wait of a blocked thread: it leaves all lists, and is ready with `status`.
-    pub(crate) fn end_wait(&mut self, tid: Tid, status: NTSTATUS, increment: i32) {
+    #[inline(never)]
+    fn leave_all_lists(&mut self, tid: Tid) {
         for slot in 0..self.threads[tid as usize].wait.objects.len() {
             let id = self.threads[tid as usize].wait.objects[slot];
-            let wanted = Waiter { thread: tid, slot: slot as u16 };
-            let waiters = &self.objects[id].waiters;
-            // Most often it is the first that is served.
-            let first = waiters.front() == Some(&wanted);
-            if let Some(position) = if first { Some(0) } else { waiters.iter().position(|waiter| *waiter == wanted) } {
-                self.unlink_waiter(id, position);
-            }
+            self.leave_list(id, Waiter { thread: tid, slot: slot as u16 });
+        }
+    }
+
+    /// Ends the wait of a blocked thread: it leaves all lists, and is ready with `status`.
+    pub(crate) fn end_wait(&mut self, tid: Tid, status: NTSTATUS, increment: i32) {
+        if let [id] = self.threads[tid as usize].wait.objects[..] {
+            self.leave_list(id, Waiter { thread: tid, slot: 0 });
+        } else {
+            self.leave_all_lists(tid);
         }
         let thread = &mut *self.threads[tid as usize];
         thread.wait.status = status;

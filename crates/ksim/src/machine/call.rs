@@ -2,9 +2,11 @@
 
 use super::{CURRENT, MachineCell};
 use crate::engine::context::is_used_up;
+use crate::engine::turns::Point;
 use crate::engine::{Check, Cpu, Fault, Kernel, Kind};
 use crate::exports::Export;
 use crate::image::MachineImages;
+use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::sites::Frames;
 use crate::schedule::Footprint;
@@ -129,27 +131,27 @@ impl Call {
         if is_used_up() {
             crate::overflow::at_call(cell, export);
         }
-        let mut kernel = cell.kernel.borrow_mut();
-        let irql = kernel.irql();
-        if !export.irql.contains(irql) && kernel.config.rules.has_level(export.irql.verifier) {
-            drop(kernel);
-            cell.halt(*export.irql.violation(export.name, irql), Some(export));
+        let mut guard = cell.kernel.borrow_mut();
+        let kernel = &mut **guard;
+        let processor = kernel.processor();
+        let irql = processor.irql;
+        if irql < DISPATCH_LEVEL {
+            processor.dispatch_calls = 0;
         }
-        if kernel.config.sites {
-            kernel.record_site();
-        }
-        if let Err(fault) = kernel.count_dispatch_call(irql) {
-            drop(kernel);
+        if (irql >= DISPATCH_LEVEL || !export.irql.contains(irql) || kernel.config.sites)
+            && let Err(fault) = kernel.check_entry(export)
+        {
+            drop(guard);
             cell.halt(*fault, Some(export));
         }
-        let suspend = match footprint {
-            Some(footprint) if kernel.scheduling_point(footprint) => Some(footprint),
-            _ => None,
+        let Some(footprint) = footprint else { return call };
+        let next = match kernel.scheduling_point(footprint) {
+            Point::Performs => return call,
+            Point::GivesWay(next) => Some(next),
+            Point::Waits => None,
         };
-        drop(kernel);
-        if let Some(footprint) = suspend {
-            cell.wait_for_turn(footprint);
-        }
+        drop(guard);
+        cell.wait_for_turn(footprint, next);
         call
     }
 
@@ -158,9 +160,11 @@ impl Call {
         if self.is_dying() {
             return;
         }
-        let suspend = self.cell.kernel.borrow_mut().scheduling_point(footprint);
-        if suspend {
-            self.cell.wait_for_turn(footprint);
+        let point = self.cell.kernel.borrow_mut().scheduling_point(footprint);
+        match point {
+            Point::Performs => {}
+            Point::GivesWay(next) => self.cell.wait_for_turn(footprint, Some(next)),
+            Point::Waits => self.cell.wait_for_turn(footprint, None),
         }
     }
 

@@ -149,6 +149,11 @@ pub(crate) struct Sites {
 }
 
 impl Sites {
+    /// True when no stack has a number.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     /// The number of a stack.
     pub(crate) fn enter(&mut self, frames: Frames) -> SiteId {
         if let Some(&id) = self.ids.get(&frames) {

@@ -4,7 +4,7 @@ use super::{Effect, Footprint};
 use crate::engine::Kind;
 use crate::engine::clock::Clock;
 use crate::engine::object::ObjectTable;
-use crate::engine::processor::{Cpu, Processor};
+use crate::engine::processor::{Cpu, Processors};
 use crate::engine::spinning::CLOCK;
 use crate::engine::thread::{Thread, Tid};
 use crate::engine::timer::TimerQueue;
@@ -88,7 +88,7 @@ pub struct Candidate {
 
 /// The state that options are read from.
 pub(crate) struct Contexts<'a> {
-    pub(crate) processors: &'a [Processor],
+    pub(crate) processors: &'a Processors,
     #[expect(clippy::vec_box, reason = "as the kernel has them")]
     pub(crate) threads: &'a Vec<Box<Thread>>,
     pub(crate) objects: &'a ObjectTable,

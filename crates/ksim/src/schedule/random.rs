@@ -63,4 +63,8 @@ impl Policy for Random {
     fn choose(&mut self, decision: &Decision<'_>) -> u32 {
         self.draws.below(decision.len())
     }
+
+    fn looks(&self) -> bool {
+        false
+    }
 }

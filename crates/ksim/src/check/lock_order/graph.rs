@@ -63,6 +63,13 @@ pub(super) struct Graph {
     after: FxHashMap<Node, Vec<(Node, Vec<Use>)>>,
 }
 
+impl Graph {
+    /// True when no order has been seen.
+    pub(super) fn is_empty(&self) -> bool {
+        self.after.is_empty()
+    }
+}
+
 /// Whether an order is new.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Known {

@@ -35,6 +35,13 @@ pub(crate) struct Names {
     by_name: BTreeMap<String, Named>,
 }
 
+impl Names {
+    /// True when it is as a new machine's.
+    pub(super) fn is_unused(&self) -> bool {
+        self.by_name.is_empty()
+    }
+}
+
 /// A name as it is kept: in upper case, and with one name for each directory that has several.
 fn canonical(name: &str) -> String {
     let upper = name.to_uppercase();

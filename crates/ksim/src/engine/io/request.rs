@@ -70,6 +70,13 @@ pub(crate) struct Requests {
     last: u32,
 }
 
+impl Requests {
+    /// True when it is as a new machine's.
+    pub(super) fn is_unused(&self) -> bool {
+        self.by_id.is_empty() && self.last == 0
+    }
+}
+
 /// A request that is to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewRequest {

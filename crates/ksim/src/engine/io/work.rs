@@ -137,7 +137,7 @@ impl Kernel {
     }
 
     /// Enters a worker thread that the machine's loop has made.
-    pub(crate) fn create_worker(&mut self, context: Context) {
+    pub(crate) fn create_worker(&mut self, context: Box<Context>) {
         self.io.work.wanted -= 1;
         let priority =
             self.io.work.queues.iter().position(|queue| !queue.is_empty()).map_or(PRIORITIES[1], |index| PRIORITIES[index]);

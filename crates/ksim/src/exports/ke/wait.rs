@@ -127,6 +127,7 @@ fn restore_level(kernel: &mut Kernel) -> Check<()> {
 }
 
 /// Waits until it is over, running kernel APCs in between (rule 18). `begin` puts the objects into place and begins.
+#[inline]
 pub(crate) fn wait(call: Call, mut begin: impl FnMut(&mut Kernel) -> Check<Begun>) -> NTSTATUS {
     if call.is_dying() {
         return STATUS_SUCCESS;
@@ -146,6 +147,33 @@ pub(crate) fn wait(call: Call, mut begin: impl FnMut(&mut Kernel) -> Check<Begun
     }
 }
 
+/// What nearly all waits ask for.
+const FOR_EVER: WaitRequest = WaitRequest {
+    all: false,
+    alertable: false,
+    user_mode: false,
+    timeout: Timeout::Never,
+    expired: STATUS_TIMEOUT,
+    blocks: std::ptr::null_mut(),
+    reason: "KeWaitForSingleObject",
+};
+
+/// Begins a wait for one object.
+#[inline(never)]
+fn begin_wait(kernel: &mut Kernel, object: PVOID, request: &WaitRequest) -> Check<Begun> {
+    check_wait(kernel, object as u64, request.timeout)?;
+    let id = kernel.object_of_kind(object.cast_const(), "dispatcher object", |kind| kind.is_waitable())?;
+    let number = kernel.objects[id].number;
+    kernel.record(Operation::BeginWait, number, 1);
+    if kernel.in_dpc() {
+        return kernel.poll_in_dpc(&[id], *request);
+    }
+    if request.user_mode {
+        kernel.check_user_wait(kernel.this_thread(), object as usize)?;
+    }
+    kernel.begin_single_wait(id, request)
+}
+
 /// A wait as a driver asks for it, with the thread's own wait blocks.
 pub(crate) fn wait_request(wait_type: WAIT_TYPE, mode: KPROCESSOR_MODE, alertable: BOOLEAN, timeout: Timeout) -> WaitRequest {
     WaitRequest {
@@ -163,21 +191,15 @@ exports! {
     [ANY] visible(wait Object, time(Timeout), is_ended_by_others(WaitMode, Alertable)) fn KeWaitForSingleObject(
         call; Object: PVOID, _WaitReason: KWAIT_REASON, WaitMode: KPROCESSOR_MODE, Alertable: BOOLEAN, Timeout: *const LARGE_INTEGER
     ) -> NTSTATUS {
+        if Timeout.is_null() && Alertable == 0 && WaitMode != UserMode {
+            return wait(call, |kernel| match kernel.begin_plain_wait(Object as usize, &FOR_EVER) {
+                Some(begun) => begun,
+                None => begin_wait(kernel, Object, &FOR_EVER),
+            });
+        }
         let timeout = read_timeout(call, Timeout);
         let request = wait_request(ksync_sys::WaitAny, WaitMode, Alertable, timeout);
-        let status = wait(call, |kernel| {
-            check_wait(kernel, Object as u64, timeout)?;
-            let id = kernel.object_of_kind(Object.cast_const(), "dispatcher object", |kind| kind.is_waitable())?;
-            let number = kernel.objects[id].number;
-            kernel.record(Operation::BeginWait, number, 1);
-            if kernel.in_dpc() {
-                return kernel.poll_in_dpc(&[id], request);
-            }
-            if request.user_mode {
-                kernel.check_user_wait(kernel.this_thread(), Object as usize)?;
-            }
-            kernel.begin_single_wait(id, &request)
-        });
+        let status = wait(call, |kernel| begin_wait(kernel, Object, &request));
         if timeout != Timeout::Never || request.alertable || request.user_mode {
             call.read(|kernel| {
                 if let Some(id) = kernel.objects.find(Object as usize) {
