@@ -8,7 +8,7 @@ use crate::engine::{Kind, Tid};
 use crate::machine::{Call, current};
 
 pub use apc::{ApcKind, ProcessorMode, alert_thread, queue_apc, request_termination};
-pub use interrupt::interrupt;
+pub use interrupt::{InterruptLine, assign_interrupt, interrupt};
 pub use user::{create_mutant, create_process, create_semaphore, in_process, release_mutant, release_semaphore, system_call};
 
 /// Sets the system time, in 100 ns units since 1601-01-01 UTC, as an administrator does. Interrupt time and relative timeouts are not

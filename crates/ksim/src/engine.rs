@@ -6,11 +6,13 @@
 
 mod addresses;
 pub(crate) mod apc;
+pub(crate) mod broadcast;
 pub(crate) mod callback;
 pub(crate) mod clock;
 pub(crate) mod context;
 pub(crate) mod dispatch;
 pub(crate) mod dpc;
+mod dpc_removal;
 pub(crate) mod driver;
 pub(crate) mod event;
 pub(crate) mod ex_timer;

@@ -8,6 +8,8 @@ pub(crate) const APC_LEVEL: u8 = 1;
 pub(crate) const DISPATCH_LEVEL: u8 = 2;
 /// What the scheduler of a multiprocessor is synchronised at.
 pub(crate) const SYNCH_LEVEL: u8 = 12;
+/// What other processors ask of one.
+pub(crate) const IPI_LEVEL: u8 = 14;
 /// Everything held back.
 pub(crate) const HIGH_LEVEL: u8 = 15;
 
@@ -19,7 +21,7 @@ pub fn irql_name(irql: u8) -> &'static str {
         APC_LEVEL => "APC_LEVEL",
         DISPATCH_LEVEL => "DISPATCH_LEVEL",
         13 => "CLOCK_LEVEL",
-        14 => "IPI_LEVEL",
+        IPI_LEVEL => "IPI_LEVEL",
         HIGH_LEVEL => "HIGH_LEVEL",
         3..=12 => "a device level",
         _ => "no IRQL",

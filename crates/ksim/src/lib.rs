@@ -62,8 +62,8 @@ pub mod trace {
 pub use check::rules::{Rule, RuleId, rules};
 pub use config::{ClockMode, OsProfile};
 pub use control::{
-    ApcKind, ProcessorMode, alert_thread, create_mutant, create_process, create_semaphore, in_process, interrupt, queue_apc,
-    release_mutant, release_semaphore, request_termination, set_system_time, system_call,
+    ApcKind, InterruptLine, ProcessorMode, alert_thread, assign_interrupt, create_mutant, create_process, create_semaphore,
+    in_process, interrupt, queue_apc, release_mutant, release_semaphore, request_termination, set_system_time, system_call,
 };
 pub use device::{DeviceHandle, DeviceRequest, IoResult, Requestor, open_device};
 pub use driver::{LoadedDriver, load_driver, load_image};

@@ -46,3 +46,5 @@ mod h_pool;
 mod i_callbacks;
 #[path = "conformance/executive.rs"]
 mod i_executive;
+#[path = "conformance/processors.rs"]
+mod i_processors;

@@ -1,12 +1,55 @@
 //! Deferred and asynchronous procedure calls.
 
-use crate::{BOOLEAN, CCHAR, KAFFINITY, KPROCESSOR_MODE, KTHREAD, LIST_ENTRY, PVOID, SINGLE_LIST_ENTRY, UCHAR, ULONG, USHORT};
+use crate::{
+    BOOLEAN, CCHAR, KAFFINITY, KPROCESSOR_MODE, KTHREAD, LIST_ENTRY, NTSTATUS, PROCESSOR_NUMBER, PVOID, SINGLE_LIST_ENTRY, UCHAR,
+    ULONG, ULONG_PTR, USHORT,
+};
 
 /// A DPC's routine: the DPC, its context and two arguments from whoever queued it.
 pub type KDEFERRED_ROUTINE =
     unsafe extern "system-unwind" fn(Dpc: *mut KDPC, DeferredContext: PVOID, SystemArgument1: PVOID, SystemArgument2: PVOID);
 /// A [`KDEFERRED_ROUTINE`], or null.
 pub type PKDEFERRED_ROUTINE = Option<KDEFERRED_ROUTINE>;
+
+/// What `KeIpiGenericCall` runs on each processor.
+pub type KIPI_BROADCAST_WORKER = unsafe extern "system-unwind" fn(Argument: ULONG_PTR) -> ULONG_PTR;
+/// A [`KIPI_BROADCAST_WORKER`], or null.
+pub type PKIPI_BROADCAST_WORKER = Option<KIPI_BROADCAST_WORKER>;
+
+/// How far the addition of a processor is.
+pub type KE_PROCESSOR_CHANGE_NOTIFY_STATE = i32;
+/// The processor is about to be added.
+pub const KeProcessorAddStartNotify: KE_PROCESSOR_CHANGE_NOTIFY_STATE = 0;
+/// It was added.
+pub const KeProcessorAddCompleteNotify: KE_PROCESSOR_CHANGE_NOTIFY_STATE = 1;
+/// It could not be added.
+pub const KeProcessorAddFailureNotify: KE_PROCESSOR_CHANGE_NOTIFY_STATE = 2;
+
+/// A flag of `KeRegisterProcessorChangeCallback`: the routine is called for the processors that are there, too.
+pub const KE_PROCESSOR_CHANGE_ADD_EXISTING: ULONG = 1;
+
+/// Which processor is added.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct KE_PROCESSOR_CHANGE_NOTIFY_CONTEXT {
+    /// How far that is.
+    pub State: KE_PROCESSOR_CHANGE_NOTIFY_STATE,
+    /// The processor's index.
+    pub NtNumber: ULONG,
+    /// Why it could not be added.
+    pub Status: NTSTATUS,
+    /// The processor's group and number.
+    pub ProcNumber: PROCESSOR_NUMBER,
+}
+
+/// A routine that is told of processors.
+pub type PROCESSOR_CALLBACK_FUNCTION = unsafe extern "system-unwind" fn(
+    CallbackContext: PVOID,
+    ChangeContext: *mut KE_PROCESSOR_CHANGE_NOTIFY_CONTEXT,
+    OperationStatus: *mut NTSTATUS,
+);
+/// A [`PROCESSOR_CALLBACK_FUNCTION`], or null.
+pub type PPROCESSOR_CALLBACK_FUNCTION = Option<PROCESSOR_CALLBACK_FUNCTION>;
 
 /// Where in a queue a DPC goes, and how soon the queue is drained.
 pub type KDPC_IMPORTANCE = i32;
@@ -114,6 +157,7 @@ pub struct KAPC {
 }
 
 layout! {
+    KE_PROCESSOR_CHANGE_NOTIFY_CONTEXT: 16, NtNumber @ 4, Status @ 8, ProcNumber @ 12;
     KDPC: 64, Type @ 0, Importance @ 1, Number @ 2, DpcListEntry @ 8, ProcessorHistory @ 16, DeferredRoutine @ 24,
         DeferredContext @ 32, SystemArgument1 @ 40, SystemArgument2 @ 48, DpcData @ 56;
     KAPC: 88, Size @ 2, Thread @ 8, ApcListEntry @ 16, KernelRoutine @ 32, RundownRoutine @ 40, NormalRoutine @ 48,

@@ -545,17 +545,6 @@ pub struct IO_CSQ_IRP_CONTEXT {
     pub Csq: *mut IO_CSQ,
 }
 
-/// Formats as the name alone: which member of a union is the valid one is not known here.
-macro_rules! opaque_debug {
-    ($($type:ident)*) => {$(
-        impl core::fmt::Debug for $type {
-            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                f.write_str(concat!(stringify!($type), "(..)"))
-            }
-        }
-    )*};
-}
-
 opaque_debug! { IO_STATUS_BLOCK_0 IRP_ASSOCIATED IRP_OVERLAY IRP_DRIVER_CONTEXT IRP_TAIL IO_PARAMETERS }
 
 layout! {

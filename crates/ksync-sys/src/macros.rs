@@ -108,3 +108,14 @@ macro_rules! layout {
         };
     };
 }
+
+/// Formats as the name alone: which member of a union is the valid one is not known here.
+macro_rules! opaque_debug {
+    ($($type:ident)*) => {$(
+        impl core::fmt::Debug for $type {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(concat!(stringify!($type), "(..)"))
+            }
+        }
+    )*};
+}

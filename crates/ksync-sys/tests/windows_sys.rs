@@ -212,6 +212,20 @@ fn layouts_differ_in_the_known_mistakes_only() {
         }
         EXT_SET_PARAMETERS { Version, Reserved, NoWakeTolerance }
         EXT_DELETE_PARAMETERS { Version, Reserved, DeleteCallback, DeleteContext }
+        KE_PROCESSOR_CHANGE_NOTIFY_CONTEXT { State, NtNumber, Status, ProcNumber }
+        IO_CONNECT_INTERRUPT_PARAMETERS { Version, Anonymous }
+        IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS {
+            PhysicalDeviceObject, InterruptObject, ServiceRoutine, ServiceContext, SpinLock, SynchronizeIrql, FloatingSave,
+            ShareVector, Vector, Irql, InterruptMode, ProcessorEnableMask, Group,
+        }
+        IO_CONNECT_INTERRUPT_LINE_BASED_PARAMETERS {
+            PhysicalDeviceObject, InterruptObject, ServiceRoutine, ServiceContext, SpinLock, SynchronizeIrql, FloatingSave,
+        }
+        IO_CONNECT_INTERRUPT_MESSAGE_BASED_PARAMETERS {
+            PhysicalDeviceObject, ConnectionContext, MessageServiceRoutine, ServiceContext, SpinLock, SynchronizeIrql,
+            FloatingSave, FallBackServiceRoutine,
+        }
+        IO_DISCONNECT_INTERRUPT_PARAMETERS { Version, ConnectionContext }
     }
     let known: BTreeSet<Difference> = MISTAKES.iter().map(|&(fact, theirs, ours, _)| (fact.into(), theirs, ours)).collect();
     let found: BTreeSet<Difference> = differences.into_iter().collect();
@@ -277,7 +291,8 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             PsGetCurrentProcessId PsGetCurrentThreadId
         }
         (_) {
-            IoDisconnectInterrupt KeAcquireInterruptSpinLock
+            IoConnectInterruptEx IoDisconnectInterrupt IoDisconnectInterruptEx KeAcquireInterruptSpinLock
+            KeDeregisterProcessorChangeCallback
             IoStartTimer IoStopTimer
             ExUnregisterCallback
             KeRemoveDeviceQueue
@@ -331,6 +346,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             NtClose RtlRunOnceInitialize ZwClose
         }
         (_, _) {
+            KeIpiGenericCall KeRemoveQueueDpcEx
             KeReleaseInterruptSpinLock
             IoGetDriverObjectExtension
             KeRemoveEntryDeviceQueue
@@ -367,6 +383,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             ZwSetEvent
         }
         (_, _, _) {
+            KeRegisterProcessorChangeCallback
             KeSynchronizeExecution
             IoInitializeTimer
             ExNotifyCallback ExRegisterCallback
@@ -382,6 +399,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
             NtWaitForSingleObject RtlRunOnceComplete ZwOpenEvent ZwOpenTimer ZwWaitForSingleObject
         }
         (_, _, _, _) {
+            IoTryQueueWorkItem
             IoAllocateDriverObjectExtension IoCsqInsertIrpEx ZwSetTimerEx
             ExCreateCallback
             IoStartPacket

@@ -133,4 +133,20 @@ impl Kernel {
         self.dereference_object(object, 1)?;
         Ok(true)
     }
+
+    /// Registers for processors that are added. Returns the registration's address; 0 without memory.
+    pub(crate) fn register_processor_callback(&mut self) -> usize {
+        let Some(memory) = self.pool.allocate_for_system(REGISTRATION_BYTES, "PrCb") else { return 0 };
+        self.objects.register(memory, Kind::ProcessorRegistration);
+        memory
+    }
+
+    /// Takes that back.
+    pub(crate) fn deregister_processor_callback(&mut self, pointer: PVOID) -> Check<()> {
+        let id =
+            self.object_of_kind(pointer, "registration for processors", |kind| matches!(kind, Kind::ProcessorRegistration))?;
+        self.objects.remove(id);
+        self.pool.free_for_system(pointer as usize);
+        Ok(())
+    }
 }

@@ -343,6 +343,7 @@ impl Kernel {
         }
         self.note(Operation::EndDpc, dpc.number, 0);
         self.wake_flushers();
+        self.wake_removing();
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! KeGenericCallDpc: one DPC for each processor, with a barrier (rule 48).
 
+use super::broadcast::Broadcast;
 use super::dpc::DpcState;
 use super::kernel::{Check, Kernel};
 use super::layout;
@@ -37,6 +38,10 @@ pub(crate) struct GenericCall {
     turns: Vec<Tid>,
     /// Processors that turn at the barrier.
     turning: Vec<Cpu>,
+    /// The one call of KeIpiGenericCall that may be under way.
+    pub(crate) broadcast: Broadcast,
+    /// Who waits for a DPC routine to return, in KeRemoveQueueDpcEx: threads, and processors that turn.
+    pub(crate) removing: (Vec<Tid>, Vec<Cpu>),
 }
 
 impl GenericCall {
@@ -46,6 +51,9 @@ impl GenericCall {
             *self = Self::default();
         }
         *self.words = Words::default();
+        self.broadcast.clear();
+        self.removing.0.clear();
+        self.removing.1.clear();
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct IoManager {
     pub(crate) cancel_lock: Box<KSPIN_LOCK>,
     /// How many interrupts have been connected.
     pub(crate) interrupts: u64,
+    /// The devices that have a line.
+    pub(crate) lines: Vec<(usize, interrupt::InterruptLine)>,
     /// How many devices have been given a name by the system.
     pub(crate) automatic_names: u32,
 }
@@ -41,6 +43,7 @@ impl Default for IoManager {
             timers: timer::IoTimers::default(),
             cancel_lock: Box::new(0),
             interrupts: 0,
+            lines: Vec::new(),
             automatic_names: 0,
         }
     }
@@ -49,7 +52,7 @@ impl Default for IoManager {
 impl IoManager {
     /// Forgets everything, and keeps its memory.
     pub(crate) fn clear(&mut self) {
-        let Self { names, requests, work, timers, cancel_lock, interrupts, automatic_names } = self;
+        let Self { names, requests, work, timers, cancel_lock, interrupts, lines, automatic_names } = self;
         if !names.is_unused() {
             *names = names::Names::default();
         }
@@ -60,6 +63,7 @@ impl IoManager {
         timers.clear();
         **cancel_lock = 0;
         *interrupts = 0;
+        lines.clear();
         *automatic_names = 0;
     }
 }

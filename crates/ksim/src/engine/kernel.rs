@@ -365,6 +365,9 @@ impl Kernel {
         let bit = 1 << cpu;
         self.runnable &= !bit;
         self.announced &= !bit;
+        if self.generic.broadcast.held & bit != 0 {
+            return;
+        }
         let processor = &self.processors[cpu as usize];
         // The interrupt itself: on another processor it may come late.
         let interrupted = processor.dpc_deliverable();

@@ -107,6 +107,8 @@ pub(crate) enum Kind {
     Interrupt(Box<InterruptState>),
     /// What ExRegisterCallback returns.
     Registration(Box<Registration>),
+    /// A registration of KeRegisterProcessorChangeCallback. No processor is ever added, so that its routine is not kept.
+    ProcessorRegistration,
     /// A slot whose object is gone.
     Free,
 }
@@ -142,6 +144,7 @@ impl Kind {
             Self::DeviceQueue(_) => "device queue",
             Self::Callback(_) => "callback object",
             Self::Registration(_) => "callback registration",
+            Self::ProcessorRegistration => "registration for processors",
             Self::Free => "freed object",
         }
     }

@@ -93,6 +93,10 @@ impl Kernel {
             self.stop = Some(Stop::StepLimit(self.config.step_limit));
             return Point::Waits;
         }
+        if self.is_broadcasting() {
+            // A part of the operation that the call is.
+            return Point::Performs;
+        }
         let bit = 1 << self.cpu;
         let others = self.runnable & !bit;
         let rotatable = !self.ready.is_empty() && self.quantum_can_end();
@@ -297,7 +301,7 @@ impl Kernel {
         let takes_turns = processor.current == Some(tid) && !processor.spinning && !thread.watch.waiting && self.ready.is_empty();
         let interrupted = !processor.dpcs.is_empty() || !thread.apc.kernel.is_empty();
         let machine_waits = self.stop.is_some() || !self.wanted_dpc_threads.is_empty() || self.io.work.wanted > 0;
-        takes_turns && !interrupted && !machine_waits
+        (takes_turns && !interrupted && !machine_waits) || self.is_broadcasting()
     }
 
     /// False when the thread that runs has lost its processor in the operation that it just performed.

@@ -1,6 +1,7 @@
 //! The kernel's core: `Ke...`.
 
 pub(crate) mod apc;
+mod broadcast;
 mod bug_check;
 mod clock;
 pub(crate) mod device_queue;
@@ -25,6 +26,7 @@ use super::Table;
 pub(super) fn tables() -> Vec<&'static Table> {
     vec![
         &apc::TABLE,
+        &broadcast::TABLE,
         &bug_check::TABLE,
         &clock::TABLE,
         &device_queue::TABLE,

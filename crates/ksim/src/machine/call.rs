@@ -204,6 +204,11 @@ impl Call {
         self.cell.halt(*fault, self.export)
     }
 
+    /// What runs is on another processor now, which images see.
+    pub(crate) fn processor_changed(self) {
+        self.cell.images.enter(&self.cell.kernel);
+    }
+
     /// A caller passes what is not optional: at a null pointer, NT has an access violation.
     pub(crate) fn check_null<T>(self, pointer: *const T) {
         if pointer.is_null() {

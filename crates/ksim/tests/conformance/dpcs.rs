@@ -459,3 +459,64 @@ fn enter_region_below_dispatch_level() {
     raw!(KeEnterCriticalRegion());
     raise(DISPATCH_LEVEL);
 }
+
+#[test]
+fn a_dpc_that_is_taken_back_does_not_run_any_more() {
+    for threaded in [false, true] {
+        for level in [PASSIVE_LEVEL, APC_LEVEL, DISPATCH_LEVEL] {
+            let waited = Cell::new(0);
+            for seed in 0..40 {
+                let outcome = Machine::new().processors(2).seed(seed).run(|| {
+                    let (runs, gone) = (Cell::new(false), Cell::new(false));
+                    let routine = || {
+                        runs.set(true);
+                        for _ in 0..4 {
+                            now();
+                            assert!(!gone.get());
+                        }
+                        runs.set(false);
+                    };
+                    let dpc = if threaded { Dpc::threaded(routine) } else { Dpc::new(routine) }.on(1);
+                    // A thread that waits must not keep the routine from its own processor.
+                    raw!(KeSetSystemAffinityThreadEx(1));
+                    dpc.queue();
+                    now();
+                    at(level, || {
+                        waited.set(waited.get() + u32::from(runs.get()));
+                        let removed = raw!(KeRemoveQueueDpcEx(dpc.ptr(), TRUE)) != 0;
+                        gone.set(true);
+                        assert!(!runs.get());
+                        assert!(!removed || !runs.get());
+                        assert_eq!(irql(), level);
+                    });
+                    assert_eq!(raw!(KeRemoveQueueDpcEx(dpc.ptr(), FALSE)), FALSE);
+                });
+                outcome.expect_clean();
+            }
+            assert_ne!(waited.get(), 0, "some schedule finds the routine at work");
+        }
+    }
+}
+
+#[test]
+fn a_dpc_is_waited_for_at_dispatch_level_at_most_and_not_by_itself() {
+    run(|| {
+        let dpc = Dpc::new(|| ());
+        at(DISPATCH_LEVEL, || {
+            assert!(dpc.queue());
+            assert_eq!(at(HIGH_LEVEL, || raw!(KeRemoveQueueDpcEx(dpc.ptr(), FALSE))), TRUE);
+        });
+    });
+    let stop = crash(0xa, || {
+        let dpc = Dpc::new(|| ());
+        at(3, || raw!(KeRemoveQueueDpcEx(dpc.ptr(), TRUE)));
+    });
+    assert_eq!((stop.routine, stop.parameters[1]), (Some("KeRemoveQueueDpcEx"), 3), "{stop}");
+    let outcome = Machine::new().run(|| {
+        let dpc = Dpc::with_arguments(|dpc, _, _| {
+            raw!(KeRemoveQueueDpcEx(dpc, TRUE));
+        });
+        dpc.queue();
+    });
+    assert!(outcome.deadlock().is_some(), "{outcome}");
+}

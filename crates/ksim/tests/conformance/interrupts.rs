@@ -1,6 +1,6 @@
 //! Interrupts: who serves them, at which level, and what keeps them out.
 
-use ksim::interrupt;
+use ksim::{InterruptLine, assign_interrupt, interrupt};
 use ksync_sys::*;
 use std::cell::{Cell, RefCell};
 use std::ptr::null_mut;
@@ -300,4 +300,134 @@ fn a_processor_at_the_level_takes_no_interrupt() {
         at(LEVEL, || interrupt(VECTOR));
         raw!(IoDisconnectInterrupt(connected));
     });
+}
+
+/// Memory that stands for a physical device object, of which only the address is looked at.
+fn device() -> Place<DEVICE_OBJECT> {
+    Place::zeroed()
+}
+
+fn specified(
+    device: &Place<DEVICE_OBJECT>,
+    service: &Service<'_>,
+    place: &mut *mut KINTERRUPT,
+) -> IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS {
+    IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS {
+        PhysicalDeviceObject: device.ptr(),
+        InterruptObject: place,
+        ServiceRoutine: Some(serve),
+        ServiceContext: std::ptr::from_ref(service).cast_mut().cast(),
+        SpinLock: null_mut(),
+        SynchronizeIrql: LEVEL + 1,
+        FloatingSave: FALSE,
+        ShareVector: FALSE,
+        Vector: VECTOR,
+        Irql: LEVEL,
+        InterruptMode: LevelSensitive,
+        ProcessorEnableMask: 1,
+        Group: 0,
+    }
+}
+
+fn connect_ex(version: u32, parameters: IO_CONNECT_INTERRUPT_PARAMETERS_0) -> (NTSTATUS, u32) {
+    let mut parameters = IO_CONNECT_INTERRUPT_PARAMETERS { Version: version, Anonymous: parameters };
+    let status = raw!(IoConnectInterruptEx(&mut parameters));
+    (status, parameters.Version)
+}
+
+fn disconnect_ex(version: u32, interrupt: *mut KINTERRUPT) {
+    let connection = IO_INTERRUPT_CONNECTION { InterruptObject: interrupt };
+    raw!(IoDisconnectInterruptEx(&IO_DISCONNECT_INTERRUPT_PARAMETERS { Version: version, ConnectionContext: connection }));
+}
+
+#[test]
+fn an_interrupt_is_connected_as_it_is_specified() {
+    explore(|| {
+        let (served, device) = (Cell::new(0), device());
+        let service = serving(|| {
+            assert_eq!(irql(), LEVEL + 1);
+            served.set(served.get() + 1);
+            true
+        });
+        for version in [CONNECT_FULLY_SPECIFIED, CONNECT_FULLY_SPECIFIED_GROUP] {
+            let mut connected = null_mut();
+            let wanted = specified(&device, &service, &mut connected);
+            let parameters = IO_CONNECT_INTERRUPT_PARAMETERS_0 { FullySpecified: wanted };
+            assert_eq!(connect_ex(version, parameters), (STATUS_SUCCESS, version));
+            // The other routines take the object, whichever way it was connected.
+            assert!(interrupt(VECTOR) && synchronized(connected, || irql() == LEVEL + 1));
+            assert_eq!(connect_ex(version, parameters), (STATUS_INVALID_PARAMETER, version), "nobody shares it");
+            disconnect_ex(version, connected);
+            assert!(!interrupt(VECTOR));
+            for wrong in [
+                IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS { PhysicalDeviceObject: null_mut(), ..wanted },
+                IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS { ServiceRoutine: None, ..wanted },
+                IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS { ProcessorEnableMask: 0, ..wanted },
+                IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS { SynchronizeIrql: LEVEL - 1, ..wanted },
+            ] {
+                let parameters = IO_CONNECT_INTERRUPT_PARAMETERS_0 { FullySpecified: wrong };
+                assert_eq!(connect_ex(version, parameters), (STATUS_INVALID_PARAMETER, version));
+            }
+        }
+        assert_eq!(served.get(), 2);
+        // Group 1 has no processors. The older version knows no groups.
+        let mut connected = null_mut();
+        let wanted = IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS { Group: 1, ..specified(&device, &service, &mut connected) };
+        let parameters = IO_CONNECT_INTERRUPT_PARAMETERS_0 { FullySpecified: wanted };
+        assert_eq!(connect_ex(CONNECT_FULLY_SPECIFIED_GROUP, parameters).0, STATUS_INVALID_PARAMETER);
+        assert_eq!(connect_ex(CONNECT_FULLY_SPECIFIED, parameters).0, STATUS_SUCCESS);
+        disconnect_ex(CONNECT_FULLY_SPECIFIED, connected);
+    });
+}
+
+#[test]
+fn an_interrupt_is_connected_by_the_line_of_its_device() {
+    explore(|| {
+        let device = device();
+        let level = Cell::new(0);
+        let service = serving(|| {
+            level.set(irql());
+            true
+        });
+        let mut connected = null_mut();
+        let line = IO_CONNECT_INTERRUPT_LINE_BASED_PARAMETERS {
+            PhysicalDeviceObject: device.ptr(),
+            InterruptObject: &mut connected,
+            ServiceRoutine: Some(serve),
+            ServiceContext: (&raw const service).cast_mut().cast(),
+            SpinLock: null_mut(),
+            SynchronizeIrql: 0,
+            FloatingSave: FALSE,
+        };
+        let message = IO_CONNECT_INTERRUPT_MESSAGE_BASED_PARAMETERS {
+            PhysicalDeviceObject: device.ptr(),
+            ConnectionContext: IO_INTERRUPT_CONNECTION_CONTEXT { InterruptObject: line.InterruptObject },
+            MessageServiceRoutine: None,
+            ServiceContext: line.ServiceContext,
+            SpinLock: null_mut(),
+            SynchronizeIrql: LEVEL + 2,
+            FloatingSave: FALSE,
+            FallBackServiceRoutine: Some(serve),
+        };
+        let by_line = IO_CONNECT_INTERRUPT_PARAMETERS_0 { LineBased: line };
+        let by_message = IO_CONNECT_INTERRUPT_PARAMETERS_0 { MessageBased: message };
+        assert_eq!(connect_ex(CONNECT_LINE_BASED, by_line).0, STATUS_NOT_FOUND, "the device has none");
+        assign_interrupt(device.ptr(), InterruptLine { vector: VECTOR, irql: LEVEL, latched: true, shared: false });
+        assert_eq!(connect_ex(CONNECT_LINE_BASED, by_line), (STATUS_SUCCESS, CONNECT_LINE_BASED));
+        assert!(interrupt(VECTOR));
+        assert_eq!(level.get(), LEVEL, "0 stands for the level of the interrupt itself");
+        disconnect_ex(CONNECT_LINE_BASED, raw!((&raw const connected).read()));
+        // A device without messages is connected by its line, which the version tells.
+        assert_eq!(connect_ex(CONNECT_MESSAGE_BASED, by_message), (STATUS_SUCCESS, CONNECT_LINE_BASED));
+        assert!(interrupt(VECTOR));
+        assert_eq!(level.get(), LEVEL + 2);
+        disconnect_ex(CONNECT_LINE_BASED, raw!((&raw const connected).read()));
+        let none = IO_CONNECT_INTERRUPT_MESSAGE_BASED_PARAMETERS { FallBackServiceRoutine: None, ..message };
+        let none = IO_CONNECT_INTERRUPT_PARAMETERS_0 { MessageBased: none };
+        assert_eq!(connect_ex(CONNECT_MESSAGE_BASED, none), (STATUS_INVALID_PARAMETER, CONNECT_MESSAGE_BASED));
+        // What the system does not have is answered by what it has.
+        assert_eq!(connect_ex(17, by_line), (STATUS_NOT_SUPPORTED, CONNECT_FULLY_SPECIFIED_GROUP));
+    });
+    let stop = crash(0xc4, || disconnect_ex(CONNECT_MESSAGE_BASED, null_mut()));
+    assert!(stop.meaning.contains("by version 3"), "{stop}");
 }

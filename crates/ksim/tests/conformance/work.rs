@@ -154,6 +154,29 @@ fn rule_62_an_io_work_item_may_be_for_the_driver_and_in_the_caller_s_memory() {
 }
 
 #[test]
+fn rule_62_an_io_work_item_that_is_queued_is_not_queued_again() {
+    explore(|| {
+        let sample = Sample::load("sample");
+        let runs = Cell::new(0);
+        unsafe extern "system-unwind" fn routine(_object: PVOID, context: PVOID, _item: *mut IO_WORKITEM) {
+            // SAFETY: the context is the test's cell, which outlives the work.
+            let runs = unsafe { &*context.cast_const().cast::<Cell<u32>>() };
+            runs.set(runs.get() + 1);
+        }
+        let item = raw!(IoAllocateWorkItem(sample.device()));
+        let queue = || raw!(IoTryQueueWorkItem(item, Some(routine), DelayedWorkQueue, (&raw const runs).cast_mut().cast())) != 0;
+        // Nobody else runs before the level falls, on one processor.
+        let alone = raw!(KeQueryActiveProcessorCountEx(ALL_PROCESSOR_GROUPS)) == 1;
+        let queued = at(DISPATCH_LEVEL, || [queue(), queue()]);
+        assert!(queued[0] && !(alone && queued[1]));
+        sleep(MS);
+        assert_eq!(runs.get(), queued.into_iter().map(u32::from).sum::<u32>());
+        raw!(IoFreeWorkItem(item));
+        sample.unload();
+    });
+}
+
+#[test]
 fn rule_62_a_device_that_is_used_goes_when_it_is_not() {
     run(|| {
         RUNS.set(0);

@@ -143,6 +143,46 @@ fn an_interrupt_is_connected_and_kept_out() {
 }
 
 #[test]
+fn a_routine_of_an_image_on_all_processors() {
+    for (routine, result) in [("KeGetCurrentIrql", "e"), ("KeGetCurrentProcessorNumberEx", "1")] {
+        let mut script = Script::new();
+        let text = script.wide(routine);
+        let string = script.zeros(16);
+        script.call("RtlInitUnicodeString", &[At(string), At(text)]);
+        script.call("KeSetSystemAffinityThread", &[N(2)]);
+        let address = script.call("MmGetSystemRoutineAddress", &[At(string)]);
+        // What the processor of the caller returns: the thread is on that again.
+        let returned = script.call("KeIpiGenericCall", &[In(address), N(0)]);
+        let level = script.call("KeGetCurrentIrql", &[]);
+        let on = script.call("KeGetCurrentProcessorNumberEx", &[N(0)]);
+        script.call("KeRevertToUserAffinityThread", &[]);
+        [returned, level, on].into_iter().for_each(|word| script.show(word));
+        let outcome = run(&Machine::new().processors(3), &script.image()).expect_clean();
+        assert_eq!(outcome.debug_output(), [result, "0", "1"]);
+    }
+}
+
+#[test]
+fn an_ideal_processor_by_group_and_number() {
+    let mut script = Script::new();
+    let (wanted, missing) = (script.bytes(&[1, 0, 1, 0]), script.bytes(&[2, 0, 0, 0]));
+    let before = script.bytes(&[0xff; 4]);
+    let a_while = script.bytes(&(-10_000_i64).to_le_bytes());
+    let thread = script.call("KeGetCurrentThread", &[]);
+    script.check("KeSetIdealProcessorEx", &[In(thread), At(wanted), N(0)], 0);
+    script.check("KeSetIdealProcessorEx", &[In(thread), At(missing), At(before)], 0xc000_000d);
+    script.check("KeSetIdealProcessorEx", &[In(thread), At(wanted), At(before)], 0);
+    script.call("KeDelayExecutionThread", &[N(0), N(0), At(a_while)]);
+    let on = script.call("KeGetCurrentProcessorNumberEx", &[N(0)]);
+    script.show(on);
+    // The group and number before: those that were set first.
+    let same = script.call("RtlCompareMemory", &[At(before), At(wanted), N(4)]);
+    script.show(same);
+    let outcome = run(&Machine::new().groups(&[2, 2]), &script.image()).expect_clean();
+    assert_eq!(outcome.debug_output(), ["0", "c000000d", "0", "3", "4"]);
+}
+
+#[test]
 fn a_thread_runs_on_its_ideal_processor_where_that_is_idle() {
     for ideal in [1, 2] {
         let mut script = Script::new();

@@ -57,6 +57,14 @@ routines! {
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-ioqueueworkitem)
     fn IoQueueWorkItem(IoWorkItem: *mut IO_WORKITEM, WorkerRoutine: PIO_WORKITEM_ROUTINE, QueueType: WORK_QUEUE_TYPE, Context: PVOID);
 
+    /// Queues a work item whose routine is told of the item, unless it is queued already: false then.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iotryqueueworkitem)
+    fn IoTryQueueWorkItem(IoWorkItem: *mut IO_WORKITEM, WorkerRoutine: PIO_WORKITEM_ROUTINE_EX, QueueType: WORK_QUEUE_TYPE, Context: PVOID) -> BOOLEAN;
+
     /// Queues a work item whose routine is told of the item.
     ///
     /// # IRQL
@@ -306,6 +314,22 @@ routines! {
     ///
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iodisconnectinterrupt)
     fn IoDisconnectInterrupt(InterruptObject: *mut KINTERRUPT);
+
+    /// Connects a service routine to an interrupt that the driver specifies, or to that of the device's line.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-ioconnectinterruptex)
+    fn IoConnectInterruptEx(Parameters: *mut IO_CONNECT_INTERRUPT_PARAMETERS) -> NTSTATUS;
+
+    /// Disconnects what `IoConnectInterruptEx` connected. The service routine does not run when this has returned.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-iodisconnectinterruptex)
+    fn IoDisconnectInterruptEx(Parameters: *const IO_DISCONNECT_INTERRUPT_PARAMETERS);
 
     // Device timers.
 

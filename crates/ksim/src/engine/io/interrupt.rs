@@ -4,7 +4,8 @@ use crate::engine::kernel::{Check, Kernel};
 use crate::engine::object::{Kind, ObjId};
 use crate::engine::spin::Attempt;
 use ksync_sys::{
-    KINTERRUPT, KSERVICE_ROUTINE, KSPIN_LOCK, NTSTATUS, PVOID, STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_PARAMETER,
+    DEVICE_OBJECT, KINTERRUPT, KSERVICE_ROUTINE, KSPIN_LOCK, NTSTATUS, PVOID, STATUS_INSUFFICIENT_RESOURCES,
+    STATUS_INVALID_PARAMETER,
 };
 
 /// The tag of interrupt objects, as in NT.
@@ -30,6 +31,19 @@ pub(crate) struct Connection {
     pub(crate) shared: bool,
 }
 
+/// The line by which a device interrupts, as plug and play has assigned it: see [`assign_interrupt`](crate::assign_interrupt).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InterruptLine {
+    /// The vector, which [`interrupt`](crate::interrupt) takes.
+    pub vector: u32,
+    /// Its level.
+    pub irql: u8,
+    /// The device asks once. Otherwise it asks until it is served.
+    pub latched: bool,
+    /// Other devices may have the same line.
+    pub shared: bool,
+}
+
 /// An interrupt's state.
 #[derive(Debug)]
 pub(crate) struct InterruptState {
@@ -52,6 +66,17 @@ impl Kernel {
     /// The interrupt at `pointer`.
     pub(crate) fn interrupt_at(&mut self, pointer: *const KINTERRUPT) -> Check<ObjId> {
         self.object_of_kind(pointer, "interrupt", |kind| matches!(kind, Kind::Interrupt(_)))
+    }
+
+    /// Gives a device a line.
+    pub(crate) fn assign_interrupt(&mut self, device: *mut DEVICE_OBJECT, line: InterruptLine) {
+        self.io.lines.retain(|(other, _)| *other != device as usize);
+        self.io.lines.push((device as usize, line));
+    }
+
+    /// A device's line.
+    pub(crate) fn interrupt_line(&self, device: *mut DEVICE_OBJECT) -> Option<InterruptLine> {
+        self.io.lines.iter().find(|(other, _)| *other == device as usize).map(|(_, line)| *line)
     }
 
     fn interrupt_state(&self, id: ObjId) -> &InterruptState {

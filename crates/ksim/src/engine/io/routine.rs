@@ -15,6 +15,7 @@ pub(crate) enum Routine {
     Timer,
     Service,
     Synchronize,
+    Broadcast,
 }
 
 impl Routine {
@@ -28,6 +29,7 @@ impl Routine {
             Self::Timer => "a device's timer routine",
             Self::Service => "an interrupt service routine",
             Self::Synchronize => "a routine of KeSynchronizeExecution",
+            Self::Broadcast => "a routine of KeIpiGenericCall",
         }
     }
 }

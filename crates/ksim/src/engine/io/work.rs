@@ -236,7 +236,13 @@ impl Kernel {
         if allocated { self.release_system(item as usize) } else { Ok(()) }
     }
 
-    /// IoQueueWorkItem and IoQueueWorkItemEx. The item keeps its device or driver until its routine has returned.
+    /// True for an I/O work item that is queued.
+    pub(crate) fn is_queued_io(&mut self, item: *mut IO_WORKITEM) -> Check<bool> {
+        let id = self.object_of_kind(item, "I/O work item", |kind| matches!(kind, Kind::IoWorkItem(_)))?;
+        Ok(matches!(&self.objects[id].kind, Kind::IoWorkItem(state) if state.queued))
+    }
+
+    /// IoQueueWorkItem and its like. The item keeps its device or driver until its routine has returned.
     pub(crate) fn queue_io(&mut self, item: *mut IO_WORKITEM, routine: IoRoutine, queue: i32, context: *mut c_void) -> Check<()> {
         let id = self.object_of_kind(item, "I/O work item", |kind| matches!(kind, Kind::IoWorkItem(_)))?;
         let number = self.objects[id].number;

@@ -3,7 +3,9 @@
 use crate::engine::io::work::{ITEM_BYTES, IoRoutine, Work};
 use crate::exports::{DISPATCHER, exports};
 use crate::machine::Call;
-use ksync_sys::{DEVICE_OBJECT, IO_WORKITEM, PIO_WORKITEM_ROUTINE, PIO_WORKITEM_ROUTINE_EX, PVOID, ULONG, WORK_QUEUE_TYPE};
+use ksync_sys::{
+    BOOLEAN, DEVICE_OBJECT, IO_WORKITEM, PIO_WORKITEM_ROUTINE, PIO_WORKITEM_ROUTINE_EX, PVOID, ULONG, WORK_QUEUE_TYPE,
+};
 
 /// Runs what a worker thread has taken off a queue.
 pub(crate) fn run(call: Call, work: Work) {
@@ -52,6 +54,18 @@ exports! {
         call; IoWorkItem: *mut IO_WORKITEM, WorkerRoutine: PIO_WORKITEM_ROUTINE, QueueType: WORK_QUEUE_TYPE, Context: PVOID
     ) {
         call.operate(|kernel| kernel.queue_io(IoWorkItem, IoRoutine::Plain(WorkerRoutine), QueueType, Context));
+    }
+
+    [DISPATCHER] visible fn IoTryQueueWorkItem(
+        call; IoWorkItem: *mut IO_WORKITEM, WorkerRoutine: PIO_WORKITEM_ROUTINE_EX, QueueType: WORK_QUEUE_TYPE, Context: PVOID
+    ) -> BOOLEAN {
+        BOOLEAN::from(call.operate(|kernel| {
+            if kernel.is_queued_io(IoWorkItem)? {
+                return Ok(false);
+            }
+            kernel.queue_io(IoWorkItem, IoRoutine::Extended(WorkerRoutine), QueueType, Context)?;
+            Ok(true)
+        }))
     }
 
     [DISPATCHER] visible fn IoQueueWorkItemEx(

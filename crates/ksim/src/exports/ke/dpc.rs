@@ -1,10 +1,14 @@
 //! KDPC (rules 41 to 46).
 
-use crate::exports::{ANY, PASSIVE, exports};
+use crate::exports::{ANY, IrqlRange, PASSIVE, at_most, exports};
+use crate::irql::DISPATCH_LEVEL;
 use ksync_sys::{
     BOOLEAN, CCHAR, KDPC, KDPC_IMPORTANCE, NTSTATUS, PKDEFERRED_ROUTINE, PROCESSOR_NUMBER, PVOID, STATUS_INVALID_PARAMETER,
     STATUS_SUCCESS,
 };
+
+/// Where a DPC routine may be waited for.
+const WAITING: IrqlRange = at_most(DISPATCH_LEVEL);
 
 exports! {
     [ANY] silent fn KeInitializeDpc(
@@ -35,6 +39,20 @@ exports! {
             let id = kernel.dpc_at(Dpc)?;
             Ok(kernel.remove_dpc(id))
         }))
+    }
+
+    [ANY] visible fn KeRemoveQueueDpcEx(call; Dpc: *mut KDPC, WaitIfActive: BOOLEAN) -> BOOLEAN {
+        let waits = WaitIfActive != 0;
+        let (id, removed) = call.operate(|kernel| {
+            let level = kernel.irql();
+            if waits && !WAITING.contains(level) {
+                return Err(WAITING.violation("KeRemoveQueueDpcEx, which waits,", level));
+            }
+            let id = kernel.dpc_at(Dpc)?;
+            Ok((id, kernel.remove_dpc(id)))
+        });
+        while waits && !call.is_dying() && !call.operate(|kernel| kernel.dpc_has_returned(id)) {}
+        BOOLEAN::from(removed)
     }
 
     [PASSIVE] visible fn KeFlushQueuedDpcs(call) {

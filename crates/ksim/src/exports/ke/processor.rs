@@ -3,11 +3,14 @@
 //! The routines that know no group are for group 0, as in Windows 7 and later.
 
 use crate::engine::kernel::Kernel;
-use crate::exports::{ANY, BLOCKING, exports};
+use crate::exports::{ANY, BLOCKING, PASSIVE, exports};
 use ksync_sys::{
-    ALL_PROCESSOR_GROUPS, GROUP_AFFINITY, INVALID_PROCESSOR_INDEX, KAFFINITY, NTSTATUS, PROCESSOR_NUMBER,
-    STATUS_INVALID_PARAMETER, STATUS_SUCCESS, ULONG, USHORT,
+    ALL_PROCESSOR_GROUPS, GROUP_AFFINITY, INVALID_PROCESSOR_INDEX, KAFFINITY, KE_PROCESSOR_CHANGE_ADD_EXISTING,
+    KE_PROCESSOR_CHANGE_NOTIFY_CONTEXT, KeProcessorAddCompleteNotify, KeProcessorAddFailureNotify, KeProcessorAddStartNotify,
+    NTSTATUS, PPROCESSOR_CALLBACK_FUNCTION, PROCESSOR_CALLBACK_FUNCTION, PROCESSOR_NUMBER, PVOID, STATUS_INVALID_PARAMETER,
+    STATUS_SUCCESS, ULONG, USHORT,
 };
+use std::ptr::null_mut;
 
 /// How many processors a group has, or all have.
 fn count(kernel: &Kernel, group: USHORT) -> ULONG {
@@ -33,6 +36,14 @@ fn revert(kernel: &mut Kernel, processors: u64) {
     thread.system_affinity = (processors != 0).then_some(processors);
     let affinity = if processors == 0 { thread.user_affinity } else { processors };
     kernel.set_affinity(tid, affinity);
+}
+
+/// Tells a routine of a processor. Returns what it says to that.
+fn tell(routine: PROCESSOR_CALLBACK_FUNCTION, context: PVOID, change: KE_PROCESSOR_CHANGE_NOTIFY_CONTEXT) -> NTSTATUS {
+    let (mut change, mut status) = (change, STATUS_SUCCESS);
+    // SAFETY: the driver vouches for its routine; what it is passed lives until it returns.
+    unsafe { crate::image::call(routine, (context, &raw mut change, &raw mut status)) };
+    status
 }
 
 exports! {
@@ -139,5 +150,31 @@ exports! {
             revert(kernel, processors);
             Ok(())
         });
+    }
+
+    [PASSIVE] visible fn KeRegisterProcessorChangeCallback(
+        call; CallbackFunction: PPROCESSOR_CALLBACK_FUNCTION, CallbackContext: PVOID, Flags: ULONG
+    ) -> PVOID {
+        let Some(routine) = CallbackFunction else { return null_mut() };
+        let existing = if Flags & KE_PROCESSOR_CHANGE_ADD_EXISTING == 0 { 0 } else { call.read(|kernel| kernel.config.processors) };
+        let told = |cpu: u8, state, status| {
+            let number = call.read(|kernel| kernel.config.groups.number(cpu));
+            let change = KE_PROCESSOR_CHANGE_NOTIFY_CONTEXT { State: state, NtNumber: cpu.into(), Status: status, ProcNumber: number };
+            tell(routine, CallbackContext, change)
+        };
+        for cpu in 0..existing {
+            let status = told(cpu, KeProcessorAddStartNotify, STATUS_SUCCESS);
+            if status < 0 {
+                told(cpu, KeProcessorAddFailureNotify, status);
+                return null_mut();
+            }
+            // What the routine says is of no account any more.
+            told(cpu, KeProcessorAddCompleteNotify, STATUS_SUCCESS);
+        }
+        call.operate(|kernel| Ok(kernel.register_processor_callback())) as PVOID
+    }
+
+    [PASSIVE] visible fn KeDeregisterProcessorChangeCallback(call; CallbackHandle: PVOID) {
+        call.operate(|kernel| kernel.deregister_processor_callback(CallbackHandle));
     }
 }

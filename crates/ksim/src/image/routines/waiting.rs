@@ -9,7 +9,8 @@ use crate::report::bug_check::{Violation, codes};
 use crate::schedule::Footprint;
 use ksync_sys::{
     BOOLEAN, EX_PUSH_LOCK, ExAcquirePushLockExclusiveEx, ExAcquirePushLockSharedEx, ExReleasePushLockExclusiveEx,
-    ExReleasePushLockSharedEx, KPROCESSOR_MODE, KQUEUE, KTHREAD, LARGE_INTEGER, LIST_ENTRY, UCHAR, ULONG,
+    ExReleasePushLockSharedEx, KPROCESSOR_MODE, KQUEUE, KTHREAD, LARGE_INTEGER, LIST_ENTRY, NTSTATUS, PROCESSOR_NUMBER,
+    STATUS_INVALID_PARAMETER, STATUS_SUCCESS, UCHAR, ULONG,
 };
 use std::ptr::null_mut;
 
@@ -64,6 +65,26 @@ image_exports! {
             }
             Ok(before)
         })
+    }
+
+    [DISPATCHER] visible fn KeSetIdealProcessorEx(
+        call; Thread: *mut KTHREAD, IdealProcessor: *mut PROCESSOR_NUMBER, PreviousIdealProcessor: *mut PROCESSOR_NUMBER
+    ) -> NTSTATUS {
+        call.check_pointer(IdealProcessor);
+        // SAFETY: the driver passes a valid pointer.
+        let wanted = unsafe { IdealProcessor.read() };
+        let before = call.operate(|kernel| {
+            let tid = kernel.thread_at(Thread)?;
+            let Some(cpu) = kernel.config.groups.cpu(wanted) else { return Ok(None) };
+            let before = kernel.thread(tid).ideal_cpu.replace(cpu).unwrap_or(0);
+            Ok(Some(kernel.config.groups.number(before)))
+        });
+        let Some(before) = before else { return STATUS_INVALID_PARAMETER };
+        if !PreviousIdealProcessor.is_null() {
+            // SAFETY: the driver passes null or a valid pointer.
+            unsafe { PreviousIdealProcessor.write(before) };
+        }
+        STATUS_SUCCESS
     }
 
     [DISPATCHER] silent fn ExAllocateCacheAwarePushLock(call) -> *mut EX_PUSH_LOCK {

@@ -37,6 +37,22 @@ routines! {
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keremovequeuedpc)
     fn KeRemoveQueueDpc(Dpc: *mut KDPC) -> BOOLEAN;
 
+    /// Takes the DPC out of its queue; true means that the routine did not start. Waits, if asked to, until the routine does not run any more.
+    ///
+    /// # IRQL
+    /// Any level; `<= DISPATCH_LEVEL` to wait.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keremovequeuedpcex)
+    fn KeRemoveQueueDpcEx(Dpc: *mut KDPC, WaitIfActive: BOOLEAN) -> BOOLEAN;
+
+    /// Runs a routine on all processors at IPI_LEVEL, while each does nothing else, and returns what it returned on the calling one.
+    ///
+    /// # IRQL
+    /// `< IPI_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keipigenericcall)
+    fn KeIpiGenericCall(BroadcastFunction: PKIPI_BROADCAST_WORKER, Context: ULONG_PTR) -> ULONG_PTR;
+
     /// Returns when every DPC that was queued before the call has run, on all processors.
     ///
     /// # IRQL

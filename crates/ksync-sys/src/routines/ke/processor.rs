@@ -97,6 +97,22 @@ routines! {
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kegetprocessorindexfromnumber)
     fn KeGetProcessorIndexFromNumber(ProcNumber: *const PROCESSOR_NUMBER) -> ULONG;
 
+    /// Registers a routine that is told of processors which are added, and if asked to of those that are there. Returns null if the routine refuses one of them.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-keregisterprocessorchangecallback)
+    fn KeRegisterProcessorChangeCallback(CallbackFunction: PPROCESSOR_CALLBACK_FUNCTION, CallbackContext: PVOID, Flags: ULONG) -> PVOID;
+
+    /// Takes back what `KeRegisterProcessorChangeCallback` returned.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kederegisterprocessorchangecallback)
+    fn KeDeregisterProcessorChangeCallback(CallbackHandle: PVOID);
+
     /// Confines the current thread to processors of group 0 and returns the confinement before, zero if none.
     ///
     /// # IRQL
