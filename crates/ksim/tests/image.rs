@@ -13,6 +13,8 @@ mod corpus;
 mod exceptions;
 #[path = "image/faults.rs"]
 mod faults;
+#[path = "image/hosted.rs"]
+mod hosted;
 #[path = "image/jump.rs"]
 mod jump;
 #[path = "image/lines.rs"]

@@ -292,7 +292,7 @@ fn routines_take_and_return_values_of_the_same_sizes() {
         }
         (_) {
             IoConnectInterruptEx IoDisconnectInterrupt IoDisconnectInterruptEx KeAcquireInterruptSpinLock
-            KeDeregisterProcessorChangeCallback
+            KeDeregisterProcessorChangeCallback KeQueryUnbiasedInterruptTimePrecise
             IoStartTimer IoStopTimer
             ExUnregisterCallback
             KeRemoveDeviceQueue

@@ -67,8 +67,9 @@ impl Frames {
             frames.push(address + usize::from(address == interrupted));
             true
         });
-        let image = images_of_this_thread().map(MachineImages::places).unwrap_or_default().into_boxed_slice();
-        Self { host: frames.into_boxed_slice(), image }
+        // Hosted code that an image has called is what to show.
+        let places = images_of_this_thread().filter(|_| interrupted == 0).map(MachineImages::places);
+        Self { host: frames.into_boxed_slice(), image: places.unwrap_or_default().into_boxed_slice() }
     }
 
     /// A stack of which only the frames of an image are known.

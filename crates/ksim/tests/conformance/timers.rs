@@ -339,6 +339,9 @@ fn rule_57_tick_clock_rounds_up_to_ticks() {
                 assert_eq!(now(), start);
                 raw!(KeQueryInterruptTimePrecise(&mut precise));
                 assert_eq!(precise as i64, start + 10);
+                let mut unbiased = 0;
+                assert_eq!(raw!(KeQueryUnbiasedInterruptTimePrecise(&mut unbiased)), precise);
+                assert_eq!(unbiased, precise);
                 let mut ticks = 0;
                 raw!(KeQueryTickCount(&mut ticks));
                 assert_eq!(ticks, start / TICK);

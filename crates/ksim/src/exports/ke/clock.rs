@@ -55,6 +55,14 @@ exports! {
         look(call, |kernel| kernel.clock.interrupt_time())
     }
 
+    [ANY] visible(read CLOCK) fn KeQueryUnbiasedInterruptTimePrecise(call; QpcTimeStamp: *mut ULONGLONG) -> ULONGLONG {
+        // The machine does not sleep, and the counter is the clock.
+        let time = look(call, |kernel| kernel.clock.precise_interrupt_time());
+        // SAFETY: the caller passes a valid pointer.
+        unsafe { QpcTimeStamp.write(time) };
+        time
+    }
+
     [ANY] visible(read CLOCK) fn KeQuerySystemTime(call; CurrentTime: *mut LARGE_INTEGER) {
         let time = look(call, |kernel| kernel.clock.system_time());
         // SAFETY: the caller passes a valid pointer.

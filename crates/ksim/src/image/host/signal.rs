@@ -270,16 +270,16 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
         return true;
     }
     let Some(images) = images_of_this_thread() else { return false };
-    let is_call = images.loaded.get()
-        && (images.in_call() || entry::contains(rip) || vector == PAGE_FAULT && arena::contains(address as usize));
-    // Code of an image, what an image called or is about to, where nothing is, what touches an image or its paged pool, or what has found no stack left.
-    let is_images = is_call || arena::contains(rip as usize) || fault::is_jump(vector, error, address, rip);
-    if (!images.loaded.get() || !is_images) && vector == PAGE_FAULT && overflow::touched(interrupted, address) {
+    let is_code = arena::contains(rip as usize) || entry::contains(rip) || fault::is_jump(vector, error, address, rip);
+    // Hosted code, which an image may have called.
+    if !(images.loaded.get() && is_code) && vector == PAGE_FAULT && overflow::touched(interrupted, address) {
         return true;
     }
     if !images.loaded.get() {
         return false;
     }
+    // Code of an image, what an image called or is about to, where nothing is, what touches an image or its paged pool, or what has found no stack left.
+    let is_images = is_code || images.in_call() || vector == PAGE_FAULT && arena::contains(address as usize);
     // 128 bytes below the stack pointer may be in use where the fault is not the driver's.
     let below = rsp.wrapping_sub(256 + size_of::<Fault>() as u64) & !15;
     let has_room = has_room(rsp, below);

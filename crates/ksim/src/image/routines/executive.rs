@@ -185,6 +185,12 @@ image_exports! {
         call.read(|kernel| (&raw const here).addr().saturating_sub(kernel.driver_stack().start))
     }
 
+    [ANY] silent fn IoWithinStackLimits(call; RegionStart: usize, RegionSize: SIZE_T) -> ULONG {
+        let stack = call.read(|kernel| kernel.driver_stack());
+        let end = RegionStart.checked_add(RegionSize);
+        ULONG::from(RegionStart >= stack.start && end.is_some_and(|end| end <= stack.end))
+    }
+
     [at_most(APC_LEVEL)] silent fn KeExpandKernelStackAndCallout(
         _call; Callout: Option<Callout>, Parameter: PVOID, _Size: SIZE_T
     ) -> NTSTATUS {

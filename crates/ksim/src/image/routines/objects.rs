@@ -3,7 +3,7 @@
 use crate::engine::kernel::Kernel;
 use crate::exports::{ANY, BLOCKING, DISPATCHER, PASSIVE, image_exports};
 use ksync_sys::{
-    ACCESS_MASK, ACCESS_STATE, BOOLEAN, DEVICE_OBJECT, EPROCESS, ETHREAD, ExGetPreviousMode, FALSE, HANDLE, IRP,
+    ACCESS_MASK, ACCESS_STATE, BOOLEAN, DEVICE_OBJECT, EPROCESS, ETHREAD, ExGetPreviousMode, FALSE, GROUP_AFFINITY, HANDLE, IRP,
     IoGetCurrentProcess, IoSetCompletionRoutine, KAFFINITY, KPROCESSOR_MODE, KTHREAD, KWAIT_REASON, KeGetCurrentThread,
     KeRevertToUserAffinityThreadEx, KeSetSystemAffinityThreadEx, KeWaitForSingleObject, LARGE_INTEGER, LONG_PTR, NTSTATUS,
     NtClose, OBJECT_HANDLE_INFORMATION, OBJECT_TYPE, ObOpenObjectByPointer, ObReferenceObjectByHandle,
@@ -193,6 +193,17 @@ image_exports! {
 
     [ANY] silent fn KeQueryHighestNodeNumber(_call) -> USHORT {
         0
+    }
+
+    // The only node is node 0, whose processors are those of group 0.
+    [ANY] silent fn KeQueryNodeActiveAffinity(call; NodeNumber: USHORT, Affinity: *mut GROUP_AFFINITY, Count: *mut USHORT) {
+        let mask = call.read(|kernel| if NodeNumber == 0 { kernel.config.groups.active(0) } else { 0 });
+        give(Affinity, GROUP_AFFINITY { Mask: mask, Group: 0, Reserved: [0; 3] });
+        give(Count, mask.count_ones() as USHORT);
+    }
+
+    [ANY] silent fn KeQueryNodeMaximumProcessorCount(call; NodeNumber: USHORT) -> USHORT {
+        call.read(|kernel| if NodeNumber == 0 { kernel.config.groups.size(0).into() } else { 0 })
     }
 
     [ANY] silent fn KeGetRecommendedSharedDataAlignment(_call) -> ULONG {

@@ -205,6 +205,14 @@ routines! {
     /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kequeryunbiasedinterrupttime)
     fn KeQueryUnbiasedInterruptTime() -> ULONGLONG;
 
+    /// Returns the interrupt time without the time that the system slept, as precisely as the performance counter tells it, and stores that.
+    ///
+    /// # IRQL
+    /// Any level.
+    ///
+    /// [DDI](https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/nf-wdm-kequeryunbiasedinterrupttimeprecise)
+    fn KeQueryUnbiasedInterruptTimePrecise(QpcTimeStamp: *mut ULONGLONG) -> ULONGLONG;
+
     /// Writes the system time in 100 ns since 1601, exact.
     ///
     /// Since Windows 8.
