@@ -90,6 +90,42 @@ pub enum Event {
         /// The earlier.
         after: Actor,
     },
+    /// What has happened last has given this processor a thread.
+    Occupies {
+        /// Which.
+        processor: u8,
+    },
+    /// What has happened last queues a DPC.
+    Queues {
+        /// Stands for it within the run.
+        dpc: usize,
+    },
+    /// A DPC leaves its queue and runs: whatever `actor` does from now on comes after what has queued it.
+    Starts {
+        /// The DPCs of a processor, or the thread that runs its threaded DPCs.
+        actor: Actor,
+        /// As in `Queues`.
+        dpc: usize,
+    },
+    /// What has happened last makes these DPCs interrupt their processor.
+    Interrupts {
+        /// The DPCs of a processor.
+        dpcs: Actor,
+    },
+    /// The DPCs of a processor are over, and what `actor` does next comes after them, as it runs there. It could as well have come before what made them interrupt it.
+    Resumes {
+        /// The thread.
+        actor: Actor,
+        /// The DPCs.
+        after: Actor,
+    },
+    /// What has happened last takes away the DPCs that would have interrupted a processor, so that `actor` goes on there.
+    Spares {
+        /// The thread.
+        actor: Actor,
+        /// The DPCs.
+        dpcs: Actor,
+    },
     /// Nothing could act, and the clock moved, or contexts that waited for a write go on without one: whatever comes now comes after all there was.
     ClockMoves,
     /// The run is over, and `actor` would have performed this next.

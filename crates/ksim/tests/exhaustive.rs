@@ -2,6 +2,7 @@
 
 use ksim::explore::{Exploration, Explore, Strategy};
 use ksim::{Machine, explore};
+use ksync_sys::atomic::{AtomicU32, Ordering};
 use ksync_sys::*;
 use std::cell::{Cell, UnsafeCell};
 use test_support::*;
@@ -476,6 +477,106 @@ fn dpcs_are_searched() {
     });
     exploration.expect_clean();
     assert_eq!(seen.into_inner().unwrap().into_iter().collect::<Vec<_>>(), [0, 1], "{exploration}");
+}
+
+/// The DPC comes before, between and after all that the interrupted thread does, whatever order the search begins with.
+#[test]
+fn a_dpc_interrupts_wherever_it_can() {
+    for main_first in [false, true] {
+        let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
+        let exploration = exhaust(3, || {
+            let (words, runs) = ([AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0)], Cell::new(0));
+            let over = Event::notification();
+            let dpc = Dpc::new(|| {
+                runs.set(words.iter().filter(|word| word.load(Ordering::SeqCst) != 0).count());
+                over.set();
+            });
+            let first = if main_first { 1 } else { 2 };
+            let dpc = dpc.importance(HighImportance).on(first);
+            let works = || words.iter().for_each(|word| word.store(1, Ordering::SeqCst));
+            let queues = || _ = dpc.queue();
+            if main_first {
+                join_all([spawn(works), spawn(queues)])
+            } else {
+                join_all([spawn(queues), spawn(works)])
+            }
+            wait(over.object());
+            seen.lock().unwrap().insert(runs.get());
+        });
+        exploration.expect_clean();
+        assert_eq!(seen.into_inner().unwrap().into_iter().collect::<Vec<_>>(), [0, 1, 2, 3], "{exploration}");
+        // Before it begins, before each of the three, before its end, and after that.
+        assert_eq!(exploration.executions(), 6, "{exploration}");
+    }
+}
+
+/// DPCs of different processors that touch different things have no order, and neither have their insertions.
+#[test]
+fn dpcs_of_different_processors_are_independent() {
+    let exploration = exhaust(5, || {
+        let words = [AtomicU32::new(0), AtomicU32::new(0)];
+        let over = [Event::notification(), Event::notification()];
+        let dpcs = [0, 1].map(|which| {
+            let word = &words[which];
+            let over = &over[which];
+            let dpc = Dpc::new(move || {
+                word.fetch_add(1, Ordering::SeqCst);
+                over.set();
+            });
+            dpc.importance(HighImportance).on(3 + which as u8)
+        });
+        join_all(dpcs.each_ref().map(|dpc| spawn(move || _ = dpc.queue())));
+        over.iter().for_each(|over| _ = wait(over.object()));
+    });
+    exploration.expect_clean();
+    assert_eq!(exploration.executions(), 1, "{exploration}");
+}
+
+/// One that does not ask for an interrupt runs when its processor has nothing to do: while the thread there waits, or once it has ended.
+#[test]
+fn a_dpc_that_waits_for_company_runs_when_its_processor_is_idle() {
+    let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let exploration = exhaust(3, || {
+        let (event, order) = (Event::notification(), std::cell::RefCell::new(Vec::new()));
+        let dpc = Dpc::new(|| order.borrow_mut().push("DPC")).importance(LowImportance).on(1);
+        let waits = || {
+            wait(event.object());
+            order.borrow_mut().push("thread");
+            event.state();
+        };
+        let queues = || {
+            dpc.queue();
+            event.set();
+        };
+        join_all([spawn(waits), spawn(queues)]);
+        flush_dpcs();
+        seen.lock().unwrap().insert(order.take());
+    });
+    exploration.expect_clean();
+    let seen: Vec<_> = seen.into_inner().unwrap().into_iter().collect();
+    assert_eq!(seen, [["DPC", "thread"], ["thread", "DPC"]], "{exploration}");
+}
+
+/// A DPC that is taken off its queue in time does not run, and the thread that it would have interrupted goes on.
+#[test]
+fn a_dpc_runs_or_is_removed() {
+    let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let exploration = exhaust(3, || {
+        let (word, runs) = (AtomicU32::new(0), Cell::new(0));
+        let dpc = Dpc::new(|| runs.set(1 + word.load(Ordering::SeqCst))).importance(HighImportance).on(1);
+        let works = || word.store(1, Ordering::SeqCst);
+        let removed = Cell::new(false);
+        let queues = || {
+            dpc.queue();
+            removed.set(dpc.remove());
+        };
+        join_all([spawn(works), spawn(queues)]);
+        flush_dpcs();
+        seen.lock().unwrap().insert((removed.get(), runs.get()));
+    });
+    exploration.expect_clean();
+    let seen: Vec<_> = seen.into_inner().unwrap().into_iter().collect();
+    assert_eq!(seen, [(false, 1), (false, 2), (true, 0)], "{exploration}");
 }
 
 /// Who waits first is served first, where a timer is what serves.

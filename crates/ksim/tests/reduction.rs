@@ -64,6 +64,31 @@ enum Step {
     Remove(usize),
     RemoveWithin(usize, i64),
     QueueState(usize),
+    /// One of the DPCs.
+    QueueDpc(usize),
+    RemoveDpc(usize),
+    /// One of two words is changed at DISPATCH_LEVEL.
+    Raised(usize),
+    /// The spin lock, with a DPC queued while it is held.
+    SpinQueue(usize),
+    /// One of the timers, with one of the DPCs.
+    SetTimerWithDpc(usize, usize, i64),
+}
+
+/// How many DPCs there are: see [`Dpcs`].
+const DPCS: usize = 6;
+
+/// What is done with DPCs.
+fn dpc_step() -> impl Strategy<Value = Step> {
+    let which = 0..2_usize;
+    let dpc = 0..DPCS;
+    prop_oneof![
+        6 => dpc.clone().prop_map(Step::QueueDpc),
+        1 => dpc.clone().prop_map(Step::RemoveDpc),
+        1 => which.clone().prop_map(Step::Raised),
+        1 => dpc.clone().prop_map(Step::SpinQueue),
+        1 => (which, dpc, 1..3_i64).prop_map(|(which, dpc, time)| Step::SetTimerWithDpc(which, dpc, time)),
+    ]
 }
 
 /// What is done by handle, and with KQUEUEs.
@@ -123,6 +148,18 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// What the threads do.
 type Program = Vec<Vec<Step>>;
+
+/// With DPCs, which interrupt threads.
+fn interrupted() -> impl Strategy<Value = Program> {
+    let other = || prop_oneof![2 => dpc_step(), 1 => timed_step(), 1 => other_step()];
+    let step = || prop_oneof![1 => step(), 1 => dpc_step()];
+    prop_oneof![
+        3 => prop::collection::vec(prop::collection::vec(step(), 1..=2), 2),
+        2 => prop::collection::vec(prop::collection::vec(other(), 1..=2), 2),
+        1 => prop::collection::vec(prop::collection::vec(step(), 1..=3), 2),
+        1 => prop::collection::vec(prop::collection::vec(step(), 1..=1), 3),
+    ]
+}
 
 fn program() -> impl Strategy<Value = Program> {
     let other = || prop_oneof![2 => step(), 1 => timed_step(), 3 => other_step()];
@@ -213,7 +250,7 @@ impl Shared {
         self.entries.iter().position(|known| known.ptr() == entry).map_or(entry.addr() as i64, |place| place as i64 - 100)
     }
 
-    fn perform(&self, step: Step, place: usize) -> i64 {
+    fn perform(&self, step: Step, place: usize, dpcs: &[Dpc<'_>]) -> i64 {
         match step {
             Step::Load(which) => self.word(which),
             Step::Store(which, value) => {
@@ -319,8 +356,31 @@ impl Shared {
             Step::Remove(which) => self.entry(self.queues[which].remove()),
             Step::RemoveWithin(which, time) => self.entry(self.queues[which].remove_within(time * MS)),
             Step::QueueState(which) => raw!(KeReadStateQueue(self.queues[which].ptr())).into(),
+            Step::QueueDpc(which) => dpcs[which].queue().into(),
+            Step::RemoveDpc(which) => dpcs[which].remove().into(),
+            Step::SetTimerWithDpc(which, dpc, time) => self.timers[which].set_with(-time * MS, 0, dpcs[dpc].ptr()).into(),
+            Step::Raised(which) => at(DISPATCH_LEVEL, || self.double(which)),
+            Step::SpinQueue(which) => self.spin.with(|| dpcs[which].queue()).into(),
         }
     }
+}
+
+/// The DPCs, and what those of each processor saw: processor 1 is the first thread's, 2 the second's.
+fn dpcs<'a>(shared: &'a Shared, logs: &'a [RefCell<Vec<i64>>; 4]) -> Vec<Dpc<'a>> {
+    let dpc = |number: i64, routine: fn(&Shared) -> i64| {
+        Dpc::new(move || {
+            let result = routine(shared);
+            logs[raw!(KeGetCurrentProcessorNumberEx(std::ptr::null_mut())) as usize].borrow_mut().push(1000 * number + result);
+        })
+    };
+    vec![
+        dpc(1, |shared| shared.double(0)),
+        dpc(2, |shared| shared.double(0)).importance(HighImportance).on(1),
+        dpc(3, |shared| shared.double(1)).on(2),
+        dpc(4, |shared| shared.word(0)).importance(LowImportance),
+        dpc(5, |shared| shared.events[1].set().into()).on(1),
+        dpc(6, |shared| shared.spin.with(|| shared.double(1))).importance(MediumHighImportance).on(2),
+    ]
 }
 
 /// What a run is known by: what each step returned, and the state in the end.
@@ -328,28 +388,41 @@ type Seen = (Vec<Vec<i64>>, Vec<i64>);
 
 fn run(program: &Program) -> Seen {
     let shared = Shared::new();
+    let logs = Default::default();
+    let dpcs = dpcs(&shared, &logs);
+    let uses_dpcs =
+        program.iter().flatten().any(|step| matches!(step, Step::QueueDpc(_) | Step::SpinQueue(_) | Step::SetTimerWithDpc(..)));
     let results: Vec<RefCell<Vec<i64>>> = program.iter().map(|_| RefCell::default()).collect();
     let threads: Vec<_> = program
         .iter()
         .zip(&results)
         .enumerate()
         .map(|(thread, (steps, results))| {
-            let shared = &shared;
+            let (shared, dpcs) = (&shared, &dpcs);
             spawn(move || {
                 for (place, &step) in steps.iter().enumerate() {
-                    let result = shared.perform(step, 3 * thread + place);
+                    let result = shared.perform(step, 3 * thread + place, dpcs);
                     results.borrow_mut().push(result);
                 }
             })
         })
         .collect();
     join_all(threads);
+    let timers = shared.timers.each_ref().map(|timer| [timer.state(), timer.cancel()]);
+    if uses_dpcs {
+        flush_dpcs();
+    }
+    drop(dpcs);
     let states = [shared.events[0].state(), shared.events[1].state(), shared.semaphore.state()].map(i64::from);
-    let states = states.into_iter().chain(shared.timers.iter().flat_map(|timer| [timer.state(), timer.cancel()]).map(i64::from));
+    let states = states.into_iter().chain(timers.into_iter().flatten().map(i64::from));
     for queue in &shared.queues {
         raw!(KeRundownQueue(queue.ptr()));
     }
-    let end = [shared.word(0), shared.word(1)].into_iter().chain(states).collect();
+    let end = [shared.word(0), shared.word(1)]
+        .into_iter()
+        .chain(states)
+        .chain(logs.into_iter().flat_map(RefCell::into_inner))
+        .collect();
     (results.into_iter().map(RefCell::into_inner).collect(), end)
 }
 
@@ -393,6 +466,11 @@ proptest! {
     #![proptest_config(config())]
     #[test]
     fn nothing_is_missed(program in program()) {
+        compare(&program);
+    }
+
+    #[test]
+    fn nothing_is_missed_of_dpcs(program in interrupted()) {
         compare(&program);
     }
 

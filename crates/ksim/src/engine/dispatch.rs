@@ -5,7 +5,7 @@ use super::processor::Cpu;
 use super::thread::{LOW_REALTIME_PRIORITY, State, Tid};
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::trace::Operation;
-use crate::schedule::Actor;
+use crate::schedule::{Actor, Event};
 use std::collections::VecDeque;
 
 /// One queue for each of the 32 priorities.
@@ -230,8 +230,22 @@ impl Kernel {
             self.runnable |= bit;
             self.announced = if thread.progress.pending.is_some() { self.announced | bit } else { self.announced & !bit };
         }
+        if self.observed {
+            self.note_assignment(cpu, tid);
+        }
         self.attention |= cpu == self.cpu;
         self.note_dispatch(Operation::DispatchThread, cpu, tid, u64::from(tid));
+    }
+
+    /// Tells the policy that a thread has got a processor.
+    #[inline(never)]
+    fn note_assignment(&mut self, cpu: Cpu, tid: Tid) {
+        if self.actor().is_some() {
+            self.policy.observe(Event::Occupies { processor: cpu });
+            // Also after what that comes after.
+            self.note_follower(Actor::thread(tid));
+        }
+        self.note_resumption(cpu);
     }
 
     /// Takes the current thread off a processor and remembers its level.

@@ -24,6 +24,8 @@ pub(crate) struct DpcState {
     pub(crate) target: Option<Result<Cpu, u8>>,
     pub(crate) threaded: bool,
     pub(crate) queued_on: Option<Cpu>,
+    /// The processor that it was queued to last.
+    pub(crate) last_queued_on: Option<Cpu>,
     /// Its place among all insertions, for KeFlushQueuedDpcs.
     pub(crate) order: u64,
     pub(crate) driver: Option<u16>,
@@ -37,6 +39,17 @@ pub(crate) struct DpcCounters {
     pub(crate) inserted: u64,
     /// Threads in KeFlushQueuedDpcs, with the last insertion that they wait for.
     pub(crate) flushing: Vec<(Tid, u64)>,
+}
+
+impl DpcState {
+    /// Whether it asks for an interrupt when it is queued, to the processor that queues it or to another (rule 44).
+    pub(crate) fn asks_for_interrupt(&self, here: bool) -> bool {
+        if here {
+            self.importance != LowImportance
+        } else {
+            self.importance == HighImportance || self.importance == MediumHighImportance
+        }
+    }
 }
 
 /// A DPC that is about to run.
@@ -85,8 +98,16 @@ impl Kernel {
         }
         // SAFETY: by the caller's contract.
         unsafe { dpc.write(layout::dpc(routine, context, threaded)) };
-        let state =
-            DpcState { importance: MediumImportance, target: None, threaded, queued_on: None, order: 0, driver, by_timer: false };
+        let state = DpcState {
+            importance: MediumImportance,
+            target: None,
+            threaded,
+            queued_on: None,
+            last_queued_on: None,
+            order: 0,
+            driver,
+            by_timer: false,
+        };
         let kind = Kind::Dpc(state);
         self.check_resident(dpc as usize, &kind)?;
         self.objects.register(dpc as usize, kind);
@@ -123,6 +144,7 @@ impl Kernel {
         let (memory, number) = (object.address as *mut KDPC, object.number);
         let count = self.config.groups.size(0);
         let order = self.dpcs.inserted + 1;
+        let acting = self.cpu;
         let state = self.dpc_state(id);
         if state.queued_on.is_some() {
             return Ok(false);
@@ -138,10 +160,13 @@ impl Kernel {
                 ));
             }
         };
+        let here = acting == cpu;
         state.by_timer = false;
         state.queued_on = Some(cpu);
+        state.last_queued_on = Some(cpu);
         state.order = order;
         let importance = state.importance;
+        let at_once = state.asks_for_interrupt(here);
         self.dpcs.inserted = order;
         self.order_published(id);
         // SAFETY: a registered DPC's memory is valid.
@@ -149,11 +174,13 @@ impl Kernel {
         // SAFETY: as above.
         unsafe { (*memory).SystemArgument2 = argument2 };
         self.record(Operation::InsertDpc, number, u64::from(cpu));
+        if self.observed && self.actor().is_some() {
+            self.policy.observe(Event::Queues { dpc: memory.addr() });
+        }
         if self.dpc_state(id).threaded && self.config.threaded_dpcs {
             self.insert_threaded(id, cpu, importance);
             return Ok(true);
         }
-        let here = self.cpu == cpu;
         let processor = &mut self.processors[cpu as usize];
         if importance == HighImportance {
             processor.dpcs.push_front(id);
@@ -161,10 +188,8 @@ impl Kernel {
             processor.dpcs.push_back(id);
         }
         let deep = processor.dpcs.len() > MAXIMUM_DEPTH;
-        let at_once =
-            if here { importance != LowImportance } else { importance == HighImportance || importance == MediumHighImportance };
         processor.dpc_requested |= at_once || deep;
-        self.note_follower(Actor::dpcs(cpu));
+        processor.dpcs_have_waited |= !at_once;
         self.update_runnable(cpu);
         self.attention = true;
         Ok(true)
@@ -193,6 +218,8 @@ impl Kernel {
         let queued = self.dpc_state(id).queued_on.take();
         self.record(Operation::RemoveDpc, number, u64::from(queued.is_some()));
         let Some(cpu) = queued else { return false };
+        let order = self.dpc_state(id).order;
+        self.note_flushers(order);
         self.processors[cpu as usize].dpcs.retain(|&queued| queued != id);
         self.processors[cpu as usize].threaded_dpcs.retain(|&queued| queued != id);
         self.update_runnable(cpu);
@@ -202,11 +229,43 @@ impl Kernel {
 
     /// The DPC interrupt: the processor begins to drain its queue.
     pub(crate) fn enter_dpcs(&mut self, cpu: Cpu) {
+        if self.observed {
+            self.note_interrupts();
+            self.processors[cpu as usize].interrupt_noted = false;
+        }
         let processor = &mut self.processors[cpu as usize];
         processor.in_dpc = true;
         processor.interrupted_irql = processor.irql;
         processor.irql = DISPATCH_LEVEL;
         self.update_runnable(cpu);
+    }
+
+    /// Tells the policy which processors the last operation has made DPCs interrupt, or spared that.
+    pub(crate) fn note_interrupts(&mut self) {
+        for (cpu, processor) in self.processors.iter_mut().enumerate() {
+            let deliverable = processor.dpc_deliverable();
+            if deliverable && !processor.interrupt_noted {
+                self.policy.observe(Event::Interrupts { dpcs: Actor::dpcs(cpu as Cpu) });
+            }
+            if !deliverable
+                && processor.interrupt_noted
+                && let Some(tid) = processor.current
+            {
+                self.policy.observe(Event::Spares { actor: Actor::thread(tid), dpcs: Actor::dpcs(cpu as Cpu) });
+            }
+            processor.interrupt_noted = deliverable;
+        }
+    }
+
+    /// Tells the policy that the thread of a processor goes on, or begins, after the DPCs that have run there.
+    pub(crate) fn note_resumption(&mut self, cpu: Cpu) {
+        let processor = &self.processors[cpu as usize];
+        if let Some(tid) = processor.current
+            && !processor.in_dpc
+            && processor.dpc_progress.performed > 0
+        {
+            self.policy.observe(Event::Resumes { actor: Actor::thread(tid), after: Actor::dpcs(cpu) });
+        }
     }
 
     /// Takes the next DPC off the acting processor's queue, ready to run. It may be queued again from now on (rule 42).
@@ -237,6 +296,14 @@ impl Kernel {
         match self.executing {
             Executing::Thread(tid) => self.order_learned(id, tid),
             _ => self.order_of_dpc_begins(id),
+        }
+        if let Some(actor) = self.actor() {
+            if self.observed {
+                self.policy.observe(Event::Starts { actor, dpc: memory.addr() });
+            }
+            if self.races.enabled {
+                self.races.learns(actor, memory.addr());
+            }
         }
         // SAFETY: a registered DPC's memory is valid.
         let value = unsafe { memory.read() };
@@ -324,22 +391,24 @@ impl Kernel {
                 ));
             }
         }
-        match threaded {
+        let ended = match threaded {
             Some(tid) => {
                 self.threads[tid as usize].driver = None;
-                let cpu = self.processors.iter().position(|processor| processor.dpc_thread == Some(tid));
-                if let Some(cpu) = cpu {
-                    self.processors[cpu].running_threaded = None;
-                }
+                let processor = self.processors.iter_mut().find(|processor| processor.dpc_thread == Some(tid));
+                processor.and_then(|processor| processor.running_threaded.take())
             }
             None => {
                 let processor = self.processor();
-                processor.running_dpc = None;
+                let ended = processor.running_dpc.take();
                 processor.running_driver = None;
                 if self.races.enabled {
                     self.races.dpc_ends(Actor::dpcs(self.cpu));
                 }
+                ended
             }
+        };
+        if let Some((_, order)) = ended {
+            self.note_flushers(order);
         }
         self.note(Operation::EndDpc, dpc.number, 0);
         self.wake_flushers();
@@ -358,11 +427,8 @@ impl Kernel {
         processor.irql = processor.interrupted_irql;
         let irql = processor.irql;
         self.trace.level_changed(cpu, irql);
-        // The thread goes on after them, which orders nothing that the program does.
-        if self.observed
-            && let Some(tid) = self.processors[cpu as usize].current
-        {
-            self.policy.observe(Event::Follows { actor: Actor::thread(tid), after: Actor::dpcs(cpu) });
+        if self.observed {
+            self.note_resumption(cpu);
         }
         self.update_runnable(cpu);
         self.level_lowered()
@@ -406,6 +472,16 @@ impl Kernel {
         self.dpcs.flushing.push((tid, last));
         self.park(SYSTEM, "KeFlushQueuedDpcs")?;
         Ok(false)
+    }
+
+    /// What waits for the DPC of an insertion comes after its end, whichever comes to its end last.
+    fn note_flushers(&mut self, order: u64) {
+        for place in 0..self.dpcs.flushing.len() {
+            let (tid, last) = self.dpcs.flushing[place];
+            if order <= last {
+                self.note_follower(Actor::thread(tid));
+            }
+        }
     }
 
     fn wake_flushers(&mut self) {

@@ -157,6 +157,7 @@ impl Kernel {
             target: None,
             threaded: false,
             queued_on: None,
+            last_queued_on: None,
             order: 0,
             // Whose code runs is known by callback: between two of them it is the system's.
             driver: None,

@@ -85,6 +85,7 @@ impl Kernel {
                 target: Some(Ok(cpu)),
                 threaded: false,
                 queued_on: None,
+                last_queued_on: None,
                 order: 0,
                 driver,
                 by_timer: false,

@@ -116,6 +116,8 @@ pub(crate) struct Kernel {
     #[expect(clippy::vec_box, reason = "as above")]
     pub(super) spare_threads: Vec<Box<Thread>>,
     pub(crate) live_threads: usize,
+    /// Where the ideal processor of the next thread is looked for.
+    pub(crate) ideal_seed: Cpu,
     pub(crate) ready: ReadyQueues,
     pub(crate) objects: ObjectTable,
     pub(crate) timers: TimerQueue,
@@ -515,17 +517,19 @@ impl Kernel {
         if !self.observed {
             return;
         }
-        let operation = self.resolved(operation, actor, self.irql());
+        self.note_interrupts();
+        let operation = self.resolved(operation, actor, self.irql(), self.cpu);
         let available = self.objects.is_available(operation.object, None);
         self.policy.observe(Event::Performs { actor, operation, available });
     }
 
     /// What an operation of a context turns out to be now.
-    fn resolved(&self, operation: Footprint, actor: Actor, level: u8) -> Footprint {
-        let Self { objects, timers, clock, threads, .. } = self;
+    fn resolved(&self, operation: Footprint, actor: Actor, level: u8, cpu: Cpu) -> Footprint {
+        let Self { objects, timers, clock, threads, processors, .. } = self;
         let thread = actor.as_thread().map(|tid| &*threads[tid as usize]);
         let early = self.config.early_expiries > 0;
-        Resolver { objects, timers, time: clock, all_threads: threads.len(), early }.resolved(operation, thread, level)
+        let resolver = Resolver { objects, timers, time: clock, processors, all_threads: threads.len(), early };
+        resolver.resolved(operation, thread, level, cpu)
     }
 
     /// What `actor` does from now on comes after what acts has done so far.
@@ -555,7 +559,8 @@ impl Kernel {
         for tid in 0..self.threads.len() {
             if let Some(operation) = self.threads[tid].progress.pending {
                 let actor = Actor::thread(tid as Tid);
-                let operation = self.resolved(operation, actor, self.threads[tid].irql);
+                let thread = &self.threads[tid];
+                let operation = self.resolved(operation, actor, thread.irql, thread.last_cpu);
                 let available = self.objects.is_available(operation.object, None);
                 self.policy.observe(Event::Unperformed { actor, operation, available });
             }

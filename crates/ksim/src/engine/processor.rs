@@ -38,6 +38,10 @@ pub(crate) struct Processor {
     pub(crate) running_threaded: Option<(ObjId, u64)>,
     /// Something in the queue asks for a DPC interrupt now, rather than at the next occasion.
     pub(crate) dpc_requested: bool,
+    /// One of them has not asked for an interrupt at once.
+    pub(crate) dpcs_have_waited: bool,
+    /// The policy knows what made the queue's DPCs interrupt the processor.
+    pub(crate) interrupt_noted: bool,
     /// How far the queue has come, for policies.
     pub(crate) dpc_progress: Progress,
     pub(crate) dpc_watch: Watch,
@@ -138,6 +142,8 @@ impl Processor {
             dpc_thread,
             running_threaded,
             dpc_requested,
+            dpcs_have_waited,
+            interrupt_noted,
             dpc_progress,
             dpc_watch,
             dpc_context,
@@ -153,7 +159,8 @@ impl Processor {
         (*idle_thread, *spinning) = (None, false);
         dpcs.clear();
         threaded_dpcs.clear();
-        (*dpc_thread, *running_threaded, *dpc_requested) = (None, None, false);
+        (*dpc_thread, *running_threaded) = (None, None);
+        (*dpc_requested, *dpcs_have_waited, *interrupt_noted) = (false, false, false);
         *dpc_progress = Progress::default();
         if dpc_context.is_some() {
             *dpc_context = None;

@@ -79,6 +79,13 @@ impl Races {
         self.everything.join(&all);
     }
 
+    /// What `actor` does from now on comes after what was done to the object.
+    pub(crate) fn learns(&mut self, actor: Actor, object: usize) {
+        if let Some(object) = self.objects.get(&object) {
+            self.clocks.entry(actor).or_default().join(object);
+        }
+    }
+
     fn advance(&mut self, actor: Actor) {
         *self.clocks.entry(actor).or_default().0.entry(actor).or_insert(1) += 1;
     }

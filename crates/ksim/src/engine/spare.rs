@@ -95,6 +95,7 @@ impl Kernel {
             threads: Vec::new(),
             spare_threads: Vec::new(),
             live_threads: 0,
+            ideal_seed: 0,
             ready: Default::default(),
             objects: ObjectTable::default(),
             timers: Default::default(),
@@ -158,6 +159,7 @@ impl Kernel {
             threads,
             spare_threads,
             live_threads,
+            ideal_seed,
             ready,
             objects,
             timers,
@@ -198,7 +200,7 @@ impl Kernel {
         threads.truncate(SPARE_THREADS.saturating_sub(spare_threads.len()));
         threads.iter_mut().for_each(|thread| thread.recycle());
         spare_threads.append(threads);
-        *live_threads = 0;
+        (*live_threads, *ideal_seed) = (0, 0);
         ready.clear();
         if objects.len() > SPARE_OBJECTS {
             *objects = ObjectTable::default();

@@ -8,7 +8,7 @@ use super::kernel::{Executing, Kernel, Stop};
 use super::processor::Cpu;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::WaitGraph;
-use crate::schedule::Event;
+use crate::schedule::{Actor, Event};
 
 /// Stands for the clock in footprints. Who only looks at it, or lets it move, changes nothing.
 pub(crate) const CLOCK: usize = 1;
@@ -77,12 +77,10 @@ impl Kernel {
         self.watch().reads.clear();
         for cpu in 0..self.config.processors {
             let processor = &mut self.processors[cpu as usize];
-            let mut woken = written(&mut processor.dpc_watch, address);
-            if let Some(tid) = processor.current {
-                woken |= written(&mut self.threads[tid as usize].watch, address);
-            }
-            if woken {
-                self.note_processor_follows(cpu);
+            let dpcs = written(&mut processor.dpc_watch, address).then_some(Actor::dpcs(cpu));
+            let current = processor.current.filter(|&tid| written(&mut self.threads[tid as usize].watch, address));
+            for woken in dpcs.into_iter().chain(current.map(Actor::thread)) {
+                self.note_follower(woken);
                 self.update_runnable(cpu);
             }
         }

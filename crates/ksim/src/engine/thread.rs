@@ -274,11 +274,22 @@ impl Kernel {
     /// Creates a thread and makes it ready. `context` will run it.
     pub(crate) fn create_thread(&mut self, process: u32, context: Box<Context>) -> Tid {
         let tid = self.new_thread(process, context);
+        self.thread(tid).ideal_cpu = Some(self.next_ideal_processor(tid));
         // To begin is a choice too: what it does before its first visible operation may touch what others touch.
         let address = self.threads[tid as usize].address();
         self.thread(tid).progress.pending = Some(Footprint::read(address as *const u8));
         self.make_ready(tid);
         tid
+    }
+
+    /// The ideal processor of a new thread: they go round, as in NT. So where each thread has a processor of its own, it keeps that, whoever else has ended or waits.
+    fn next_ideal_processor(&mut self, tid: Tid) -> Cpu {
+        let affinity = self.threads[tid as usize].affinity;
+        let from = self.ideal_seed;
+        let behind = affinity & (u64::MAX << from);
+        let ideal = (if behind != 0 { behind } else { affinity }).trailing_zeros() as Cpu;
+        self.ideal_seed = (ideal + 1) % self.config.processors;
+        ideal
     }
 
     fn new_thread(&mut self, process: u32, context: Box<Context>) -> Tid {

@@ -74,6 +74,9 @@ impl Kernel {
         if count == 1 {
             return 0;
         }
+        if self.observed {
+            self.note_interrupts();
+        }
         let Options { first, continues, others, rotation, clock } = options;
         let Self { processors, threads, objects, timers, clock: time, policy, choices, .. } = self;
         let contexts = Contexts { processors, threads, objects, timers, time, first, continues, others, rotation, clock };

@@ -3,6 +3,7 @@
 use super::{Effect, Footprint};
 use crate::engine::Kind;
 use crate::engine::clock::Clock;
+use crate::engine::dpc::DpcState;
 use crate::engine::object::ObjectTable;
 use crate::engine::processor::{Cpu, Processors};
 use crate::engine::spinning::CLOCK;
@@ -193,11 +194,23 @@ impl Decision<'_> {
     /// What the option's context would do, in the state that it would do it in. `early` says whether the clock may move early in this run.
     pub(crate) fn resolved(&self, option: u32, early: bool) -> Option<Footprint> {
         let (contexts, candidate) = (self.contexts.as_ref()?, self.candidate(option)?);
-        let Contexts { objects, timers, threads, time, .. } = *contexts;
+        let Contexts { objects, timers, threads, time, processors, .. } = *contexts;
         let thread = candidate.actor.as_thread().map(|tid| &*threads[tid as usize]);
-        let level = contexts.processors[usize::from(candidate.processor)].irql;
-        let all_threads = threads.len();
-        Some(Resolver { objects, timers, time, all_threads, early }.resolved(candidate.operation, thread, level))
+        let level = processors[usize::from(candidate.processor)].irql;
+        let resolver = Resolver { objects, timers, time, processors, all_threads: threads.len(), early };
+        Some(resolver.resolved(candidate.operation, thread, level, candidate.processor))
+    }
+
+    /// True when the option's context, whose operation turns out to be this, would do nothing but wait.
+    pub(crate) fn only_waits(&self, option: u32, operation: Footprint) -> bool {
+        operation.waits() && self.would_wait(option)
+    }
+
+    /// True when the option is the DPC interrupt of a processor.
+    pub(crate) fn interrupts(&self, option: u32) -> bool {
+        self.candidate(option).is_some_and(|Candidate { actor, processor, operation, .. }| {
+            actor.is_dpcs() && operation == Footprint::interrupt(processor)
+        })
     }
 
     /// A byte that tells this decision from others.
@@ -281,6 +294,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) objects: &'a ObjectTable,
     pub(crate) timers: &'a TimerQueue,
     pub(crate) time: &'a Clock,
+    pub(crate) processors: &'a Processors,
     /// How many threads there have been.
     pub(crate) all_threads: usize,
     /// Whether the clock may move early.
@@ -288,8 +302,8 @@ pub(crate) struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// What an operation turns out to be, which is a thread's if that is given, at a level.
-    pub(crate) fn resolved(&self, operation: Footprint, thread: Option<&Thread>, level: u8) -> Footprint {
+    /// What an operation turns out to be, which is a thread's if that is given, at a level of a processor.
+    pub(crate) fn resolved(&self, operation: Footprint, thread: Option<&Thread>, level: u8, cpu: Cpu) -> Footprint {
         let objects = self.objects;
         let moves_clock = match operation.effect {
             Effect::Access => operation.object == CLOCK,
@@ -304,10 +318,21 @@ impl Resolver<'_> {
         if expires || lets_expire || self.is_limited(operation, thread) {
             return Footprint::UNKNOWN;
         }
+        if operation.queues_dpc() {
+            return self.queues_dpc(operation, cpu);
+        }
+        if operation.removes_dpc() {
+            return self.removes_dpc(operation, cpu);
+        }
+        if thread.is_none() && operation == Footprint::interrupt(cpu) && !self.processors[cpu as usize].dpc_requested {
+            return Footprint { processor: cpu, ..operation }.idling(cpu);
+        }
         let effect = match operation.effect {
             // Where the clock may move early, what arms decides whether it can.
             _ if self.early && (operation.effect == Effect::Arm || operation.is_due()) => return Footprint::UNKNOWN,
             Effect::Arm => Effect::AmongWaiters,
+            // Who waits leaves his processor to DPCs that wait for company.
+            Effect::Acquire | Effect::Await | Effect::Share if self.processors[cpu as usize].dpcs_have_waited => Effect::Access,
             Effect::Read if moves_clock => Effect::Access,
             Effect::Acquire if objects.is_shared_by_waiters(operation.object) => Effect::Await,
             // Who waits to have the lock for himself keeps new sharers out, and the last release hands it to him.
@@ -315,7 +340,36 @@ impl Resolver<'_> {
             Effect::Unshare if !objects.is_available(operation.object, None) => Effect::Release,
             effect => effect,
         };
-        Footprint { effect, ..operation }.at(self.time.exact())
+        Footprint { effect, processor: cpu, ..operation }.at(self.time.exact())
+    }
+
+    fn dpc(&self, operation: Footprint) -> Option<&DpcState> {
+        self.objects.peek(operation.object).and_then(|object| match &object.kind {
+            Kind::Dpc(state) => Some(state),
+            _ => None,
+        })
+    }
+
+    /// What it is to take a DPC off its queue. If it is in none any more, that is as its processor has gone on.
+    fn removes_dpc(&self, operation: Footprint, cpu: Cpu) -> Footprint {
+        match self.dpc(operation) {
+            Some(state) if !state.threaded => Footprint { processor: cpu, ..operation }.with_dpcs_of(state.last_queued_on, None),
+            _ => Footprint::UNKNOWN,
+        }
+    }
+
+    /// What it is to queue a DPC. Where another processor is not asked to be interrupted, it depends on when that will have nothing to do.
+    fn queues_dpc(&self, operation: Footprint, cpu: Cpu) -> Footprint {
+        let Some((state, Ok(target))) = self.dpc(operation).map(|state| (state, state.target.unwrap_or(Ok(cpu)))) else {
+            return Footprint::UNKNOWN;
+        };
+        // It may still be in another processor's queue, which depends on what is performed there.
+        let leaving = state.last_queued_on.filter(|last| *last != target);
+        if state.threaded {
+            return Footprint::UNKNOWN;
+        }
+        let queues = Footprint { processor: cpu, ..operation }.with_dpcs_of(Some(target), leaving);
+        if target == cpu || state.asks_for_interrupt(false) { queues } else { queues.idling(target) }
     }
 
     /// True for an operation on a KQUEUE that all threads together could be too many for, or of a thread that serves such a one: waits and wakes of the threads that

@@ -10,6 +10,10 @@
 //! release and an acquisition are in the order that the program has them in, and never a race, and the races between acquisitions are found behind them. When all
 //! contexts want what others have, they are let wait: that is the deadlock, or the clock moves.
 //!
+//! # DPCs
+//! They interrupt the thread of their processor, wherever it is. What that does next could come before them only by coming before their *opener*, what made them interrupt: see
+//! [`Held`]. What acts may take them away, or occupy the processor that they wait for, so that their beginning is planned wherever it can happen.
+//!
 //! # The clock
 //! Where the clock may move early, that is an event of a context of its own, which depends on all others. What acts may end the wait or cancel the timer that it would have let
 //! expire, so that its event is planned wherever it can happen.
@@ -34,7 +38,8 @@ use super::{Actor, Decision, Event, Finished, Footprint, Policy};
 pub(crate) use given::Next;
 use given::{Given, Told};
 use names::Names;
-use races::{Clock, Done};
+use races::{Clock, Done, Held};
+use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::rc::Rc;
 use tree::Branch;
@@ -104,6 +109,12 @@ pub(crate) struct Search {
     clocks: Vec<Clock>,
     /// For each context, what stands for all that happens before what it does next.
     pasts: Vec<u64>,
+    /// For each context, what it waits for to be over before it goes on.
+    held: Vec<Option<Held>>,
+    /// For each DPC, what had happened when it was queued.
+    queued: FxHashMap<usize, (Clock, u64)>,
+    /// For the DPCs of each processor, what made them interrupt it.
+    openers: FxHashMap<u32, (u32, u32)>,
     /// What had happened when the clock moved last: contexts that had done nothing by then come after that too.
     before_move: (Clock, u64),
     /// The context that was chosen is let wait, as all of them would do no more, until the clock moves.
@@ -172,6 +183,9 @@ impl Search {
         self.done.clear();
         self.clocks.clear();
         self.pasts.clear();
+        self.held.clear();
+        self.openers.clear();
+        self.queued.clear();
         self.before_move = Default::default();
         self.waits = false;
         self.clock_could_move = false;
@@ -221,10 +235,11 @@ impl Search {
             let Some(candidate) = decision.candidate(option) else { continue };
             let actor = self.names.actor(candidate.actor);
             let operation = decision.resolved(option, self.early).unwrap_or(Footprint::UNKNOWN);
-            candidates.push((option, self.named(actor, operation), decision.would_wait(option)));
+            candidates.push((option, self.named(actor, operation), decision.only_waits(option, operation)));
         }
         let clock = self.names.actor(Actor::CLOCK);
         let is_clock = |candidate: &Named| candidate.actor == clock;
+        let interrupts = |&&(option, ..): &&(u32, Named, bool)| decision.interrupts(option);
         let all_wait = candidates.iter().all(|(_, candidate, waits)| *waits || is_clock(candidate));
         let stuck = all_wait && !decision.clock_can_move();
         // What would wait is let wait before the clock moves.
@@ -255,7 +270,7 @@ impl Search {
                 first.or_else(|| candidates.iter().find(can_act))
             }
         };
-        let Some(&(option, Named { actor, .. }, _)) = picked else {
+        let Some(&(option, Named { actor, operation, .. }, _)) = picked else {
             self.unsupported = Some("the program does not do the same things each time");
             return 0;
         };
@@ -268,6 +283,15 @@ impl Search {
         let known = wakeup.iter().map(|branch| branch.step.actor).chain(sleep.iter().map(|asleep| asleep.actor));
         if may_move && !known.into_iter().any(|actor| actor == clock) {
             wakeup.push(Branch::planned(clock));
+        }
+        // Likewise, what acts may take DPCs away, or give their processor to a thread.
+        for &(_, interrupt, _) in candidates.iter().filter(interrupts).filter(|_| is_new) {
+            let known = wakeup.iter().map(|branch| branch.step.actor).chain(sleep.iter().map(|asleep| asleep.actor));
+            let is_known = known.into_iter().any(|actor| actor == interrupt.actor);
+            // Whether that happens to an idle processor is known later.
+            if !is_known && (interrupt.operation.depends_on(operation) || interrupt.operation.is_idling()) {
+                wakeup.push(Branch::to(interrupt));
+            }
         }
         self.clock_could_move = clock_is_candidate;
         self.waits = all_wait && !stuck;
@@ -344,9 +368,35 @@ impl Search {
                 let after = self.names.actor(after);
                 let past = *self.past(after);
                 let actor = self.names.created(actor, after, past);
-                *self.past(actor) = self.past(actor).wrapping_add(races::mixed(past));
-                let seen = self.clock(after).clone();
-                self.clock(actor).join(&seen);
+                let seen = (self.clock(after).clone(), past);
+                self.follow(actor, seen);
+            }
+            Event::Occupies { processor } => self.occupy(processor),
+            Event::Queues { dpc } => {
+                let end = self.done.last().map(Done::end).unwrap_or_default();
+                self.queued.insert(dpc, end);
+            }
+            Event::Starts { actor, dpc } => {
+                let actor = self.names.actor(actor);
+                if let Some(end) = self.queued.remove(&dpc) {
+                    self.follow(actor, end);
+                }
+            }
+            Event::Interrupts { dpcs } => {
+                let dpcs = self.names.actor(dpcs);
+                self.open(dpcs);
+            }
+            Event::Resumes { actor, after } => {
+                let (actor, after) = (self.names.actor(actor), self.names.actor(after));
+                let held = (self.clock(after).clone(), *self.past(after));
+                self.hold(actor, after, held);
+            }
+            Event::Spares { actor, dpcs } => {
+                let (actor, dpcs) = (self.names.actor(actor), self.names.actor(dpcs));
+                if let Some(last) = self.done.last() {
+                    let held = last.end();
+                    self.hold(actor, dpcs, held);
+                }
             }
             Event::ClockMoves => {
                 let mut all = Clock::default();

@@ -5,6 +5,8 @@
 //!
 //! - `visible(access Object)`: it reads and changes the object, and depends on whatever else touches it. This is right for any operation on one object.
 //! - `visible(among_waiters Object)`: as `access`, where those that wait already make a difference, such as to a pulse.
+//! - `visible(queue_dpc Object)`: it queues a DPC, which interrupts whatever its processor does.
+//! - `visible(remove_dpc Object)`: it takes one off its queue.
 //! - `visible(read Object)`: it changes nothing, so that two of them are independent.
 //! - `visible(acquire Object)`: it waits for ever for something that only one can have, such as a mutex; while another has it, it does nothing but wait.
 //! - `visible(release Object)`: its owner gives that up.
@@ -51,6 +53,16 @@ const MOMENT: usize = 1 << 63;
 /// Tells what belongs to one context from addresses.
 const PRIVATE: usize = 1 << 62;
 
+/// In place of a processor.
+const NONE: u8 = 0xff;
+
+/// In place of the processor that a DPC is queued to, or taken from, where that is not resolved.
+const QUEUES: u8 = 0xfe;
+const REMOVES: u8 = 0xfd;
+
+/// More than one processor.
+const SEVERAL: u8 = 0xfc;
+
 /// What an operation touches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Footprint {
@@ -60,6 +72,16 @@ pub struct Footprint {
     pub(crate) second: usize,
     pub(crate) effect: Effect,
     pub(crate) second_effect: Effect,
+    /// The processor that it is performed on, where that is resolved.
+    pub(crate) processor: u8,
+    /// The processor that it makes DPCs interrupt, so that it depends on whatever is performed there.
+    pub(crate) interrupts: u8,
+    /// Another processor that it depends on likewise: a DPC may still be in its queue.
+    pub(crate) leaves: u8,
+    /// The processor of which it matters whether it has a thread.
+    pub(crate) idles: u8,
+    /// The processor that it has given a thread, which is known once it is performed.
+    pub(crate) occupies: u8,
     /// Whether those that perform it on the same object are ordered by it. An atomic says that by itself.
     pub(crate) synchronizes: bool,
 }
@@ -76,7 +98,18 @@ impl Footprint {
 
     #[inline]
     const fn one(effect: Effect, object: usize) -> Self {
-        Self { object, second: 0, effect, second_effect: Effect::Read, synchronizes: true }
+        Self {
+            object,
+            second: 0,
+            effect,
+            second_effect: Effect::Read,
+            processor: NONE,
+            interrupts: NONE,
+            leaves: NONE,
+            idles: NONE,
+            occupies: NONE,
+            synchronizes: true,
+        }
     }
 
     /// The same operation, which touches a second object too. One that waits has none: see [`waits`](Self::waits).
@@ -98,6 +131,48 @@ impl Footprint {
     #[inline]
     pub(crate) fn among_waiters<T>(object: *const T) -> Self {
         Self::one(Effect::AmongWaiters, object.addr())
+    }
+
+    /// Queues a DPC, to a processor that its state tells.
+    #[inline]
+    pub(crate) fn queue_dpc<T>(dpc: *const T) -> Self {
+        Self { interrupts: QUEUES, ..Self::access(dpc) }
+    }
+
+    /// Takes a DPC off its queue.
+    #[inline]
+    pub(crate) fn remove_dpc<T>(dpc: *const T) -> Self {
+        Self { interrupts: REMOVES, ..Self::access(dpc) }
+    }
+
+    /// True for what queues a DPC, until it is resolved.
+    pub(crate) fn queues_dpc(self) -> bool {
+        self.interrupts == QUEUES
+    }
+
+    /// Likewise for what takes one off its queue.
+    pub(crate) fn removes_dpc(self) -> bool {
+        self.interrupts == REMOVES
+    }
+
+    /// The same operation, which changes what interrupts that processor, and what may be left in another's queue.
+    pub(crate) fn with_dpcs_of(self, processor: Option<u8>, leaving: Option<u8>) -> Self {
+        Self { interrupts: processor.unwrap_or(NONE), leaves: leaving.unwrap_or(NONE), ..self }
+    }
+
+    /// The same operation, of which it matters whether that processor has a thread.
+    pub(crate) fn idling(self, processor: u8) -> Self {
+        Self { idles: processor, ..self }
+    }
+
+    /// True if it matters whether a processor has a thread.
+    pub(crate) fn is_idling(self) -> bool {
+        self.idles != NONE
+    }
+
+    /// The same operation, which has given that processor a thread.
+    pub(crate) fn occupying(self, processor: u8) -> Self {
+        Self { occupies: if [NONE, processor].contains(&self.occupies) { processor } else { SEVERAL }, ..self }
     }
 
     /// The DPC interrupt of a processor, which touches nothing else.
@@ -304,7 +379,7 @@ impl Footprint {
         if self.effect == Unknown || other.effect == Unknown {
             return true;
         }
-        if self.second | other.second != 0 {
+        if self.second | other.second != 0 || self.interrupts & other.interrupts & self.idles & other.idles != NONE {
             return self.depends_by_any(other);
         }
         self.object == other.object && !self.effect.commutes_with(other.effect)
@@ -320,6 +395,28 @@ impl Footprint {
             || depend(self.second, self.second_effect, other.second, other.second_effect)
             || self.is_due() && other.moves_clock()
             || other.is_due() && self.moves_clock()
+            || self.interrupts(other)
+            || other.interrupts(self)
+            || self.idles(other)
+            || other.idles(self)
+    }
+
+    /// True for what makes DPCs interrupt the processor that the other is performed on, or interrupt it too.
+    fn interrupts(self, other: Self) -> bool {
+        match self.interrupts {
+            NONE => false,
+            QUEUES | REMOVES => true,
+            processor => {
+                [other.processor, other.interrupts].contains(&processor)
+                    || [self.interrupts, self.leaves].contains(&other.processor)
+                    || other.processor == NONE
+            }
+        }
+    }
+
+    /// True when it matters to it that the other gives, or has given, a processor a thread.
+    fn idles(self, other: Self) -> bool {
+        self.idles != NONE && ([other.occupies, other.processor].contains(&self.idles) || other.occupies == SEVERAL)
     }
 
     fn moves_clock(self) -> bool {

@@ -26,7 +26,7 @@ pub enum Strategy {
     RoundRobin,
     /// All schedules that differ by more than the order of independent operations, each once.
     ///
-    /// For small programs. Not all orders of a DPC and the thread that it interrupts are found (the other strategies find them). Each thread needs a processor of its own: the search panics where one has to wait for a processor. It is made on all OS threads, with the same runs in the
+    /// For small programs. Each thread needs a processor of its own: the search panics where one has to wait for a processor. It is made on all OS threads, with the same runs in the
     /// same order as on one. `Explore::schedules` limits it only where it is called.
     Exhaustive,
     /// All schedules that take the turn from a context that could go on at most so many times.

@@ -192,6 +192,7 @@ impl Kernel {
                 target: None,
                 threaded: false,
                 queued_on: None,
+                last_queued_on: None,
                 order: 0,
                 driver: None,
                 by_timer: false,

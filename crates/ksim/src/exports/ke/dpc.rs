@@ -25,7 +25,7 @@ exports! {
         call.operate(|kernel| unsafe { kernel.initialize_dpc(Dpc, DeferredRoutine, DeferredContext, true) });
     }
 
-    [ANY] visible fn KeInsertQueueDpc(
+    [ANY] visible(queue_dpc Dpc) fn KeInsertQueueDpc(
         call; Dpc: *mut KDPC, SystemArgument1: PVOID, SystemArgument2: PVOID
     ) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
@@ -34,7 +34,7 @@ exports! {
         }))
     }
 
-    [ANY] visible fn KeRemoveQueueDpc(call; Dpc: *mut KDPC) -> BOOLEAN {
+    [ANY] visible(remove_dpc Dpc) fn KeRemoveQueueDpc(call; Dpc: *mut KDPC) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
             let id = kernel.dpc_at(Dpc)?;
             Ok(kernel.remove_dpc(id))

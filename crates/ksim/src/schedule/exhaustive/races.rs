@@ -44,6 +44,24 @@ pub(super) fn mixed(number: u64) -> u64 {
     (number ^ number >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
 }
 
+/// A context was held back by DPCs that interrupted its processor: what it does next happens after them, and could only have come before them if it had come before what made them do so.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    /// What happens before their end.
+    clock: Clock,
+    /// Stands for it.
+    past: u64,
+    /// What made them interrupt.
+    opener: Option<(u32, u32)>,
+}
+
+impl Held {
+    /// True for what happens before the end of the DPCs, and is not what let them begin.
+    fn is_behind(&self, (actor, number): (u32, u32)) -> bool {
+        self.clock.has(actor, number) && self.opener != Some((actor, number))
+    }
+}
+
 /// An event of the present run.
 #[derive(Debug)]
 pub(super) struct Done {
@@ -59,11 +77,25 @@ pub(super) struct Done {
     clock_could_move: bool,
     /// What happens before it but for what it depends on: its context's own events, and what woke that.
     own: Clock,
+    /// What held its context back before it.
+    held: Option<Held>,
     clock: Clock,
     /// Stands for it and all that happens before it.
     past: u64,
     /// Its node. None when the run ended before it, or in its waiting for ever.
     node: Option<usize>,
+}
+
+impl Done {
+    /// Whose it is, and its number.
+    pub(super) fn event(&self) -> (u32, u32) {
+        (self.actor, self.number)
+    }
+
+    /// What has happened with it.
+    pub(super) fn end(&self) -> (Clock, u64) {
+        (self.clock.clone(), self.past)
+    }
 }
 
 impl Search {
@@ -84,6 +116,59 @@ impl Search {
         &mut self.pasts[index]
     }
 
+    /// The last event has given a processor a thread.
+    pub(super) fn occupy(&mut self, processor: u8) {
+        let Some((last, before)) = self.done.split_last_mut() else { return };
+        last.operation = last.operation.occupying(processor);
+        for done in before.iter().rev().filter(|done| done.operation.is_idling()) {
+            if !last.clock.has(done.actor, done.number) && done.operation.depends_on(last.operation) {
+                last.clock.join(&done.clock);
+                last.past = last.past.wrapping_add(mixed(done.past));
+            }
+        }
+        let (actor, operation, node, (clock, past)) = (last.actor, last.operation, last.node, last.end());
+        if let Some(node) = node {
+            if let Node::Act { performed: Some(performed), .. } = &mut self.nodes[node] {
+                performed.operation = operation;
+            }
+            *self.clock(actor) = clock;
+            *self.past(actor) = past;
+        }
+    }
+
+    /// The last event makes DPCs interrupt their processor.
+    pub(super) fn open(&mut self, dpcs: u32) {
+        let Some(opener) = self.done.last() else { return };
+        let (event, end) = (opener.event(), opener.end());
+        self.openers.insert(dpcs, event);
+        self.follow(dpcs, end);
+    }
+
+    /// What a context does from now on comes after this.
+    pub(super) fn follow(&mut self, actor: u32, (clock, past): (Clock, u64)) {
+        self.clock(actor).join(&clock);
+        let before = self.past(actor);
+        *before = before.wrapping_add(mixed(past));
+    }
+
+    /// DPCs have held back what a context does next until this had happened.
+    pub(super) fn hold(&mut self, actor: u32, dpcs: u32, (clock, past): (Clock, u64)) {
+        let held = Held { clock, past, opener: self.openers.get(&dpcs).copied() };
+        let index = actor as usize;
+        if index >= self.held.len() {
+            self.held.resize(index + 1, None);
+        }
+        let held = match self.held[index].take() {
+            None => held,
+            Some(earlier) => {
+                let mut clock = earlier.clock;
+                clock.join(&held.clock);
+                Held { clock, past: mixed(earlier.past).wrapping_add(held.past), ..held }
+            }
+        };
+        self.held[index] = Some(held);
+    }
+
     /// An event of the present run, after what has happened so far.
     pub(super) fn event(&mut self, event: Named, available: bool, node: Option<usize>) -> Done {
         let Named { actor, number, operation } = event;
@@ -92,6 +177,11 @@ impl Search {
         let before = *self.past(actor);
         let effects = operation.effect as u64 | (operation.second_effect as u64) << 8;
         let mut past = mixed(before).wrapping_add(effects);
+        let held = self.held.get(actor as usize).cloned().flatten();
+        if let Some(held) = &held {
+            clock.join(&held.clock);
+            past = past.wrapping_add(mixed(held.past));
+        }
         // The latest first: what they come after need not be looked at.
         for done in self.done.iter().rev() {
             if !clock.has(done.actor, done.number) && done.operation.depends_on(operation) {
@@ -100,7 +190,7 @@ impl Search {
             }
         }
         clock.add(actor, number);
-        Done { actor, number, before, operation, available, clock_could_move: false, own, clock, past, node }
+        Done { actor, number, before, operation, available, clock_could_move: false, own, held, clock, past, node }
     }
 
     /// An event happens.
@@ -111,6 +201,9 @@ impl Search {
         if node.is_some() {
             *self.clock(actor) = done.clock.clone();
             *self.past(actor) = done.past;
+            if let Some(held) = self.held.get_mut(actor as usize) {
+                *held = None;
+            }
             self.names.performed(actor);
         }
         self.done.push(done);
@@ -129,6 +222,7 @@ impl Search {
                 let (other, event) = (&self.done[earlier], &self.done[later]);
                 if other.actor == event.actor
                     || ordered.has(other.actor, other.number)
+                    || event.held.as_ref().is_some_and(|held| held.is_behind(other.event()))
                     || !other.operation.depends_on(event.operation)
                 {
                     continue;
