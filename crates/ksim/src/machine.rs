@@ -143,7 +143,7 @@ impl Machine {
     pub(crate) fn run_recorded(&self, policy: Box<dyn Policy>, keep: Keep, main: impl FnOnce()) -> Recorded {
         install_panic_hook();
         crate::overflow::prepare();
-        let mut kernel = Kernel::boot(self.config.clone(), policy);
+        let mut kernel = Kernel::boot(&self.config, policy);
         kernel.classifies = !matches!(keep, Keep::Nothing);
         if let Keep::Choices(choices) = keep {
             kernel.choices = Some(choices);

@@ -117,8 +117,14 @@ impl Kernel {
     }
 
     /// Makes a thread ready: an idle processor takes it, or it preempts a lower-priority thread, or it queues.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn make_ready(&mut self, tid: Tid) {
+        self.make_ready_now(tid);
+    }
+
+    /// The same, where it happens most.
+    #[inline(always)]
+    pub(super) fn make_ready_now(&mut self, tid: Tid) {
         self.note_follower(Actor::thread(tid));
         let thread = self.thread(tid);
         thread.state = State::Ready;
@@ -223,7 +229,7 @@ impl Kernel {
             processor.irql = thread.irql;
         }
         processor.swap_raises(&mut thread.raises);
-        if processor.in_dpc || processor.spinning || !processor.dpcs.is_empty() {
+        if processor.in_dpc || processor.spinning || !processor.dpcs.is_empty() || self.generic.broadcast.held != 0 {
             self.update_runnable(cpu);
         } else {
             let bit = 1 << cpu;
@@ -286,7 +292,7 @@ impl Kernel {
 
     /// The running thread gives up its processor (it waits, or has ended), and the next ready thread gets it, unless one that it
     /// woke on its way has taken it already.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn leave_processor(&mut self) {
         let cpu = self.cpu;
         if self.processors[cpu as usize].current != Some(self.this_thread()) {

@@ -428,10 +428,14 @@ impl Kernel {
                 (&mut processor.dpc_progress, &mut processor.dpc_watch, Actor::dpcs(self.cpu))
             }
         };
-        progress.pending = None;
-        progress.performed += 1;
-        let operation = u64::from(actor.index()) << 32 | u64::from(progress.performed);
-        let watches = !watch.is_empty();
+        let (number, watches) = (progress.advance(), !watch.is_empty());
+        self.performs(footprint, actor, number, watches);
+    }
+
+    /// The same for a context whose operation has that number.
+    #[inline(always)]
+    pub(super) fn performs(&mut self, footprint: Footprint, actor: Actor, number: u32, watches: bool) {
+        let operation = u64::from(actor.index()) << 32 | u64::from(number);
         self.announced &= !(1 << self.cpu);
         self.acting = self.cpu;
         if watches || !self.plain {

@@ -1,9 +1,10 @@
 //! Mutexes (KMUTEX, KMUTANT).
 
-use super::kernel::{Check, Kernel};
+use super::kernel::{Check, Executing, Kernel};
 use super::layout;
-use super::object::{Kind, ObjId, Object};
+use super::object::{Kind, ObjId, Object, Waiter};
 use super::thread::{Thread, Tid};
+use super::wait::wait_status;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::Violation;
 use crate::report::trace::Operation;
@@ -77,7 +78,7 @@ impl Kernel {
     /// A wait of `tid` takes the mutex, once more if it has it. True when it was abandoned.
     #[inline]
     pub(crate) fn acquire_mutant(&mut self, id: ObjId, tid: Tid) -> Check<bool> {
-        let at_dispatch = self.irql() >= DISPATCH_LEVEL && self.executing == super::kernel::Executing::Thread(tid);
+        let at_dispatch = self.irql() >= DISPATCH_LEVEL && self.executing == Executing::Thread(tid);
         let object = &mut self.objects[id];
         let number = object.number;
         let Kind::Mutant(mutant) = &object.kind else { return Ok(false) };
@@ -108,18 +109,22 @@ impl Kernel {
     /// Releases a mutex once. Returns the previous state (rule 7).
     #[inline]
     pub(crate) fn release_mutant(&mut self, id: ObjId, increment: i32) -> Check<i32> {
-        let tid = self.current_thread();
+        let Executing::Thread(tid) = self.executing else { return Err(self.wrong_release(id)) };
         let at_dispatch = self.irql() >= DISPATCH_LEVEL;
         let object = &self.objects[id];
         let previous = object.signal_state();
-        let number = object.number;
         let Kind::Mutant(mutant) = &object.kind else { return Ok(previous) };
-        if mutant.owner.is_none() || mutant.owner != tid || mutant.at_dispatch != at_dispatch || self.in_dpc() {
+        if mutant.owner != Some(tid) || mutant.at_dispatch != at_dispatch {
             return Err(self.wrong_release(id));
         }
-        self.record(Operation::ReleaseMutex, number, previous as u32 as u64);
+        if self.records {
+            self.record(Operation::ReleaseMutex, self.objects[id].number, previous as u32 as u64);
+        } else {
+            self.trace.count();
+        }
+        let object = &self.objects[id];
         if previous < 0 {
-            self.objects[id].set_signal_state(previous + 1);
+            object.set_signal_state(previous + 1);
             return Ok(previous);
         }
         self.free_mutant(id, increment)?;
@@ -170,7 +175,22 @@ impl Kernel {
             thread.apc.kernel_disable += 1;
             self.attention |= !thread.apc.kernel.is_empty();
         }
-        if waited_for { self.satisfy_waiters(id, increment) } else { Ok(()) }
+        if waited_for { self.pass_mutant_on(id, increment) } else { Ok(()) }
+    }
+
+    /// A mutex that is free goes to whoever waits for it.
+    #[inline(never)]
+    fn pass_mutant_on(&mut self, id: ObjId, increment: i32) -> Check<()> {
+        let object = &mut self.objects[id];
+        let Some(&Waiter { thread: tid, slot }) = object.waiters.front() else { return Ok(()) };
+        let thread = &mut *self.threads[tid as usize];
+        if thread.wait.request.all || self.records || self.lock_order.clocks.are_running() {
+            return self.satisfy_waiters(id, increment);
+        }
+        self.trace.count();
+        let abandoned = object.give_mutant(id, thread, tid, false);
+        self.end_wait(tid, wait_status(usize::from(slot), abandoned), increment);
+        Ok(())
     }
 
     /// KeReleaseMutant with Abandoned: the mutex is free, however often it was acquired, and its next owner learns of it.

@@ -45,7 +45,7 @@ impl Policy for NoPolicy {
 
 impl Kernel {
     /// A machine before its first thread.
-    pub(crate) fn boot(config: Config, policy: Box<dyn Policy>) -> Box<Self> {
+    pub(crate) fn boot(config: &Config, policy: Box<dyn Policy>) -> Box<Self> {
         let mut kernel = SPARE.take().unwrap_or_else(|| Box::new(Self::empty()));
         kernel.processors.set_count(usize::from(config.processors));
         kernel.clock = Clock::new(config.system_time, config.clock);
@@ -60,7 +60,7 @@ impl Kernel {
         kernel.plain = !kernel.observed && config.early_expiries == 0;
         kernel.policy = policy;
         kernel.early_left = config.early_expiries;
-        kernel.config = config;
+        kernel.config.clone_from(config);
         kernel.boot_object_manager();
         kernel
     }

@@ -5,7 +5,7 @@ use super::kernel::{Executing, Kernel, Stop};
 use super::processor::Cpu;
 use super::thread::{State, Tid};
 use crate::explore::token::Choice;
-use crate::schedule::{Contexts, Decision, Footprint, Progress, nth_set_bit};
+use crate::schedule::{Actor, Contexts, Decision, Footprint, Progress, nth_set_bit};
 use std::ptr::NonNull;
 
 impl Kernel {
@@ -174,12 +174,12 @@ impl Kernel {
             return None;
         }
         let context = NonNull::from(&mut **thread.context.as_mut()?);
-        let pending = thread.progress.pending;
         self.cpu = cpu;
         self.executing = Executing::Thread(tid);
-        let going = match pending {
+        let going = match thread.progress.pending {
             Some(footprint) => {
-                self.perform(footprint);
+                let (number, watches) = (thread.progress.advance(), !thread.watch.is_empty());
+                self.performs(footprint, Actor::thread(tid), number, watches);
                 Going::Performs
             }
             None => {
@@ -300,11 +300,21 @@ impl Kernel {
     #[inline]
     pub(crate) fn is_settled(&self) -> bool {
         let Executing::Thread(tid) = self.executing else { return false };
-        let (processor, thread) = (&self.processors[self.cpu as usize], &self.threads[tid as usize]);
-        let takes_turns = processor.current == Some(tid) && !processor.spinning && !thread.watch.waiting && self.ready.is_empty();
-        let interrupted = !processor.dpcs.is_empty() || !thread.apc.kernel.is_empty();
-        let machine_waits = self.stop.is_some() || !self.wanted_dpc_threads.is_empty() || self.io.work.wanted > 0;
-        (takes_turns && !interrupted && !machine_waits) || self.is_broadcasting()
+        self.has_its_turn(tid) || self.is_broadcasting()
+    }
+
+    /// The same where no processor is held.
+    #[inline(always)]
+    fn has_its_turn(&self, tid: Tid) -> bool {
+        let processor = &self.processors[self.cpu as usize];
+        if processor.current != Some(tid) || processor.spinning || !processor.dpcs.is_empty() || !self.ready.is_empty() {
+            return false;
+        }
+        let thread = &self.threads[tid as usize];
+        if thread.watch.waiting || !thread.apc.kernel.is_empty() {
+            return false;
+        }
+        self.stop.is_none() && !self.machine_waits()
     }
 
     /// False when the thread that runs has lost its processor in the operation that it just performed.

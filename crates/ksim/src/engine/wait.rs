@@ -152,7 +152,11 @@ impl Kernel {
         if count <= 0 {
             thread.wait.objects.clear();
             thread.wait.objects.push(id);
-            return Some(self.block(tid, request));
+            if self.config.failing.is_some() || thread.queue.is_some() {
+                return Some(self.block(tid, request));
+            }
+            self.block_plainly(tid, id, request);
+            return Some(Ok(Begun::Blocked));
         }
         if matches!(object.kind, Kind::Mutant(_)) {
             self.trace.count();
@@ -219,6 +223,18 @@ impl Kernel {
         }
         self.leave_processor();
         Ok(Begun::Blocked)
+    }
+
+    /// The same for a wait for ever for one object, in a run and of a thread without anything special.
+    #[inline(never)]
+    fn block_plainly(&mut self, tid: Tid, id: ObjId, request: &WaitRequest) {
+        let thread = &mut *self.threads[tid as usize];
+        thread.wait.request = *request;
+        thread.wait.expiry = None;
+        thread.wait.status = STATUS_SUCCESS;
+        thread.state = State::Waiting;
+        self.enqueue_wait(Waiter { thread: tid, slot: 0 }, id);
+        self.leave_processor();
     }
 
     /// The status of a wait that is to end here though nothing ends it: a fault.
@@ -528,12 +544,16 @@ impl Kernel {
         if let Some(expiry) = thread.wait.expiry.take() {
             self.timers.remove(expiry, Target::Wait(tid));
         }
-        self.record(Operation::EndWait, self.objects[object].number, status as u32 as u64);
+        if self.records {
+            self.record(Operation::EndWait, self.objects[object].number, status as u32 as u64);
+        } else {
+            self.trace.count();
+        }
         if serves && !self.waited_for_entry(tid) {
             self.reactivate_queue_thread(tid);
         }
         self.boost(tid, increment);
-        self.make_ready(tid);
+        self.make_ready_now(tid);
     }
 
     /// True when the wait was KeRemoveQueue's, and not one of a thread that serves a queue and blocked elsewhere.
@@ -579,7 +599,7 @@ impl Kernel {
 
 /// STATUS_WAIT_0 or STATUS_ABANDONED_WAIT_0, plus the index.
 #[inline]
-fn wait_status(index: usize, abandoned: bool) -> NTSTATUS {
+pub(super) fn wait_status(index: usize, abandoned: bool) -> NTSTATUS {
     let base = if abandoned { STATUS_ABANDONED_WAIT_0 } else { STATUS_SUCCESS };
     base + index as NTSTATUS
 }

@@ -73,6 +73,16 @@ pub(crate) struct Progress {
     pub(crate) performed: u32,
 }
 
+impl Progress {
+    /// It performs what it has announced. Returns how many operations that makes.
+    #[inline]
+    pub(crate) fn advance(&mut self) -> u32 {
+        self.pending = None;
+        self.performed += 1;
+        self.performed
+    }
+}
+
 /// A context that may act.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -145,23 +155,39 @@ impl Decision<'_> {
     /// Which context acts if this option is chosen. None where the decision is about something else.
     #[must_use]
     pub fn candidate(&self, option: u32) -> Option<Candidate> {
+        let standing = self.standing(option)?;
+        let (actor, processor, performed) = (standing.actor, standing.processor, standing.performed());
+        Some(Candidate { actor, processor, operation: standing.operation(), performed })
+    }
+
+    /// The same for who does not look at all of it.
+    #[inline(always)]
+    pub(super) fn standing(&self, option: u32) -> Option<Standing<'_>> {
         let contexts = self.contexts.as_ref()?;
         if option >= self.options {
             return None;
         }
+        if contexts.rotation.is_some() || contexts.clock.is_some() {
+            return Some(self.any_standing(contexts, option));
+        }
+        let cpu = if option == 0 { contexts.first } else { nth_set_bit(contexts.others, option - 1) };
+        Some(contexts.of_processor(cpu))
+    }
+
+    #[inline(never)]
+    fn any_standing<'b>(&'b self, contexts: &'b Contexts<'_>, option: u32) -> Standing<'b> {
         if let Some(performed) = contexts.clock
             && option == self.options - 1
         {
-            let progress = Progress { pending: None, performed };
-            return Some(Contexts::candidate(contexts.first, Actor::CLOCK, progress));
+            return Standing { actor: Actor::CLOCK, processor: contexts.first, doing: Doing::Expiring(performed) };
         }
         if let Some((cpu, tid)) = contexts.rotation
             && option == self.options - 1 - u32::from(contexts.clock.is_some())
         {
-            return Some(contexts.of_thread(cpu, tid));
+            return contexts.of_thread(cpu, tid);
         }
         let cpu = if option == 0 { contexts.first } else { nth_set_bit(contexts.others, option - 1) };
-        Some(contexts.of_processor(cpu))
+        contexts.of_processor(cpu)
     }
 
     /// True when choosing this option means that a running thread loses its processor to another.
@@ -216,34 +242,66 @@ impl Decision<'_> {
     /// A byte that tells this decision from others.
     pub(crate) fn point(&self) -> u8 {
         let effects =
-            self.contexts.as_ref().map_or(0, |contexts| contexts.of_processor(contexts.first).operation.effect as u32 + 1);
+            self.contexts.as_ref().map_or(0, |contexts| contexts.of_processor(contexts.first).operation().effect as u32 + 1);
         (self.options + 32 * effects) as u8
     }
 }
 
-impl Contexts<'_> {
+/// Where a context that may act stands.
+pub(super) struct Standing<'a> {
+    pub(super) actor: Actor,
+    processor: Cpu,
+    doing: Doing<'a>,
+}
+
+enum Doing<'a> {
+    /// It has come so far.
+    Acting(&'a Progress),
+    /// So have the DPCs that the processor is interrupted for.
+    Interrupting(&'a Progress),
+    /// It is the clock, which has moved so often.
+    Expiring(u32),
+}
+
+impl Standing<'_> {
+    /// How many visible operations it has performed.
     #[inline]
-    fn of_processor(&self, cpu: Cpu) -> Candidate {
+    pub(super) fn performed(&self) -> u32 {
+        match self.doing {
+            Doing::Acting(progress) | Doing::Interrupting(progress) => progress.performed,
+            Doing::Expiring(performed) => performed,
+        }
+    }
+
+    /// What it would do.
+    #[inline]
+    pub(super) fn operation(&self) -> Footprint {
+        match self.doing {
+            Doing::Acting(progress) => progress.pending.unwrap_or(Footprint::UNKNOWN),
+            Doing::Interrupting(_) => Footprint::interrupt(self.processor),
+            Doing::Expiring(_) => Footprint::UNKNOWN,
+        }
+    }
+}
+
+impl Contexts<'_> {
+    #[inline(always)]
+    fn of_processor(&self, cpu: Cpu) -> Standing<'_> {
         let processor = &self.processors[cpu as usize];
         if processor.dpc_deliverable() {
-            let progress = Progress { pending: Some(Footprint::interrupt(cpu)), ..processor.dpc_progress };
-            return Self::candidate(cpu, Actor::dpcs(cpu), progress);
+            let doing = Doing::Interrupting(&processor.dpc_progress);
+            return Standing { actor: Actor::dpcs(cpu), processor: cpu, doing };
         }
         match processor.current {
             Some(tid) if !processor.in_dpc => self.of_thread(cpu, tid),
-            _ => Self::candidate(cpu, Actor::dpcs(cpu), processor.dpc_progress),
+            _ => Standing { actor: Actor::dpcs(cpu), processor: cpu, doing: Doing::Acting(&processor.dpc_progress) },
         }
     }
 
-    #[inline]
-    fn of_thread(&self, cpu: Cpu, tid: Tid) -> Candidate {
-        Self::candidate(cpu, Actor::thread(tid), self.threads[tid as usize].progress)
-    }
-
-    #[inline]
-    fn candidate(cpu: Cpu, actor: Actor, progress: Progress) -> Candidate {
-        let operation = progress.pending.unwrap_or(Footprint::UNKNOWN);
-        Candidate { actor, processor: cpu, operation, performed: progress.performed }
+    #[inline(always)]
+    fn of_thread(&self, cpu: Cpu, tid: Tid) -> Standing<'_> {
+        let progress = &self.threads[tid as usize].progress;
+        Standing { actor: Actor::thread(tid), processor: cpu, doing: Doing::Acting(progress) }
     }
 }
 

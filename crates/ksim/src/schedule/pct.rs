@@ -5,21 +5,24 @@
 
 use super::random::Draws;
 use super::{Actor, Decision, Policy};
+use smallvec::SmallVec;
 
 /// Priorities that change `depth - 1` times.
 #[derive(Debug)]
 pub struct Pct {
     draws: Draws,
     /// The choices at which the acting context falls, ascending, and how many have come.
-    changes: Vec<u64>,
+    changes: SmallVec<[u64; 4]>,
     fallen: usize,
     choice: u64,
     /// Who was chosen last, and how often in a row.
     row: (Option<Actor>, u32),
     /// How many have fallen for having been chosen too often in a row.
     greedy: u64,
-    /// Contexts by their index: threads first. A higher number acts first.
-    priorities: Vec<(Actor, u64)>,
+    /// Threads' by their index, 0 for those that have none yet. A higher number acts first.
+    threads: SmallVec<[u64; 8]>,
+    /// Those of other contexts.
+    others: SmallVec<[(Actor, u64); 4]>,
 }
 
 /// Above all priorities that contexts fall to.
@@ -41,20 +44,44 @@ impl Pct {
 
     pub(super) fn with(mut draws: Draws, depth: u32, choices: u64) -> Self {
         assert!(depth > 0, "the depth of a bug is at least 1");
-        let mut changes: Vec<u64> = (1..depth).map(|_| draws.below_64(choices.max(1))).collect();
+        let mut changes: SmallVec<[u64; 4]> = (1..depth).map(|_| draws.below_64(choices.max(1))).collect();
         changes.sort_unstable();
-        Self { draws, changes, fallen: 0, choice: 0, row: (None, 0), greedy: 0, priorities: Vec::new() }
+        Self {
+            draws,
+            changes,
+            fallen: 0,
+            choice: 0,
+            row: (None, 0),
+            greedy: 0,
+            threads: SmallVec::new(),
+            others: SmallVec::new(),
+        }
     }
 
+    #[inline]
     fn priority(&mut self, actor: Actor) -> u64 {
-        match self.priorities.iter().find(|(known, _)| *known == actor) {
-            Some((_, priority)) => *priority,
-            None => {
-                let priority = INITIAL | self.draws.any() >> 1;
-                self.priorities.push((actor, priority));
-                priority
-            }
+        match actor.as_thread().and_then(|tid| self.threads.get(tid as usize)) {
+            Some(&priority) if priority != 0 => priority,
+            _ => self.other_priority(actor),
         }
+    }
+
+    /// The same for a context that is no thread, or has none yet.
+    #[inline(never)]
+    fn other_priority(&mut self, actor: Actor) -> u64 {
+        if let Some((_, priority)) = self.others.iter().find(|(known, _)| *known == actor) {
+            return *priority;
+        }
+        let priority = INITIAL | self.draws.any() >> 1;
+        match actor.as_thread() {
+            Some(tid) => {
+                let length = self.threads.len().max(tid as usize + 1);
+                self.threads.resize(length, 0);
+                self.threads[tid as usize] = priority;
+            }
+            None => self.others.push((actor, priority)),
+        }
+        priority
     }
 
     /// Below all others, and those that fell before.
@@ -64,15 +91,23 @@ impl Pct {
     }
 
     fn lower(&mut self, actor: Actor, to: u64) {
-        if let Some((_, priority)) = self.priorities.iter_mut().find(|(known, _)| *known == actor) {
-            *priority = to;
+        // Nothing has none.
+        let to = to.max(1);
+        match actor.as_thread().and_then(|tid| self.threads.get_mut(tid as usize)) {
+            Some(priority) => *priority = to,
+            None => {
+                if let Some((_, priority)) = self.others.iter_mut().find(|(known, _)| *known == actor) {
+                    *priority = to;
+                }
+            }
         }
     }
 
+    #[inline]
     fn highest(&mut self, decision: &Decision<'_>) -> Option<(u32, Actor)> {
         let mut best: Option<(u64, u32, Actor)> = None;
         for option in 0..decision.len() {
-            let actor = decision.candidate(option)?.actor;
+            let actor = decision.standing(option)?.actor;
             let priority = self.priority(actor);
             if best.is_none_or(|(highest, ..)| priority > highest) {
                 best = Some((priority, option, actor));
@@ -96,14 +131,15 @@ impl Policy for Pct {
             self.lower(actor, GREEDY + (self.changes.len() - self.fallen) as u64);
         }
         // Who stalls lets time pass for others to act in: it falls, as it would be chosen for ever in a loop.
+        let Some((mut option, mut actor)) = self.highest(decision) else { return 0 };
         for _ in 1..decision.len() {
-            let Some((option, actor)) = self.highest(decision) else { return 0 };
-            if !decision.candidate(option).is_some_and(|candidate| candidate.operation.lets_time_pass()) {
+            if !decision.standing(option).is_some_and(|standing| standing.operation().lets_time_pass()) {
                 break;
             }
             self.fall(actor);
+            let Some(next) = self.highest(decision) else { return 0 };
+            (option, actor) = next;
         }
-        let Some((option, actor)) = self.highest(decision) else { return 0 };
         self.row = if self.row.0 == Some(actor) { (Some(actor), self.row.1 + 1) } else { (Some(actor), 1) };
         if self.row.1 < LONGEST_ROW {
             return option;

@@ -4,13 +4,14 @@
 
 use super::random::Draws;
 use super::{Actor, Decision, Policy};
+use smallvec::SmallVec;
 
 /// Random priorities of operations.
 #[derive(Debug)]
 pub struct Pos {
     draws: Draws,
     /// For each context, how many operations it had performed when it drew, and what it drew.
-    drawn: Vec<(Actor, u32, u64)>,
+    drawn: SmallVec<[(Actor, u32, u64); 8]>,
 }
 
 impl Pos {
@@ -21,7 +22,7 @@ impl Pos {
     }
 
     pub(super) fn with(draws: Draws) -> Self {
-        Self { draws, drawn: Vec::new() }
+        Self { draws, drawn: SmallVec::new() }
     }
 
     fn priority(&mut self, actor: Actor, performed: u32) -> u64 {
@@ -48,16 +49,16 @@ impl Policy for Pos {
         }
         let mut best = (0, 0);
         for option in 0..decision.len() {
-            let Some(candidate) = decision.candidate(option) else { return 0 };
-            let priority = self.priority(candidate.actor, candidate.performed);
+            let Some(standing) = decision.standing(option) else { return 0 };
+            let priority = self.priority(standing.actor, standing.performed());
             if option == 0 || priority > best.1 {
                 best = (option, priority);
             }
         }
-        let Some(chosen) = decision.candidate(best.0) else { return 0 };
+        let Some(chosen) = decision.standing(best.0).map(|standing| standing.operation()) else { return 0 };
         for option in (0..decision.len()).filter(|&option| option != best.0) {
-            let Some(other) = decision.candidate(option) else { continue };
-            if other.operation.depends_on(chosen.operation)
+            let Some(other) = decision.standing(option) else { continue };
+            if other.operation().depends_on(chosen)
                 && let Some((.., priority)) = self.drawn.iter_mut().find(|(known, ..)| *known == other.actor)
             {
                 *priority = self.draws.any();

@@ -5,6 +5,7 @@
 
 use super::random::Draws;
 use super::{Decision, Estimate, Policy};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// A walk weighted by what is left to do.
@@ -12,12 +13,12 @@ use std::sync::Arc;
 pub struct Urw {
     draws: Draws,
     estimate: Arc<Estimate>,
-    weights: Vec<u32>,
+    weights: SmallVec<[u32; 16]>,
 }
 
 impl Urw {
     pub(super) fn with(draws: Draws, estimate: Arc<Estimate>) -> Self {
-        Self { draws, estimate, weights: Vec::new() }
+        Self { draws, estimate, weights: SmallVec::new() }
     }
 }
 
@@ -29,10 +30,10 @@ impl Policy for Urw {
         self.weights.clear();
         let mut total = 0_u32;
         for option in 0..decision.len() {
-            let Some(candidate) = decision.candidate(option) else { return 0 };
-            let expected = self.estimate.operations(candidate.actor);
+            let Some(standing) = decision.standing(option) else { return 0 };
+            let expected = self.estimate.operations(standing.actor);
             // One that does more than expected has something left all the same.
-            let left = expected.saturating_sub(candidate.performed).clamp(1, 1 << 20);
+            let left = expected.saturating_sub(standing.performed()).clamp(1, 1 << 20);
             total += left;
             self.weights.push(left);
         }
