@@ -1,4 +1,4 @@
-//! Tables by address, for what is looked up at every step: nearly always at the first look, and a table that is emptied keeps its memory.
+//! Tables by address, for what is looked up at every step: nearly always found at the first look, and a table that is emptied keeps its memory.
 
 use rustc_hash::FxHashMap;
 
@@ -11,18 +11,24 @@ const fn place_of(address: usize) -> usize {
     ((address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES.trailing_zeros())) as usize % PLACES
 }
 
-/// Stands for no address, in all places but that which it would have itself.
+/// The other place that an address may have, where its own is taken.
+#[inline]
+const fn beside(place: usize) -> usize {
+    (place ^ 1) % PLACES
+}
+
+/// Stands for no address, in all places but those which it would have itself.
 const NONE: usize = 0;
 
 /// Stands for no address there.
 const NONE_OF_FIRST: usize = 8;
 
-const _: () = assert!(place_of(NONE) == 0 && place_of(NONE_OF_FIRST) != 0);
+const _: () = assert!(place_of(NONE) == 0 && place_of(NONE_OF_FIRST) > 1);
 
 /// What a place has while no address has it. To look for an address there never finds that, so that nobody needs to ask for it.
 #[inline]
 const fn free(place: usize) -> usize {
-    if place == 0 { NONE_OF_FIRST } else { NONE }
+    if place < 2 { NONE_OF_FIRST } else { NONE }
 }
 
 /// Values by address. Address 0 has none.
@@ -33,7 +39,7 @@ pub(crate) struct AddressTable<T> {
     taken: usize,
     /// One bit for each that is taken, or has been.
     used: [u64; PLACES / 64],
-    /// Addresses that found their place taken.
+    /// Addresses that found both their places taken.
     others: FxHashMap<usize, T>,
 }
 
@@ -54,6 +60,10 @@ impl<T: Copy + Default> AddressTable<T> {
 
     #[inline]
     fn get_other(&self, address: usize) -> Option<T> {
+        let (found, value) = self.places[beside(place_of(address))];
+        if found == address {
+            return Some(value);
+        }
         if self.others.is_empty() { None } else { self.look_up(address) }
     }
 
@@ -82,41 +92,46 @@ impl<T: Copy + Default> AddressTable<T> {
         if *found == address {
             return Some(std::mem::replace(old, value));
         }
-        if *found != free(place) || !self.others.is_empty() {
-            return self.insert_other(address, value);
+        if *found == free(place) && self.places[beside(place)].0 != address && self.others.is_empty() {
+            self.enter(place, address, value);
+            return None;
         }
-        (*found, *old) = (address, value);
-        self.take(place);
-        None
+        self.insert_other(address, value)
     }
 
     #[inline]
-    fn take(&mut self, place: usize) {
+    fn enter(&mut self, place: usize, address: usize, value: T) {
+        self.places[place] = (address, value);
         self.taken += 1;
         self.used[place / 64 % (PLACES / 64)] |= 1 << (place % 64);
     }
 
     #[inline(never)]
     fn insert_other(&mut self, address: usize, value: T) -> Option<T> {
-        let place = place_of(address);
-        if self.places[place].0 != free(place) {
-            return self.others.insert(address, value);
+        let places = [place_of(address), beside(place_of(address))];
+        if let Some(place) = places.into_iter().find(|&place| self.places[place].0 == address) {
+            return Some(std::mem::replace(&mut self.places[place].1, value));
         }
-        // The place has become free since.
-        self.places[place] = (address, value);
-        self.take(place);
-        self.others.remove(&address)
+        if let Some(old) = self.others.get_mut(&address) {
+            return Some(std::mem::replace(old, value));
+        }
+        match places.into_iter().find(|&place| self.places[place].0 == free(place)) {
+            Some(place) => self.enter(place, address, value),
+            None => _ = self.others.insert(address, value),
+        }
+        None
     }
 
     /// Takes the value of an address out.
     #[inline]
     pub(crate) fn remove(&mut self, address: usize) -> Option<T> {
-        let place = place_of(address);
-        let (found, value) = &mut self.places[place];
-        if *found == address {
-            *found = free(place);
-            self.taken -= 1;
-            return Some(*value);
+        for place in [place_of(address), beside(place_of(address))] {
+            let (found, value) = &mut self.places[place];
+            if *found == address {
+                *found = free(place);
+                self.taken -= 1;
+                return Some(*value);
+            }
         }
         if self.others.is_empty() { None } else { self.others.remove(&address) }
     }
