@@ -494,3 +494,9 @@ fn an_object_is_the_same_whatever_has_happened_before() {
         vec![Step::Load(0), Step::Store(1, 1), Step::Fast(0)],
     ]);
 }
+
+/// The processor that a timer expires on is the one that it was set on, whichever acted last.
+#[test]
+fn a_timer_expires_on_its_processor() {
+    compare(&vec![vec![Step::SetTimerWithDpc(0, 2, 2), Step::Stall], vec![Step::WaitForTimerWithin(0, 1), Step::Raised(1)]]);
+}

@@ -144,7 +144,6 @@ impl Kernel {
         let (memory, number) = (object.address as *mut KDPC, object.number);
         let count = self.config.groups.size(0);
         let order = self.dpcs.inserted + 1;
-        let acting = self.cpu;
         let state = self.dpc_state(id);
         if state.queued_on.is_some() {
             return Ok(false);
@@ -160,7 +159,8 @@ impl Kernel {
                 ));
             }
         };
-        let here = acting == cpu;
+        // A timer expires on the processor that it was set on.
+        let here = from == cpu;
         state.by_timer = false;
         state.queued_on = Some(cpu);
         state.last_queued_on = Some(cpu);
