@@ -73,6 +73,15 @@ enum Step {
     SpinQueue(usize),
     /// One of the timers, with one of the DPCs.
     SetTimerWithDpc(usize, usize, i64),
+    /// A special APC of one of the first two threads, or a normal one.
+    SpecialApc(usize),
+    NormalApc(usize),
+    /// One of two words is changed with normal APCs held back, or with all.
+    Critical(usize),
+    Guarded(usize),
+    /// For one of the events; an alert ends it.
+    WaitAlertable(usize),
+    Alert(usize),
 }
 
 /// How many DPCs there are: see [`Dpcs`].
@@ -88,6 +97,19 @@ fn dpc_step() -> impl Strategy<Value = Step> {
         1 => which.clone().prop_map(Step::Raised),
         1 => dpc.clone().prop_map(Step::SpinQueue),
         1 => (which, dpc, 1..3_i64).prop_map(|(which, dpc, time)| Step::SetTimerWithDpc(which, dpc, time)),
+    ]
+}
+
+/// What is done with APCs and alerts.
+fn apc_step() -> impl Strategy<Value = Step> {
+    let which = 0..2_usize;
+    prop_oneof![
+        3 => which.clone().prop_map(Step::SpecialApc),
+        3 => which.clone().prop_map(Step::NormalApc),
+        2 => which.clone().prop_map(Step::Critical),
+        1 => which.clone().prop_map(Step::Guarded),
+        1 => which.clone().prop_map(Step::WaitAlertable),
+        1 => which.prop_map(Step::Alert),
     ]
 }
 
@@ -161,6 +183,12 @@ fn interrupted() -> impl Strategy<Value = Program> {
     ]
 }
 
+/// With APCs and alerts.
+fn alerted() -> impl Strategy<Value = Program> {
+    let step = || prop_oneof![1 => step(), 2 => apc_step()];
+    prop::collection::vec(prop::collection::vec(step(), 1..=2), 2)
+}
+
 fn program() -> impl Strategy<Value = Program> {
     let other = || prop_oneof![2 => step(), 1 => timed_step(), 3 => other_step()];
     let timed = || prop_oneof![1 => step(), 2 => timed_step()];
@@ -214,6 +242,34 @@ struct Shared {
     handles: [HANDLE; 2],
     queues: [Queue; 2],
     entries: Vec<Place<LIST_ENTRY>>,
+    all_there: Event,
+}
+
+/// A thread, with an APC of each kind.
+struct Target<'a> {
+    thread: PVOID,
+    special: Apc<'a>,
+    normal: Apc<'a>,
+}
+
+impl<'a> Target<'a> {
+    fn new(thread: &Thread, shared: &'a Shared, log: &'a RefCell<Vec<i64>>) -> Self {
+        let routine = |which: usize| {
+            move || {
+                let result = shared.double(which);
+                log.borrow_mut().push(100 * which as i64 + result);
+            }
+        };
+        let thread = thread.object();
+        Self { thread, special: Apc::special(thread, routine(0)), normal: Apc::normal(thread, routine(1)) }
+    }
+}
+
+/// What runs by itself.
+struct Routines<'a> {
+    dpcs: Vec<Dpc<'a>>,
+    /// Once all are there.
+    targets: RefCell<Vec<Target<'a>>>,
 }
 
 impl Shared {
@@ -232,6 +288,7 @@ impl Shared {
             handles: event_with_two_handles(),
             queues: [Queue::new(0), Queue::new(1)],
             entries: (0..12).map(|_| Place::zeroed()).collect(),
+            all_there: Event::notification(),
         }
     }
 
@@ -250,7 +307,9 @@ impl Shared {
         self.entries.iter().position(|known| known.ptr() == entry).map_or(entry.addr() as i64, |place| place as i64 - 100)
     }
 
-    fn perform(&self, step: Step, place: usize, dpcs: &[Dpc<'_>]) -> i64 {
+    fn perform(&self, step: Step, place: usize, routines: &Routines<'_>) -> i64 {
+        let Routines { dpcs, targets } = routines;
+        let targets = targets.borrow();
         match step {
             Step::Load(which) => self.word(which),
             Step::Store(which, value) => {
@@ -359,6 +418,25 @@ impl Shared {
             Step::QueueDpc(which) => dpcs[which].queue().into(),
             Step::RemoveDpc(which) => dpcs[which].remove().into(),
             Step::SetTimerWithDpc(which, dpc, time) => self.timers[which].set_with(-time * MS, 0, dpcs[dpc].ptr()).into(),
+            Step::SpecialApc(which) => targets[which].special.insert().into(),
+            Step::NormalApc(which) => targets[which].normal.insert().into(),
+            Step::Critical(which) => {
+                raw!(KeEnterCriticalRegion());
+                let value = self.double(which);
+                raw!(KeLeaveCriticalRegion());
+                value
+            }
+            Step::Guarded(which) => {
+                raw!(KeEnterGuardedRegion());
+                let value = self.double(which);
+                raw!(KeLeaveGuardedRegion());
+                value
+            }
+            Step::WaitAlertable(which) => {
+                let event = self.events[which].object();
+                raw!(KeWaitForSingleObject(event, Executive, KernelMode, TRUE, std::ptr::null_mut())).into()
+            }
+            Step::Alert(which) => raw!(KeAlertThread(targets[which].thread.cast(), KernelMode)).into(),
             Step::Raised(which) => at(DISPATCH_LEVEL, || self.double(which)),
             Step::SpinQueue(which) => self.spin.with(|| dpcs[which].queue()).into(),
         }
@@ -389,30 +467,45 @@ type Seen = (Vec<Vec<i64>>, Vec<i64>);
 fn run(program: &Program) -> Seen {
     let shared = Shared::new();
     let logs = Default::default();
-    let dpcs = dpcs(&shared, &logs);
+    let apc_logs: [RefCell<Vec<i64>>; 3] = Default::default();
+    let routines = Routines { dpcs: dpcs(&shared, &logs), targets: RefCell::default() };
     let uses_dpcs =
         program.iter().flatten().any(|step| matches!(step, Step::QueueDpc(_) | Step::SpinQueue(_) | Step::SetTimerWithDpc(..)));
+    let uses_apcs =
+        program.iter().flatten().any(|step| matches!(step, Step::SpecialApc(_) | Step::NormalApc(_) | Step::Alert(_)));
     let results: Vec<RefCell<Vec<i64>>> = program.iter().map(|_| RefCell::default()).collect();
     let threads: Vec<_> = program
         .iter()
         .zip(&results)
         .enumerate()
         .map(|(thread, (steps, results))| {
-            let (shared, dpcs) = (&shared, &dpcs);
+            let (shared, routines) = (&shared, &routines);
             spawn(move || {
+                if uses_apcs {
+                    leave_start_region();
+                    wait(shared.all_there.object());
+                }
                 for (place, &step) in steps.iter().enumerate() {
-                    let result = shared.perform(step, 3 * thread + place, dpcs);
+                    let result = shared.perform(step, 3 * thread + place, routines);
                     results.borrow_mut().push(result);
+                }
+                if uses_apcs {
+                    enter_start_region();
                 }
             })
         })
         .collect();
+    if uses_apcs {
+        *routines.targets.borrow_mut() =
+            threads.iter().zip(&apc_logs).map(|(thread, log)| Target::new(thread, &shared, log)).collect();
+        shared.all_there.set();
+    }
     join_all(threads);
     let timers = shared.timers.each_ref().map(|timer| [timer.state(), timer.cancel()]);
     if uses_dpcs {
         flush_dpcs();
     }
-    drop(dpcs);
+    drop(routines);
     let states = [shared.events[0].state(), shared.events[1].state(), shared.semaphore.state()].map(i64::from);
     let states = states.into_iter().chain(timers.into_iter().flatten().map(i64::from));
     for queue in &shared.queues {
@@ -421,7 +514,7 @@ fn run(program: &Program) -> Seen {
     let end = [shared.word(0), shared.word(1)]
         .into_iter()
         .chain(states)
-        .chain(logs.into_iter().flat_map(RefCell::into_inner))
+        .chain(logs.into_iter().chain(apc_logs).flat_map(RefCell::into_inner))
         .collect();
     (results.into_iter().map(RefCell::into_inner).collect(), end)
 }
@@ -471,6 +564,11 @@ proptest! {
 
     #[test]
     fn nothing_is_missed_of_dpcs(program in interrupted()) {
+        compare(&program);
+    }
+
+    #[test]
+    fn nothing_is_missed_of_apcs(program in alerted()) {
         compare(&program);
     }
 
