@@ -9,6 +9,9 @@ macro_rules! code {
             std::arch::global_asm!(
                 ".pushsection .rodata.images, \"a\"",
                 ".p2align 12",
+                // Who refers to them may be compiled into another unit.
+                concat!(".globl image_", stringify!($name), ", image_", stringify!($name), "_data, image_", stringify!($name), "_end"),
+                concat!(".hidden image_", stringify!($name), ", image_", stringify!($name), "_data, image_", stringify!($name), "_end"),
                 concat!("image_", stringify!($name), ":"),
                 $($line,)*
                 ".p2align 12",
