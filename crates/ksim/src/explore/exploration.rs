@@ -75,7 +75,8 @@ impl Exploration {
         self.executions
     }
 
-    /// How many of them differ by more than the order of operations that do not depend on each other.
+    /// How many of them differ by more than the order of operations that do not depend on each other. Operations of which that is not known count as dependent on each other only, so that an exhaustive
+    /// search may have to run more.
     #[must_use]
     pub fn distinct(&self) -> u64 {
         self.distinct
@@ -135,8 +136,13 @@ impl Exploration {
 
 impl fmt::Display for Exploration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exhausted = if self.exhausted { ", which are all there are" } else { "" };
-        write!(f, "{} schedules, {} of them distinct{exhausted}, in {:.1?}", self.executions, self.distinct, self.elapsed)?;
+        write!(f, "{} schedules, ", self.executions)?;
+        if self.exhausted {
+            f.write_str("which are all there are")?;
+        } else {
+            write!(f, "{} of them distinct", self.distinct)?;
+        }
+        write!(f, ", in {:.1?}", self.elapsed)?;
         if let Some(failure) = &self.failure {
             write!(f, "\n{failure}")?;
         }
