@@ -330,7 +330,8 @@ fn trace_events_keep_the_rules_of_the_format() {
     assert!(named("thread #", "X") > 0 && named("waits for event", "X") > 0 && named("DPC #", "X") > 0);
     assert!(named("spin lock #", "b") >= 2 && named("timer #", "b") > 2);
     let locked = events.iter().find(|event| event["name"] == "acquire spin lock").expect("a lock was acquired");
-    assert!(locked["args"]["site"].as_str().unwrap().contains("SpinLock::acquire"), "{locked}");
+    // In release builds it is part of its caller.
+    assert!(locked["args"]["site"].as_str().unwrap().contains("SpinLock::"), "{locked}");
     // The order of time is that of the trace.
     let times: Vec<_> = events.iter().filter(|event| event["ph"] == "i").map(|event| event["ts"].as_f64().unwrap()).collect();
     assert!(times.windows(2).all(|pair| pair[0] < pair[1]));
