@@ -451,7 +451,7 @@ impl Kernel {
     #[inline]
     fn classify(&mut self, footprint: Footprint, operation: u64) {
         let before = match footprint.effect {
-            Effect::Release | Effect::Await | Effect::Unshare => return,
+            Effect::Release | Effect::Await | Effect::Unshare | Effect::Leave => return,
             Effect::Unknown => std::mem::replace(&mut self.last_unknown, operation),
             effect => self.follow(effect, footprint.object, operation),
         };
@@ -532,7 +532,7 @@ impl Kernel {
         let Self { objects, timers, clock, threads, processors, .. } = self;
         let thread = actor.as_thread().map(|tid| &*threads[tid as usize]);
         let early = self.config.early_expiries > 0;
-        let resolver = Resolver { objects, timers, time: clock, processors, all_threads: threads.len(), early };
+        let resolver = Resolver { objects, timers, time: clock, processors, threads, early };
         resolver.resolved(operation, thread, level, cpu)
     }
 

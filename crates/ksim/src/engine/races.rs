@@ -102,7 +102,10 @@ impl Races {
             for (effect, object) in operation.objects().filter(|(effect, _)| *effect != Effect::Due) {
                 let object = self.objects.entry(object).or_default();
                 clock.join(object);
-                if matches!(effect, Effect::Access | Effect::AmongWaiters | Effect::Arm | Effect::Release | Effect::Unshare) {
+                if matches!(
+                    effect,
+                    Effect::Access | Effect::AmongWaiters | Effect::Arm | Effect::Release | Effect::Unshare | Effect::Leave
+                ) {
                     object.join(clock);
                 }
             }

@@ -1,6 +1,6 @@
 //! EX_SPIN_LOCK: reader-writer spin locks (rule 37).
 //!
-//! A writer that turns keeps new readers out. Otherwise whoever comes first when the lock allows it has it.
+//! A writer that turns keeps new readers out, until another that was the writer releases the lock. Otherwise whoever comes first when the lock allows it has it.
 
 use super::kernel::{Check, Executing, Kernel};
 use super::object::{Kind, ObjId};
@@ -171,6 +171,10 @@ impl Kernel {
             ));
         }
         let turning: Vec<u8> = state.turning.iter().map(|(turning, _)| turning.cpu).collect();
+        if exclusive {
+            // NT stores 0, which no longer says that a writer turns, until that looks again.
+            state.turning.clear();
+        }
         self.write_spin_rw_word(id);
         let locks = self.spin_rw_locks(owner);
         if let Some(position) = locks.iter().position(|&held| held == id) {
@@ -178,6 +182,10 @@ impl Kernel {
         }
         self.record(Operation::ReleaseSpinLock, number, 2 + u64::from(exclusive));
         for cpu in turning {
+            // One that an earlier release has let try again need not have tried yet: it does not go on because of this one.
+            if !self.processors[cpu as usize].spinning {
+                continue;
+            }
             self.note_processor_follows(cpu);
             self.processors[cpu as usize].spinning = false;
             self.update_runnable(cpu);

@@ -4,7 +4,7 @@ use super::{Effect, Footprint};
 use crate::engine::Kind;
 use crate::engine::clock::Clock;
 use crate::engine::dpc::DpcState;
-use crate::engine::object::ObjectTable;
+use crate::engine::object::{Object, ObjectTable};
 use crate::engine::processor::{Cpu, Processors};
 use crate::engine::spinning::CLOCK;
 use crate::engine::thread::{Thread, Tid};
@@ -223,7 +223,7 @@ impl Decision<'_> {
         let Contexts { objects, timers, threads, time, processors, .. } = *contexts;
         let thread = candidate.actor.as_thread().map(|tid| &*threads[tid as usize]);
         let level = processors[usize::from(candidate.processor)].irql;
-        let resolver = Resolver { objects, timers, time, processors, all_threads: threads.len(), early };
+        let resolver = Resolver { objects, timers, time, processors, threads, early };
         Some(resolver.resolved(candidate.operation, thread, level, candidate.processor))
     }
 
@@ -353,8 +353,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) timers: &'a TimerQueue,
     pub(crate) time: &'a Clock,
     pub(crate) processors: &'a Processors,
-    /// How many threads there have been.
-    pub(crate) all_threads: usize,
+    #[expect(clippy::vec_box, reason = "as the kernel has them")]
+    pub(crate) threads: &'a Vec<Box<Thread>>,
     /// Whether the clock may move early.
     pub(crate) early: bool,
 }
@@ -373,7 +373,7 @@ impl Resolver<'_> {
         // It may lower the level, or end the DPCs, that held expiries back.
         let may_lower = !operation.waits() || thread.is_some_and(|thread| thread.wait.next_irql.is_some());
         let lets_expire = self.timers.has_deferred_before() && level >= DISPATCH_LEVEL && may_lower;
-        if expires || lets_expire || self.is_limited(operation, thread) {
+        if expires || lets_expire || self.is_limited(operation, thread) || self.is_of_several(operation) {
             return Footprint::UNKNOWN;
         }
         if operation.queues_dpc() {
@@ -394,7 +394,7 @@ impl Resolver<'_> {
             Effect::Read if moves_clock => Effect::Access,
             Effect::Acquire if objects.is_shared_by_waiters(operation.object) => Effect::Await,
             // Who waits to have the lock for himself keeps new sharers out, and the last release hands it to him.
-            Effect::Share | Effect::Unshare if objects.is_contended(operation.object) => Effect::Access,
+            Effect::Share | Effect::Unshare | Effect::Leave if objects.is_contended(operation.object) => Effect::Access,
             Effect::Unshare if !objects.is_available(operation.object, None) => Effect::Release,
             effect => effect,
         };
@@ -434,8 +434,15 @@ impl Resolver<'_> {
     /// serve it make a difference.
     fn is_limited(&self, operation: Footprint, thread: Option<&Thread>) -> bool {
         let Some(object) = self.objects.peek(operation.object) else { return false };
-        let limits = |kind: &Kind| matches!(kind, Kind::Queue(state) if (state.maximum as usize) < self.all_threads);
+        let limits = |kind: &Kind| matches!(kind, Kind::Queue(state) if (state.maximum as usize) < self.threads.len());
         let served = thread.and_then(|thread| thread.queue).map(|queue| &self.objects[queue].kind);
         matches!(object.kind, Kind::Queue(_)) && (limits(&object.kind) || served.is_some_and(limits))
+    }
+
+    /// True where a thread waits for several objects, of which the operation touches one: what is done to another may end the wait, or be what it still lacks.
+    fn is_of_several(&self, operation: Footprint) -> bool {
+        let waits_for_several =
+            |object: &Object| object.waiters.iter().any(|waiter| self.threads[waiter.thread as usize].wait.objects.len() > 1);
+        operation.objects().any(|(_, object)| self.objects.peek(object).is_some_and(waits_for_several))
     }
 }

@@ -14,6 +14,7 @@
 //! - `visible(acquire_if Object, Wait)`, `visible(share_if Object, Wait)`: it does so if `Wait` is not 0, and says at once that it cannot otherwise.
 //! - `visible(share Object)`: it becomes one of several that share a lock, for which it waits while one has it for itself.
 //! - `visible(unshare Object)`: it gives up a lock that it shares or has for itself.
+//! - `visible(leave Object)`: likewise one that it shares, and that those who wait for it keep others out of even while nobody has it.
 //!
 //! An operation may touch a second object, such as the moment that a timer expires at, or a handle beside what that leads to. One that touches more states nothing.
 
@@ -43,6 +44,8 @@ pub enum Effect {
     Share,
     /// It gives up an object that its context shares. The order of those that share it matters only while somebody waits to have it for himself.
     Unshare,
+    /// As `Unshare`, and it matters who waits for the object already.
+    Leave,
     /// It arms what expires at a moment, which is the object: it has a place among all that expires then, and depends on what moves the clock.
     Due,
 }
@@ -197,15 +200,20 @@ impl Footprint {
         Self::one(Effect::Share, object.addr())
     }
 
-    /// A shared acquisition that waits only if `wait` is not 0.
+    /// A shared acquisition that waits only if `wait` is not 0: otherwise it fails where somebody waits to have the lock for himself.
     #[inline]
     pub(crate) fn share_if<T>(object: *const T, wait: u8) -> Self {
-        if wait == 0 { Self::access(object) } else { Self::share(object) }
+        if wait == 0 { Self::among_waiters(object) } else { Self::share(object) }
     }
 
     #[inline]
     pub(crate) fn unshare<T>(object: *const T) -> Self {
         Self::one(Effect::Unshare, object.addr())
+    }
+
+    #[inline]
+    pub(crate) fn leave<T>(object: *const T) -> Self {
+        Self::one(Effect::Leave, object.addr())
     }
 
     /// A delay: one that is a pause only gives up the processor. Others see of it only what the clock lets go on.
@@ -428,7 +436,7 @@ impl Effect {
     /// True when the order of two uses of an object cannot be seen.
     #[inline]
     pub(crate) fn commutes_with(self, other: Self) -> bool {
-        use Effect::{Await, Read, Share, Unshare};
-        matches!((self, other), (Read | Await, Read | Await) | (Share | Unshare, Share | Unshare))
+        use Effect::{Await, Leave, Read, Share, Unshare};
+        matches!((self, other), (Read | Await, Read | Await) | (Share | Unshare | Leave, Share | Unshare | Leave))
     }
 }

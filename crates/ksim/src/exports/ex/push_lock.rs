@@ -54,7 +54,7 @@ exports! {
         try_acquire(call, PushLock, Flags, true)
     }
 
-    [PUSH] visible(access PushLock) fn ExTryAcquirePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) -> BOOLEAN {
+    [PUSH] visible(among_waiters PushLock) fn ExTryAcquirePushLockSharedEx(call; PushLock: *mut EX_PUSH_LOCK, Flags: ULONG) -> BOOLEAN {
         try_acquire(call, PushLock, Flags, false)
     }
 }

@@ -44,7 +44,7 @@ exports! {
         call.operate(|kernel| kernel.spin_rw_release(SpinLock, true, Some(OldIrql)));
     }
 
-    [RELEASING] visible(unshare SpinLock) fn ExReleaseSpinLockShared(call; SpinLock: *mut EX_SPIN_LOCK, OldIrql: KIRQL) {
+    [RELEASING] visible(leave SpinLock) fn ExReleaseSpinLockShared(call; SpinLock: *mut EX_SPIN_LOCK, OldIrql: KIRQL) {
         call.operate(|kernel| kernel.spin_rw_release(SpinLock, false, Some(OldIrql)));
     }
 
@@ -60,11 +60,11 @@ exports! {
         call.operate(|kernel| kernel.spin_rw_release(SpinLock, true, None));
     }
 
-    [RELEASING] visible(unshare SpinLock) fn ExReleaseSpinLockSharedFromDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
+    [RELEASING] visible(leave SpinLock) fn ExReleaseSpinLockSharedFromDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) {
         call.operate(|kernel| kernel.spin_rw_release(SpinLock, false, None));
     }
 
-    [AT_DPC_LEVEL] visible(access SpinLock) fn ExTryConvertSharedSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK) -> LOGICAL {
+    [AT_DPC_LEVEL] visible(among_waiters SpinLock) fn ExTryConvertSharedSpinLockExclusive(call; SpinLock: *mut EX_SPIN_LOCK) -> LOGICAL {
         LOGICAL::from(call.operate(|kernel| kernel.spin_rw_convert(SpinLock)))
     }
 
@@ -72,7 +72,7 @@ exports! {
         try_acquire(call, SpinLock, true)
     }
 
-    [AT_DPC_LEVEL] visible(access SpinLock) fn ExTryAcquireSpinLockSharedAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) -> LOGICAL {
+    [AT_DPC_LEVEL] visible(among_waiters SpinLock) fn ExTryAcquireSpinLockSharedAtDpcLevel(call; SpinLock: *mut EX_SPIN_LOCK) -> LOGICAL {
         try_acquire(call, SpinLock, false)
     }
 }

@@ -61,7 +61,7 @@ exports! {
         while !call.is_dying() && !call.operate(|kernel| kernel.flush_dpcs(last)) {}
     }
 
-    [ANY] silent fn KeSetImportanceDpc(call; Dpc: *mut KDPC, Importance: KDPC_IMPORTANCE) {
+    [ANY] visible(access Dpc) fn KeSetImportanceDpc(call; Dpc: *mut KDPC, Importance: KDPC_IMPORTANCE) {
         call.operate(|kernel| {
             let id = kernel.dpc_at(Dpc)?;
             kernel.set_dpc_importance(id, Importance);
@@ -69,7 +69,7 @@ exports! {
         });
     }
 
-    [ANY] silent fn KeSetTargetProcessorDpc(call; Dpc: *mut KDPC, Number: CCHAR) {
+    [ANY] visible(access Dpc) fn KeSetTargetProcessorDpc(call; Dpc: *mut KDPC, Number: CCHAR) {
         call.operate(|kernel| {
             let id = kernel.dpc_at(Dpc)?;
             // The number is one of group 0, whatever the caller's group.
@@ -80,7 +80,7 @@ exports! {
         });
     }
 
-    [ANY] silent fn KeSetTargetProcessorDpcEx(call; Dpc: *mut KDPC, ProcNumber: *mut PROCESSOR_NUMBER) -> NTSTATUS {
+    [ANY] visible(access Dpc) fn KeSetTargetProcessorDpcEx(call; Dpc: *mut KDPC, ProcNumber: *mut PROCESSOR_NUMBER) -> NTSTATUS {
         // SAFETY: the caller passes a valid pointer.
         let number = unsafe { ProcNumber.read() };
         call.operate(|kernel| {

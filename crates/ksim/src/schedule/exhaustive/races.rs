@@ -228,8 +228,8 @@ impl Search {
                     continue;
                 }
                 // What only waits could not have come before what held the object, or gave it. Before what sees those that wait it could begin to.
-                let came_too_early =
-                    event.operation.waits() && !other.available && other.operation.effect != Effect::AmongWaiters;
+                let sees_waiters = matches!(other.operation.effect, Effect::AmongWaiters | Effect::Leave);
+                let came_too_early = event.operation.waits() && !other.available && !sees_waiters;
                 if came_too_early && (other.operation.second == 0 || other.operation.object == event.operation.object) {
                     continue;
                 }

@@ -1,19 +1,11 @@
-//! Random small programs: the exhaustive search, which leaves out schedules, sees all that the searches see which leave out none, and comes to its end.
+//! Atomics, events, semaphores, locks that one has at a time, what expires, handles, KQUEUEs, DPCs and APCs.
 
-use ksim::explore::{Exploration, Strategy as Search};
-use ksim::{Machine, explore};
+use crate::{MOST, Seen, compare, compare_if_small, config};
 use ksync_sys::atomic::{AtomicU32, Ordering};
 use ksync_sys::*;
 use proptest::prelude::*;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::sync::Mutex as HostMutex;
 use test_support::*;
-
-/// More executions than a program has classes.
-const MOST: u64 = 50_000;
-/// How many schedules are sampled by each strategy.
-const SAMPLES: u64 = 400;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -461,9 +453,6 @@ fn dpcs<'a>(shared: &'a Shared, logs: &'a [RefCell<Vec<i64>>; 4]) -> Vec<Dpc<'a>
     ]
 }
 
-/// What a run is known by: what each step returned, and the state in the end.
-type Seen = (Vec<Vec<i64>>, Vec<i64>);
-
 fn run(program: &Program) -> Seen {
     let shared = Shared::new();
     let logs = Default::default();
@@ -519,87 +508,42 @@ fn run(program: &Program) -> Seen {
     (results.into_iter().map(RefCell::into_inner).collect(), end)
 }
 
-/// A search, what its runs saw, and whether one ended in a deadlock.
-fn search(program: &Program, strategy: Search, most: u64, jobs: usize) -> (Exploration, BTreeSet<Seen>) {
-    let seen = HostMutex::new(BTreeSet::new());
-    let machine = Machine::new().processors(program.len() as u8 + 1).check_lock_order(false);
-    let search = explore().machine(machine).strategy(strategy).keep_going(true).progress(false).jobs(jobs.try_into().unwrap());
-    let exploration = search.schedules(most).check(|| {
-        let result = run(program);
-        seen.lock().unwrap().insert(result);
-    });
-    (exploration, seen.into_inner().unwrap())
-}
-
-fn compare(program: &Program) {
-    let (reduced, seen) = search(program, Search::Exhaustive, MOST, 1);
-    assert!(reduced.is_exhausted(), "so small a program has no more than {MOST} classes: {reduced}");
-    compare_with(program, &reduced, &seen);
-}
-
-/// The same, unless the program has more classes: one in some thousands of those with DPCs has, where expiries that are held back let whatever may lower a level depend on everything.
-fn compare_if_small(program: &Program) {
-    let (reduced, seen) = search(program, Search::Exhaustive, MOST, 1);
-    if reduced.is_exhausted() {
-        compare_with(program, &reduced, &seen);
-    }
-}
-
-/// Compares what an exhaustive search has seen with what others see.
-fn compare_with(program: &Program, reduced: &Exploration, seen: &BTreeSet<Seen>) {
-    let (together, seen_together) = search(program, Search::Exhaustive, MOST, 3);
-    let found = |made: &Exploration| {
-        let first = made.failure().map(|failure| (failure.schedule, failure.found.clone()));
-        (made.executions(), made.distinct(), made.failures(), made.is_exhausted(), first)
-    };
-    assert!(found(reduced) == found(&together) && *seen == seen_together, "by one OS thread {reduced}, by three {together}");
-    for strategy in [Search::Random, Search::Urw, Search::Pct { depth: 3 }] {
-        let (sampled, seen_by_it) = search(program, strategy, SAMPLES, 1);
-        let missed: Vec<_> = seen_by_it.difference(seen).collect();
-        assert!(missed.is_empty(), "{strategy:?} has seen {missed:?}; {reduced}");
-        assert!(reduced.failures() > 0 || sampled.failures() == 0, "{strategy:?} has found a deadlock; {reduced}");
-    }
-}
-
-/// Few, as each is searched four times; `PROPTEST_CASES` asks for others.
-fn config() -> ProptestConfig {
-    let asked = std::env::var_os("PROPTEST_CASES").is_some();
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    ProptestConfig { cases: if asked { config.cases } else { 24 }, ..config }
-}
-
 proptest! {
     #![proptest_config(config())]
     #[test]
     fn nothing_is_missed(program in program()) {
-        compare(&program);
+        compare(program.len(), || run(&program));
     }
 
     #[test]
     fn nothing_is_missed_of_dpcs(program in interrupted()) {
-        compare_if_small(&program);
+        compare_if_small(program.len(), MOST, || run(&program));
     }
 
     #[test]
     fn nothing_is_missed_of_apcs(program in alerted()) {
-        compare(&program);
+        compare(program.len(), || run(&program));
     }
 
     #[test]
     fn nothing_is_missed_in_longer_programs(program in locks_and_words()) {
-        compare(&program);
+        compare(program.len(), || run(&program));
     }
+}
+
+fn check(program: &Program) {
+    compare(program.len(), || run(program));
 }
 
 /// The fast mutex is acquired after different things have happened before, and is the same one.
 #[test]
 fn an_object_is_the_same_whatever_has_happened_before() {
-    compare(&vec![
+    check(&vec![
         vec![Step::Store(0, 1), Step::Nested],
         vec![Step::Store(0, 2), Step::Move(1), Step::Store(1, 2)],
         vec![Step::Load(1), Step::Nested],
     ]);
-    compare(&vec![
+    check(&vec![
         vec![Step::Load(1), Step::Fast(0)],
         vec![Step::Load(0), Step::Load(0)],
         vec![Step::Load(0), Step::Store(1, 1), Step::Fast(0)],
@@ -609,5 +553,5 @@ fn an_object_is_the_same_whatever_has_happened_before() {
 /// The processor that a timer expires on is the one that it was set on, whichever acted last.
 #[test]
 fn a_timer_expires_on_its_processor() {
-    compare(&vec![vec![Step::SetTimerWithDpc(0, 2, 2), Step::Stall], vec![Step::WaitForTimerWithin(0, 1), Step::Raised(1)]]);
+    check(&vec![vec![Step::SetTimerWithDpc(0, 2, 2), Step::Stall], vec![Step::WaitForTimerWithin(0, 1), Step::Raised(1)]]);
 }
