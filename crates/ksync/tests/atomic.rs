@@ -311,3 +311,39 @@ fn dpcs_are_after_what_queued_them_and_before_a_flush() {
         dpc.flush().unwrap();
     }));
 }
+
+/// Whoever lets time pass: the DPC of a timer comes after the thread that has set the timer.
+#[test]
+fn timers_dpcs_are_after_what_set_the_timer() {
+    use core::time::Duration;
+    use ksync::timer::{HrTimer, Timer};
+    let time = Duration::from_millis;
+    let program = |high_resolution: bool, starts_first: bool| {
+        let value = Arc::new(RaceCell::new(0));
+        let shared = Arc::clone(&value);
+        let reads = move || _ = get(&shared);
+        let start: Box<dyn Fn() -> bool> = if high_resolution {
+            let timer = HrTimer::new(reads).unwrap();
+            Box::new(move || timer.start(time(1), Duration::ZERO).unwrap())
+        } else {
+            let timer = Timer::new(reads, false).unwrap();
+            Box::new(move || timer.start(time(1), Duration::ZERO).unwrap())
+        };
+        let sets = || {
+            if starts_first {
+                start();
+            }
+            set(&value, 1);
+            if !starts_first {
+                start();
+            }
+        };
+        // In steps, so that the timer is set meanwhile.
+        let stalls = || (0..3).for_each(|_| ksync::thread::this_thread::stall(time(1)));
+        crowd(2, |thread| if thread == 0 { sets() } else { stalls() });
+    };
+    for high_resolution in [false, true] {
+        assert!(!races(|| program(high_resolution, false)), "high resolution: {high_resolution}");
+        assert!(races(|| program(high_resolution, true)), "high resolution: {high_resolution}");
+    }
+}

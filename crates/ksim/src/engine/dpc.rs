@@ -174,8 +174,13 @@ impl Kernel {
         // SAFETY: as above.
         unsafe { (*memory).SystemArgument2 = argument2 };
         self.record(Operation::InsertDpc, number, u64::from(cpu));
-        if self.observed && self.actor().is_some() {
-            self.policy.observe(Event::Queues { dpc: memory.addr() });
+        if let Some(actor) = self.actor() {
+            if self.observed {
+                self.policy.observe(Event::Queues { dpc: memory.addr() });
+            }
+            if self.races.enabled {
+                self.races.publishes(actor, memory.addr());
+            }
         }
         if self.dpc_state(id).threaded && self.config.threaded_dpcs {
             self.insert_threaded(id, cpu, importance);

@@ -267,6 +267,9 @@ impl Kernel {
         if let Some(dpc) = dpc
             && let Some(dpc) = self.objects.find(dpc)
         {
+            if self.races.enabled {
+                self.races.forwards(self.objects[id].address, self.objects[dpc].address);
+            }
             // One that is queued already runs this callback too.
             self.insert_dpc_from(dpc, std::ptr::null_mut(), std::ptr::null_mut(), cpu)?;
             self.dpc_state(dpc).by_timer = true;

@@ -6,10 +6,10 @@
 use super::kernel::{Check, Kernel};
 use super::object::{Kind, ObjId};
 use super::thread::Tid;
-use super::wait::{Begun, Timeout, WaitRequest};
+use super::wait::{Begun, WaitRequest};
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
-use ksync_sys::{DISPATCHER_HEADER, FAST_MUTEX, KEVENT, KTHREAD, STATUS_TIMEOUT};
+use ksync_sys::{DISPATCHER_HEADER, FAST_MUTEX, KEVENT, KTHREAD};
 
 /// A fast mutex's state beside its structure.
 #[derive(Debug)]
@@ -90,15 +90,7 @@ impl Kernel {
         unsafe { contention.write(count.wrapping_add(1)) };
         let event = (pointer as usize) + std::mem::offset_of!(FAST_MUTEX, Event);
         let event = self.object_at(event as *const u8)?;
-        let request = WaitRequest {
-            all: false,
-            alertable: false,
-            user_mode: false,
-            timeout: Timeout::Never,
-            expired: STATUS_TIMEOUT,
-            blocks: std::ptr::null_mut(),
-            reason: "fast mutex",
-        };
+        let request = WaitRequest { reason: "fast mutex", ..WaitRequest::FOR_EVER };
         match self.begin_single_wait(event, &request)? {
             Begun::Blocked | Begun::Done(_) => Ok(FastAttempt::Waiting),
         }

@@ -79,6 +79,20 @@ impl Races {
         self.everything.join(&all);
     }
 
+    /// Who learns of the object comes after what `actor` has done so far.
+    pub(crate) fn publishes(&mut self, actor: Actor, object: usize) {
+        let clock = self.clocks.entry(actor).or_default();
+        self.objects.entry(object).or_default().join(clock);
+        self.advance(actor);
+    }
+
+    /// Who learns of `to` comes after what was done to `from`.
+    pub(crate) fn forwards(&mut self, from: usize, to: usize) {
+        if let Some(clock) = self.objects.get(&from).cloned() {
+            self.objects.entry(to).or_default().join(&clock);
+        }
+    }
+
     /// What `actor` does from now on comes after what was done to the object.
     pub(crate) fn learns(&mut self, actor: Actor, object: usize) {
         if let Some(object) = self.objects.get(&object) {

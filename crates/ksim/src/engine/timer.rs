@@ -265,6 +265,9 @@ impl Kernel {
             let low = (time & 0xffff_ffff) as usize as *mut _;
             let high = (time >> 32) as usize as *mut _;
             self.order_forwarded(id, dpc);
+            if self.races.enabled {
+                self.races.forwards(self.objects[id].address, self.objects[dpc].address);
+            }
             if self.insert_dpc_from(dpc, low, high, cpu)? {
                 self.dpc_state(dpc).by_timer = true;
             }

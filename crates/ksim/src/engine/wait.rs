@@ -40,6 +40,19 @@ pub(crate) struct WaitRequest {
     pub(crate) reason: &'static str,
 }
 
+impl WaitRequest {
+    /// What nearly all waits ask for.
+    pub(crate) const FOR_EVER: Self = Self {
+        all: false,
+        alertable: false,
+        user_mode: false,
+        timeout: Timeout::Never,
+        expired: STATUS_TIMEOUT,
+        blocks: std::ptr::null_mut(),
+        reason: "",
+    };
+}
+
 /// The wait that a thread is in, or was last in.
 #[derive(Debug)]
 pub(crate) struct Wait {
@@ -59,15 +72,7 @@ impl Default for Wait {
     fn default() -> Self {
         Self {
             objects: Vec::new(),
-            request: WaitRequest {
-                all: false,
-                alertable: false,
-                user_mode: false,
-                timeout: Timeout::Never,
-                expired: STATUS_TIMEOUT,
-                blocks: std::ptr::null_mut(),
-                reason: "",
-            },
+            request: WaitRequest::FOR_EVER,
             status: STATUS_SUCCESS,
             expiry: None,
             next_irql: None,
@@ -260,7 +265,7 @@ impl Kernel {
         thread.wait.parked_on = Some(on);
         thread.wait.expiry = None;
         thread.wait.status = STATUS_SUCCESS;
-        thread.wait.request = WaitRequest { reason, ..Wait::default().request };
+        thread.wait.request = WaitRequest { reason, ..WaitRequest::FOR_EVER };
         thread.state = State::Waiting;
         if self.trace.is_enabled() {
             self.note_block(tid);

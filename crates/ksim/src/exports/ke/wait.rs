@@ -147,16 +147,8 @@ pub(crate) fn wait(call: Call, mut begin: impl FnMut(&mut Kernel) -> Check<Begun
     }
 }
 
-/// What nearly all waits ask for.
-const FOR_EVER: WaitRequest = WaitRequest {
-    all: false,
-    alertable: false,
-    user_mode: false,
-    timeout: Timeout::Never,
-    expired: STATUS_TIMEOUT,
-    blocks: std::ptr::null_mut(),
-    reason: "KeWaitForSingleObject",
-};
+/// What nearly all calls of KeWaitForSingleObject ask for.
+const FOR_EVER: WaitRequest = WaitRequest { reason: "KeWaitForSingleObject", ..WaitRequest::FOR_EVER };
 
 /// Begins a wait for one object.
 #[inline(never)]
