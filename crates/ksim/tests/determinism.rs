@@ -1,8 +1,10 @@
 //! The same seed gives the same bytes, whatever else runs and ran.
 
+use ksim::schedule::{Decision, Pct, Policy};
 use ksim::{ClockMode, Machine};
 use ksync_sys::*;
 use std::cell::Cell;
+use std::rc::Rc;
 use test_support::*;
 
 /// A program that does something of everything, with races.
@@ -264,4 +266,69 @@ fn a_program_that_ends_otherwise_is_noticed() {
         runs.set(runs.get() + 1);
         panic!("run {}", runs.get());
     });
+}
+
+/// A policy that counts what it is asked, and may want to be asked everything.
+#[derive(Debug)]
+struct Counting<P> {
+    policy: P,
+    asked: Rc<Cell<u64>>,
+    repeats: bool,
+}
+
+impl<P: Policy> Policy for Counting<P> {
+    fn choose(&mut self, decision: &Decision<'_>) -> u32 {
+        self.asked.set(self.asked.get() + 1);
+        let choice = self.policy.choose(decision);
+        if !self.repeats {
+            decision.repeat(0);
+        }
+        choice
+    }
+}
+
+#[test]
+fn a_policy_need_not_be_asked_what_it_would_repeat() {
+    let mut asked = [0; 2];
+    for (seed, depth) in (0..200).zip([1, 2, 3, 20].into_iter().cycle()) {
+        let mut run = |repeats: bool| {
+            let count = Rc::new(Cell::new(0));
+            let policy = Counting { policy: Pct::new(seed, depth, 400), asked: Rc::clone(&count), repeats };
+            let machine = machine(1 + (seed % 8) as u8, 0);
+            let outcome = machine.run_with_policy(Box::new(policy), program).expect_clean();
+            asked[usize::from(repeats)] += count.get();
+            (outcome.trace(), outcome.statistics())
+        };
+        let (with, without) = (run(true), run(false));
+        assert!(with == without, "seed {seed}, depth {depth}");
+    }
+    let [all, fewer] = asked;
+    assert!(fewer * 4 < all * 3, "asked {fewer} times, without repeats {all}");
+}
+
+#[test]
+fn a_context_that_goes_on_for_very_long_is_repeated_no_longer() {
+    let run = |repeats: bool| {
+        let count = Rc::new(Cell::new(0));
+        let policy = Counting { policy: Pct::new(1, 1, 1), asked: Rc::clone(&count), repeats };
+        let outcome = machine(3, 0).run_with_policy(Box::new(policy), || {
+            let (done, lock) = (Event::notification(), Mutex::new());
+            let busy: Vec<_> = (0..2)
+                .map(|_| {
+                    spawn(|| {
+                        while raw!(KeReadStateEvent(done.ptr())) == 0 {
+                            wait(lock.object());
+                            lock.release();
+                        }
+                    })
+                })
+                .collect();
+            done.set();
+            join_all(busy);
+        });
+        (outcome.expect_clean().trace(), count.get())
+    };
+    let ((with, fewer), (without, all)) = (run(true), run(false));
+    assert!(with == without);
+    assert!(all > 4_000 && fewer * 10 < all, "asked {fewer} times, without repeats {all}");
 }

@@ -233,6 +233,7 @@ impl Kernel {
             self.update_runnable(cpu);
         } else {
             let bit = 1 << cpu;
+            self.repeats.end();
             self.runnable |= bit;
             self.announced = if thread.progress.pending.is_some() { self.announced | bit } else { self.announced & !bit };
         }
@@ -314,6 +315,7 @@ impl Kernel {
         if processor.in_dpc || !processor.dpcs.is_empty() {
             return self.update_runnable(cpu);
         }
+        self.repeats.end();
         self.runnable &= !(1 << cpu);
         self.announced &= !(1 << cpu);
     }

@@ -18,7 +18,7 @@ use super::spinning::CLOCK;
 use super::thread::{Thread, Tid};
 use super::timer::TimerQueue;
 use super::timer_object::TimerApcs;
-use super::turns::{check_choice, record_choice};
+use super::turns::{Repeats, check_choice, record_choice};
 use crate::check::lock_order::{LockOrder, Who};
 use crate::config::Config;
 use crate::explore::token::Choice;
@@ -74,6 +74,7 @@ pub(crate) struct Kernel {
     pub(crate) looks: bool,
     /// Nobody observes or records, and the clock moves only where nothing else can happen: what most runs are, and what turns are quickest in.
     pub(crate) plain: bool,
+    pub(super) repeats: Repeats,
     /// The choices that were made, where they are recorded.
     pub(crate) choices: Option<Vec<Choice>>,
     /// Whether the class of the run is told.
@@ -352,7 +353,7 @@ impl Kernel {
         if options < 2 {
             return 0;
         }
-        let decision = Decision { options: options as u32, contexts: None };
+        let decision = Decision::of(options as u32);
         let choice = self.policy.choose(&decision);
         check_choice(choice, decision.options);
         if let Some(choices) = &mut self.choices {
@@ -365,6 +366,7 @@ impl Kernel {
     #[inline(never)]
     pub(crate) fn update_runnable(&mut self, cpu: Cpu) {
         let bit = 1 << cpu;
+        self.repeats.end();
         self.runnable &= !bit;
         self.announced &= !bit;
         if self.generic.broadcast.held & bit != 0 {

@@ -9,6 +9,7 @@ use super::ob::ObjectManager;
 use super::object::ObjectTable;
 use super::pool::Pool;
 use super::processor::Processors;
+use super::turns::Repeats;
 use crate::config::Config;
 use crate::report::trace::Trace;
 use crate::schedule::{Decision, Policy};
@@ -72,6 +73,7 @@ impl Kernel {
             policy: Box::new(NoPolicy),
             observed: false,
             looks: false,
+            repeats: Repeats::default(),
             plain: false,
             choices: None,
             classifies: false,
@@ -136,6 +138,7 @@ impl Kernel {
             policy,
             observed: _,
             looks: _,
+            repeats,
             plain: _,
             choices,
             classifies,
@@ -196,7 +199,7 @@ impl Kernel {
         processors.recycle();
         (*cpu, *executing, *runnable, *announced, *chosen) = (0, Executing::Machine, 0, 0, None);
         (*early_left, *clock_due, *expiring, *stalls, *clock_moves) = (0, false, false, false, 0);
-        (*acting, *in_a_row, *attention) = (0, (0, 0), false);
+        (*acting, *in_a_row, *repeats, *attention) = (0, (0, 0), Repeats::default(), false);
         threads.truncate(SPARE_THREADS.saturating_sub(spare_threads.len()));
         threads.iter_mut().for_each(|thread| thread.recycle());
         spare_threads.append(threads);

@@ -36,6 +36,13 @@ impl Kernel {
             self.perform(footprint);
             return Point::Performs;
         }
+        // What was chosen may first run an APC: then it has not acted yet.
+        if self.repeats.left != 0 && self.cpu == self.acting {
+            self.repeats.left -= 1;
+            self.repeats.passed += 1;
+            self.perform(footprint);
+            return Point::Performs;
+        }
         let silent = others & !self.announced;
         let cpu = if silent != 0 { silent.trailing_zeros() as Cpu } else { self.decide_plainly(footprint) };
         if cpu == self.cpu {
@@ -63,13 +70,14 @@ impl Kernel {
         } else if count == 1 {
             0
         } else {
-            self.policy.choose(&Decision { options: count, contexts: None })
+            self.policy.choose(&Decision::of(count))
         };
         check_choice(choice, count);
         if choice == 0 { first } else { nth_set_bit(others, choice - 1) }
     }
 
     /// The policy's choice of a context.
+    #[inline(always)]
     fn choose_context(&mut self, options: Options, count: u32) -> u32 {
         if count == 1 {
             return 0;
@@ -78,14 +86,16 @@ impl Kernel {
             self.note_interrupts();
         }
         let Options { first, continues, others, rotation, clock } = options;
-        let Self { processors, threads, objects, timers, clock: time, policy, choices, .. } = self;
+        let may_repeat = self.plain && rotation.is_none() && clock.is_none();
+        let Self { processors, threads, objects, timers, clock: time, policy, choices, repeats, .. } = self;
         let contexts = Contexts { processors, threads, objects, timers, time, first, continues, others, rotation, clock };
-        let decision = Decision { options: count, contexts: Some(contexts) };
+        let decision = Decision { contexts: Some(contexts), passed: repeats.passed, ..Decision::of(count) };
         let choice = policy.choose(&decision);
         check_choice(choice, count);
         if let Some(choices) = choices {
             record_choice(choices, choice, &decision);
         }
+        *repeats = Repeats { left: if may_repeat { decision.repeats.get() } else { 0 }, passed: 0 };
         choice
     }
 
@@ -345,6 +355,23 @@ impl Kernel {
 
 /// After so many choices in a row, going on is no longer the uneventful option.
 const LONGEST_ROW: u32 = 10_000;
+
+/// Choices that the policy is not asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Repeats {
+    /// How many it would make as the last one, while the contexts that can act stay the same.
+    left: u64,
+    /// How many it has not been told of.
+    passed: u64,
+}
+
+impl Repeats {
+    /// Other contexts can act than before.
+    #[inline]
+    pub(super) fn end(&mut self) {
+        self.left = 0;
+    }
+}
 
 /// What can come next.
 struct Options {

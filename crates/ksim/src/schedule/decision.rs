@@ -10,6 +10,7 @@ use crate::engine::spinning::CLOCK;
 use crate::engine::thread::{Thread, Tid};
 use crate::engine::timer::TimerQueue;
 use crate::irql::DISPATCH_LEVEL;
+use std::cell::Cell;
 use std::fmt;
 
 /// A context: a thread, or the DPC queue of a processor.
@@ -120,6 +121,8 @@ pub struct Decision<'a> {
     pub(crate) options: u32,
     /// None where it is not about who acts.
     pub(crate) contexts: Option<Contexts<'a>>,
+    pub(crate) passed: u64,
+    pub(crate) repeats: Cell<u64>,
 }
 
 impl fmt::Debug for Decision<'_> {
@@ -138,6 +141,12 @@ pub(crate) fn nth_set_bit(mut mask: u64, n: u32) -> Cpu {
 }
 
 impl Decision<'_> {
+    /// One between so many options, not about who acts.
+    #[inline]
+    pub(crate) fn of(options: u32) -> Self {
+        Self { options, contexts: None, passed: 0, repeats: Cell::new(0) }
+    }
+
     /// How many options there are, at least 2.
     #[inline]
     #[must_use]
@@ -150,6 +159,20 @@ impl Decision<'_> {
     #[must_use]
     pub fn is_about_contexts(&self) -> bool {
         self.contexts.is_some()
+    }
+
+    /// Says that the same context would be chosen so many times more, as long as the contexts that can act stay the same and none of them stalls. The policy may not be asked
+    /// for these choices.
+    #[inline]
+    pub fn repeat(&self, choices: u64) {
+        self.repeats.set(choices);
+    }
+
+    /// For how many choices about contexts the policy has not been asked since the last one, because it had said that they would [repeat](Self::repeat) that.
+    #[inline]
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.passed
     }
 
     /// Which context acts if this option is chosen. None where the decision is about something else.

@@ -122,6 +122,8 @@ impl Policy for Pct {
         if !decision.is_about_contexts() {
             return self.draws.below(decision.len());
         }
+        self.choice += decision.passed();
+        self.row.1 += decision.passed() as u32;
         let choice = self.choice;
         self.choice += 1;
         while self.changes.get(self.fallen).is_some_and(|&change| change <= choice) {
@@ -142,6 +144,8 @@ impl Policy for Pct {
         }
         self.row = if self.row.0 == Some(actor) { (Some(actor), self.row.1 + 1) } else { (Some(actor), 1) };
         if self.row.1 < LONGEST_ROW {
+            let before_change = self.changes.get(self.fallen).map_or(u64::MAX, |change| change - self.choice);
+            decision.repeat(before_change.min((LONGEST_ROW - 1 - self.row.1).into()));
             return option;
         }
         self.row.1 = 0;
