@@ -4,12 +4,13 @@ use super::{Effect, Footprint};
 use crate::engine::Kind;
 use crate::engine::clock::Clock;
 use crate::engine::dpc::DpcState;
-use crate::engine::object::{Object, ObjectTable};
+use crate::engine::object::{ObjId, Object, ObjectTable};
 use crate::engine::processor::{Cpu, Processors};
 use crate::engine::spinning::CLOCK;
-use crate::engine::thread::{Thread, Tid};
+use crate::engine::thread::{State, Thread, Tid};
 use crate::engine::timer::TimerQueue;
 use crate::irql::DISPATCH_LEVEL;
+use ksync_sys::FAST_MUTEX;
 use std::cell::Cell;
 use std::fmt;
 
@@ -396,7 +397,7 @@ impl Resolver<'_> {
         // It may lower the level, or end the DPCs, that held expiries back.
         let may_lower = !operation.waits() || thread.is_some_and(|thread| thread.wait.next_irql.is_some());
         let lets_expire = self.timers.has_deferred_before() && level >= DISPATCH_LEVEL && may_lower;
-        if expires || lets_expire || self.is_limited(operation, thread) || self.is_of_several(operation) {
+        if expires || lets_expire || self.is_of_several(operation) {
             return Footprint::UNKNOWN;
         }
         if operation.queues_dpc() {
@@ -421,7 +422,8 @@ impl Resolver<'_> {
             Effect::Unshare if !objects.is_available(operation.object, None) => Effect::Release,
             effect => effect,
         };
-        Footprint { effect, processor: cpu, ..operation }.at(self.time.exact())
+        let operation = Footprint { effect, processor: cpu, ..operation }.at(self.time.exact());
+        if self.threads.iter().any(|thread| thread.queue.is_some()) { self.with_queues(operation, thread) } else { operation }
     }
 
     fn dpc(&self, operation: Footprint) -> Option<&DpcState> {
@@ -453,13 +455,51 @@ impl Resolver<'_> {
         if target == cpu || state.asks_for_interrupt(false) { queues } else { queues.idling(target) }
     }
 
-    /// True for an operation on a KQUEUE that all threads together could be too many for, or of a thread that serves such a one: waits and wakes of the threads that
-    /// serve it make a difference.
-    fn is_limited(&self, operation: Footprint, thread: Option<&Thread>) -> bool {
-        let Some(object) = self.objects.peek(operation.object) else { return false };
-        let limits = |kind: &Kind| matches!(kind, Kind::Queue(state) if (state.maximum as usize) < self.threads.len());
-        let served = thread.and_then(|thread| thread.queue).map(|queue| &self.objects[queue].kind);
-        matches!(object.kind, Kind::Queue(_)) && (limits(&object.kind) || served.is_some_and(limits))
+    /// The KQUEUE that a thread serves, if all threads together could be too many for it.
+    fn served(&self, thread: &Thread) -> Option<usize> {
+        let object = &self.objects[thread.queue?];
+        let is_limited = matches!(&object.kind, Kind::Queue(state) if (state.maximum as usize) < self.threads.len());
+        is_limited.then_some(object.address)
+    }
+
+    /// True for a thread that waits for the object. Who waits for a fast mutex waits for the event in it.
+    fn is_awaited_by(&self, object: usize, thread: &Thread) -> bool {
+        let is_it = |id: ObjId| {
+            let waited = self.objects[id].address;
+            waited == object || waited.wrapping_sub(std::mem::offset_of!(FAST_MUTEX, Event)) == object
+        };
+        thread.state == State::Waiting
+            && (thread.wait.parked_on.is_some_and(is_it) || thread.wait.objects.iter().copied().any(is_it))
+    }
+
+    /// An operation, with the KQUEUE whose active threads it may change the number of: one that its thread serves, as that hands its place on where it waits, and those that threads serve
+    /// which it may wake, as they take their places back.
+    #[inline(never)]
+    fn with_queues(&self, operation: Footprint, thread: Option<&Thread>) -> Footprint {
+        if operation.effect == Effect::Read || operation.effect == Effect::Unknown || !operation.synchronizes {
+            return operation;
+        }
+        let gives_back = matches!(operation.effect, Effect::Release | Effect::Unshare | Effect::Leave);
+        let own = thread.filter(|_| !gives_back).and_then(|thread| self.served(thread));
+        let operation = match operation.effect {
+            // It is not the same to wait and to come when the object is free.
+            _ if operation.waits() && own.is_some() => Footprint { effect: Effect::Access, ..operation },
+            _ if operation.waits() => return operation,
+            _ => operation,
+        };
+        let woken = self
+            .threads
+            .iter()
+            .filter(|thread| thread.queue.is_some() && operation.objects().any(|(_, object)| self.is_awaited_by(object, thread)));
+        let mut touched = operation;
+        for queue in own.into_iter().chain(woken.filter_map(|thread| self.served(thread))) {
+            touched = match touched.second {
+                _ if [touched.object, touched.second].contains(&queue) => touched,
+                0 => touched.and(Effect::Access, queue),
+                _ => return Footprint::UNKNOWN,
+            };
+        }
+        touched
     }
 
     /// True where a thread waits for several objects, of which the operation touches one: what is done to another may end the wait, or be what it still lacks.

@@ -117,7 +117,7 @@ impl Footprint {
 
     /// The same operation, which touches a second object too. One that waits has none: see [`waits`](Self::waits).
     #[inline]
-    const fn and(self, second_effect: Effect, second: usize) -> Self {
+    pub(crate) const fn and(self, second_effect: Effect, second: usize) -> Self {
         Self { second, second_effect, ..self }
     }
 

@@ -1,10 +1,14 @@
 //! Random small programs: the exhaustive search, which leaves out schedules, sees all that the searches see which leave out none, and comes to its end.
 
 mod dpcs;
+mod irps;
 mod lists;
 mod locks;
+mod queues;
 mod steps;
+mod threaded;
 mod waits;
+mod work;
 
 use ksim::explore::{Exploration, Strategy as Search};
 use ksim::{Machine, explore};
@@ -19,6 +23,8 @@ use test_support::*;
 const MOST: u64 = 50_000;
 /// As many as those have that are searched beside others of more.
 const SMALL: u64 = 3_000;
+/// As many as those have whose runs load a driver, or create threads of the system's.
+const LONG_RUNS: u64 = 500;
 /// How many schedules are sampled by each strategy.
 const SAMPLES: u64 = 400;
 
