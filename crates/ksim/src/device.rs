@@ -58,6 +58,7 @@ use crate::engine::object::ObjId;
 use crate::exports::io::{cancel, file};
 use crate::irql::PASSIVE_LEVEL;
 use crate::machine::{Call, current, is_running};
+use crate::schedule::Footprint;
 use ksync_sys::{FILE_READ_DATA, FILE_WRITE_DATA, NTSTATUS, STATUS_SUCCESS};
 
 /// In whose name a device is used: the `RequestorMode` of its requests.
@@ -291,6 +292,8 @@ impl DeviceRequest {
     pub fn cancel(&self) -> bool {
         let call = call("DeviceRequest::cancel");
         let Ok(id) = self.state else { return false };
+        // As IoCancelIrp.
+        call.again(Footprint::UNKNOWN);
         let irp = call.read(|kernel| kernel.irp_of_request(id));
         irp.is_some_and(|irp| cancel::cancel(call, irp) != 0)
     }

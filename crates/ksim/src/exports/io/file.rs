@@ -6,6 +6,7 @@ use crate::engine::io::request::{Completed, NewRequest, Operation};
 use crate::engine::object::ObjId;
 use crate::irql::PASSIVE_LEVEL;
 use crate::machine::Call;
+use crate::schedule::Footprint;
 use ksync_sys::{NTSTATUS, STATUS_INSUFFICIENT_RESOURCES, STATUS_SUCCESS};
 
 /// Opens a device by name. The result is a handle's reference to the file.
@@ -78,6 +79,8 @@ pub(crate) fn close(call: Call, file: ObjId) {
 /// Sends a request for a file's device, without waiting for it.
 pub(crate) fn send(call: Call, file: ObjId, operation: Operation) -> Result<u32, NTSTATUS> {
     let NewRequest { id, device, irp } = call.operate(|kernel| kernel.new_request(file, operation))?;
+    // As IofCallDriver: what the dispatch routine does first may touch what others touch.
+    call.again(Footprint::UNKNOWN);
     let status = irp::call_driver(call, device, irp);
     call.operate(|kernel| kernel.request_sent(id, status));
     Ok(id)
