@@ -214,7 +214,13 @@ impl Place {
     pub(crate) fn call_site(&self) -> CallSite {
         let line = self.module.file.line_at(self.rva);
         let file = line.map(|(file, _)| crate::report::sites::in_workspace(Path::new(file)).display().to_string());
-        CallSite { function: self.module.describe(self.rva), file, line: line.map(|(_, line)| line) }
+        CallSite {
+            function: self.module.describe(self.rva),
+            file,
+            line: line.map(|(_, line)| line),
+            library: None,
+            of_library: false,
+        }
     }
 }
 

@@ -374,6 +374,16 @@ impl MachineCell {
         }
     }
 
+    /// Where a drop makes a call while a panic unwinds. What was called before the panic says nothing about that.
+    #[cold]
+    fn record_unwinding_site(&self) {
+        if let Ok(mut kernel) = self.kernel.try_borrow_mut()
+            && kernel.config.sites
+        {
+            kernel.record_site();
+        }
+    }
+
     /// Gives control to others until the context that runs, which has announced an operation, is chosen to perform it.
     #[inline]
     fn wait_for_turn(&self, footprint: Footprint, next: Option<Resumption>) {

@@ -21,6 +21,11 @@ extern "system-unwind" fn KsimBeforeAtomic(Address: usize, Writes: bool) {
     let Some(call) = call("an atomic operation") else { return };
     let object: *const u8 = std::ptr::without_provenance(Address);
     let footprint = if Writes { Footprint::access(object) } else { Footprint::read(object) };
+    call.read(|kernel| {
+        if kernel.config.sites {
+            kernel.record_site();
+        }
+    });
     call.again(footprint.unsynchronized());
 }
 
@@ -35,6 +40,7 @@ extern "system-unwind" fn KsimAfterAtomic(Address: usize, Wrote: bool, Acquires:
         {
             kernel.races.atomic(actor, Address, Acquires, Releases);
         }
+        kernel.note_atomic(Address, Wrote);
         if Wrote {
             kernel.has_written(Address);
         } else {

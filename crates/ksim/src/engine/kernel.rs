@@ -260,6 +260,15 @@ impl Kernel {
         }
     }
 
+    /// Records an operation on an atomic, which is no object: it does not count as one.
+    #[inline]
+    pub(crate) fn note_atomic(&mut self, address: usize, writes: bool) {
+        if self.trace.is_enabled() {
+            let number = self.trace.number_atomic(address);
+            self.note(if writes { Operation::WriteAtomic } else { Operation::ReadAtomic }, 0, number);
+        }
+    }
+
     /// Records what the dispatcher does to a thread on a processor.
     #[inline]
     pub(crate) fn note_dispatch(&mut self, operation: Operation, cpu: Cpu, tid: Tid, argument: u64) {

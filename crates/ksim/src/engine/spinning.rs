@@ -4,8 +4,10 @@
 //! place of its code, what it has read there before and nobody has written since, is let wait until somebody writes it or the clock moves. If nothing else can happen it goes on
 //! all the same: it may not be a loop.
 
+use super::Tid;
 use super::kernel::{Executing, Kernel, Stop};
 use super::processor::Cpu;
+use super::thread::State;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::WaitGraph;
 use crate::schedule::{Actor, Event};
@@ -122,6 +124,22 @@ impl Kernel {
             self.stop = Some(Stop::Deadlock(Box::new(graph)));
         }
         true
+    }
+
+    /// The atomics, by address, that a thread reads again and again while it can do nothing else.
+    pub(crate) fn spins_on(&self, tid: Tid) -> Vec<usize> {
+        let thread = &self.threads[tid as usize];
+        let may_act = matches!(thread.state, State::Running | State::Ready);
+        if !may_act || !thread.watch.waiting && self.vain_rounds <= VAIN_ROUNDS {
+            return Vec::new();
+        }
+        let mut addresses: Vec<usize> = Vec::new();
+        for &(address, _) in &thread.watch.reads {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
     }
 
     /// True when what runs on `cpu` waits for a write.

@@ -126,6 +126,7 @@ impl Call {
         let call = Self { cell, export: Some(export) };
         if cell.dying.get() {
             cell.count_unwinding_call();
+            cell.record_unwinding_site();
             return call;
         }
         if is_used_up() {

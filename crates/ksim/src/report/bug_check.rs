@@ -293,6 +293,10 @@ pub struct CallSite {
     pub file: Option<String>,
     /// The line.
     pub line: Option<u32>,
+    /// The routine of `ksync` that it called, where it did so.
+    pub library: Option<String>,
+    /// It is a place in `ksync` itself: no driver code called there.
+    pub(crate) of_library: bool,
 }
 
 impl fmt::Display for CallSite {
@@ -305,7 +309,7 @@ impl fmt::Display for CallSite {
             }
             write!(f, ")")?;
         }
-        Ok(())
+        self.library.as_ref().map_or(Ok(()), |routine| write!(f, ", in {routine}"))
     }
 }
 

@@ -92,7 +92,7 @@ impl Report<'_> {
 }
 
 fn of_site(site: &CallSite) -> Value {
-    json!({ "function": site.function, "file": site.file, "line": site.line })
+    json!({ "function": site.function, "file": site.file, "line": site.line, "library": site.library })
 }
 
 fn of_sites(sites: &[CallSite]) -> Value {

@@ -33,14 +33,18 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// The stack of who calls. It costs about a microsecond a frame.
+    /// The stack of who calls. It costs about a microsecond a frame. The machine's loop, which is on no context's stack, has nothing to show: its callers are the
+    /// host's.
     #[inline(never)]
     pub(crate) fn capture() -> Self {
-        let mut frames = Vec::with_capacity(FRAMES);
-        backtrace::trace(|frame| {
-            frames.push(frame.ip().addr());
-            frames.len() < FRAMES
-        });
+        let mut frames = Vec::new();
+        if running_stack().is_some() {
+            frames.reserve(FRAMES);
+            backtrace::trace(|frame| {
+                frames.push(frame.ip().addr());
+                frames.len() < FRAMES
+            });
+        }
         let image = images_of_this_thread().map(MachineImages::places).unwrap_or_default().into_boxed_slice();
         Self { host: frames.into_boxed_slice(), image }
     }
@@ -77,12 +81,12 @@ impl Frames {
         Self { host: Box::default(), image: places.into_boxed_slice() }
     }
 
-    /// The frames of driver code, innermost first.
+    /// The frames of driver code, innermost first. Those of `ksync` count as driver code only where there is nothing else.
     pub(crate) fn resolve(&self) -> Vec<CallSite> {
         if !self.image.is_empty() {
             return self.image.iter().map(Place::call_site).collect();
         }
-        let mut sites = Vec::new();
+        let (mut sites, mut library) = (Vec::new(), Vec::new());
         let mut over = false;
         for &address in &self.host {
             backtrace::resolve(address as *mut c_void, |symbol| {
@@ -91,27 +95,67 @@ impl Frames {
                 let file = symbol.filename().map(|path| path.display().to_string());
                 over |= function.contains("corosensei");
                 if !over && !is_internal(&function) && !file.as_deref().is_some_and(is_internal_file) {
+                    let is_library = is_library(&function, file.as_deref());
                     let file = symbol.filename().map(|path| in_workspace(path).display().to_string());
-                    sites.push(CallSite { function, file, line: symbol.lineno() });
+                    let site = CallSite { function, file, line: symbol.lineno(), library: None, of_library: is_library };
+                    if is_library {
+                        library.push(site);
+                    } else {
+                        // The outermost frame of the library below the first of the driver is what the driver called.
+                        let called =
+                            library.last().filter(|_| sites.is_empty()).map(|called: &CallSite| routine(&called.function));
+                        sites.push(CallSite { library: called, ..site });
+                    }
                 }
             });
             if over {
                 break;
             }
         }
-        sites
+        if sites.is_empty() { library } else { sites }
     }
 }
 
 /// A path as it is in its workspace, where every machine has the same one.
 pub(crate) fn in_workspace(path: &Path) -> &Path {
-    static ROOT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let root = ROOT.get_or_init(|| {
-        let current = std::env::current_dir().ok()?;
+    roots().iter().find_map(|root| path.strip_prefix(root).ok()).unwrap_or(path)
+}
+
+/// The directories that paths are told from: the workspace, or the package where there is none.
+pub(super) fn roots() -> &'static [PathBuf] {
+    static ROOTS: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    ROOTS.get_or_init(|| {
+        // Cargo says to what it runs where the package is. The current directory may be any other.
+        let current = std::env::current_dir().ok();
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let directories: Vec<_> = current.into_iter().chain(package).collect();
         let with_lock = |directory: &&Path| directory.join("Cargo.lock").exists();
-        current.ancestors().filter(with_lock).last().map(Path::to_path_buf)
-    });
-    root.as_deref().and_then(|root| path.strip_prefix(root).ok()).unwrap_or(path)
+        let workspaces = directories.iter().filter_map(|directory| directory.ancestors().filter(with_lock).last());
+        workspaces.map(Path::to_path_buf).chain(directories.iter().cloned()).collect()
+    })
+}
+
+/// The type and the name of a routine, without modules, parameters and closures.
+fn routine(function: &str) -> String {
+    let name = function.split("::{{closure}}").next().unwrap_or(function);
+    let (mut plain, mut depth) = (String::new(), 0_usize);
+    // What a trait's routine is of comes before `as`, and is what to name.
+    let name = match name.strip_prefix('<').and_then(|name| name.split_once(" as ")) {
+        Some((of, rest)) => format!("{of}::{}", rest.rsplit("::").next().unwrap_or(rest)),
+        None => name.to_owned(),
+    };
+    for character in name.chars() {
+        match character {
+            '<' => depth += 1,
+            '>' => depth = depth.saturating_sub(1),
+            _ if depth == 0 => plain.push(character),
+            _ => {}
+        }
+    }
+    let parts: Vec<_> = plain.split("::").filter(|part| !part.is_empty()).collect();
+    // A module says less than a type.
+    let of_type = parts.iter().rev().nth(1).is_some_and(|part| part.starts_with(char::is_uppercase));
+    parts[parts.len().saturating_sub(1 + usize::from(of_type))..].join("::")
 }
 
 /// True for a function that is not a driver's: the hosted kernel's, an inline of NT's headers, or the language's.
@@ -139,6 +183,18 @@ fn is_internal_file(file: &str) -> bool {
     // This file's path, as the compiler was given it.
     let own = file!().strip_suffix("report/sites.rs").unwrap_or(file!());
     file.contains(own) || file.contains("/rustc/") || file.contains("/backtrace-")
+}
+
+/// True for a function of `ksync`: what it does is done for the driver, whose own line is the one to show.
+fn is_library(function: &str, file: Option<&str>) -> bool {
+    function.starts_with("ksync::") || function.starts_with("<ksync::") || file.is_some_and(is_library_file)
+}
+
+/// The same by its source file, which lies beside this crate's in a workspace, in a registry and among what Cargo fetched.
+pub(crate) fn is_library_file(file: &str) -> bool {
+    let own = file!().strip_suffix("report/sites.rs").unwrap_or(file!());
+    let Some((before, after)) = own.rsplit_once("ksim") else { return false };
+    ["ksync", "ksync-sys"].iter().any(|name| file.contains(&format!("{before}{name}{after}")))
 }
 
 /// The places of a run, each once.

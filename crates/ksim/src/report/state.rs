@@ -33,7 +33,7 @@ pub struct ThreadState {
     pub irql: u8,
     /// The kind of wait, if it waited.
     pub reason: Option<&'static str>,
-    /// What it waited for or turned on, by kind and number.
+    /// What it waited for or turned on, by kind and number. An atomic has the number that its operations have in the trace.
     pub waits_for: Vec<String>,
     /// The numbers of the threads that own that.
     pub owners: Vec<u32>,
@@ -113,7 +113,8 @@ fn kept(kernel: &Kernel, tid: Tid, frames: Option<Frames>) -> Kept {
     let thread = &kernel.threads[tid as usize];
     let processor = kernel.processors.iter().position(|processor| processor.current == Some(tid));
     let waited = waited_for(kernel, tid);
-    let turns = thread.state != State::Waiting && !waited.is_empty();
+    let spins = kernel.spins_on(tid);
+    let turns = thread.state != State::Waiting && !waited.is_empty() || !spins.is_empty();
     let mut owners: Vec<u32> =
         waited.iter().flat_map(|&id| owners(kernel, id)).map(|owner| kernel.thread_number(owner)).collect();
     owners.dedup();
@@ -137,7 +138,7 @@ fn kept(kernel: &Kernel, tid: Tid, frames: Option<Frames>) -> Kept {
             processor: processor.map(|processor| processor as u8),
             irql: processor.map_or(thread.irql, |processor| kernel.processors[processor].thread_irql()),
             reason: (thread.state == State::Waiting).then_some(thread.wait.request.reason),
-            waits_for: waited.iter().map(|&id| name(id)).collect(),
+            waits_for: waited.iter().map(|&id| name(id)).chain(spins.iter().map(|&at| kernel.trace.name_of_atomic(at))).collect(),
             owners,
             holds: held.iter().map(|&id| HeldLock { lock: name(id), acquired_at: Vec::new() }).collect(),
             call_sites: Vec::new(),

@@ -2,8 +2,9 @@
 
 use super::bug_check::{BugCheck, CallSite, RelatedSite};
 use super::outcome::{End, Outcome};
+use super::sites::SiteId;
 use super::state::ThreadState;
-use super::trace::{Actor, Event};
+use super::trace::{Actor, Event, Operation};
 use crate::check::rules::Rule;
 use crate::irql::irql_name;
 use anstyle::{AnsiColor, Style};
@@ -11,6 +12,9 @@ use std::fmt;
 
 /// How many frames of a stack are told where it is not the point.
 const FRAMES: usize = 3;
+
+/// How many of the threads that have ended it tells of.
+const ENDED: usize = 4;
 
 /// How many of its last operations a report tells of each thread.
 const LAST_STEPS: usize = 5;
@@ -108,7 +112,10 @@ impl<'a> Report<'a> {
     fn place(&self, site: &CallSite) -> String {
         let cyan = self.style(AnsiColor::Cyan);
         match (&site.file, site.line) {
-            (Some(file), Some(line)) => format!("{} ({cyan}{file}:{line}{cyan:#})", site.function),
+            (Some(file), Some(line)) => {
+                let library = site.library.as_ref().map(|routine| format!(", in {routine}")).unwrap_or_default();
+                format!("{} ({cyan}{file}:{line}{cyan:#}){library}", site.function)
+            }
             _ => site.to_string(),
         }
     }
@@ -146,9 +153,30 @@ impl<'a> Report<'a> {
         self.last_steps(f, Actor::Thread(thread.index))
     }
 
+    /// True for a place that `ksync` came to by itself, such as the start of its threads.
+    fn is_of_library(&self, site: SiteId) -> bool {
+        self.outcome.call_sites(site).first().is_some_and(|site| site.of_library)
+    }
+
+    /// The threads that ended last, the earliest first: by number, and place among the threads.
+    fn ended(&self) -> Vec<(u32, u32)> {
+        let ends = self.outcome.events().rev().filter_map(|event| match (event.operation, event.actor) {
+            (Operation::TerminateThread, Actor::Thread(index)) => Some((event.object, index)),
+            _ => None,
+        });
+        let mut ended: Vec<_> = ends.take(ENDED).collect();
+        ended.reverse();
+        ended
+    }
+
     fn last_steps(&self, f: &mut fmt::Formatter<'_>, actor: Actor) -> fmt::Result {
-        let mut steps: Vec<(usize, Event)> =
-            self.outcome.events().enumerate().rev().filter(|(_, event)| event.actor == actor).take(LAST_STEPS).collect();
+        let own = |(_, event): &(usize, Event)| event.actor == actor && is_step(event);
+        let by_driver = |(_, event): &(usize, Event)| !event.site.is_some_and(|site| self.is_of_library(site));
+        let all = || self.outcome.events().enumerate().rev().filter(own);
+        let mut steps: Vec<(usize, Event)> = all().filter(by_driver).take(LAST_STEPS).collect();
+        if steps.is_empty() {
+            steps = all().take(LAST_STEPS).collect();
+        }
         if steps.is_empty() {
             return Ok(());
         }
@@ -164,6 +192,9 @@ impl<'a> Report<'a> {
             if event.object != 0 {
                 write!(f, " #{}", event.object)?;
             }
+            if matches!(event.operation, Operation::ReadAtomic | Operation::WriteAtomic) {
+                write!(f, " a{}", event.argument)?;
+            }
             if let Some(text) = self.outcome.printed(step) {
                 write!(f, " \"{text}\"")?;
             }
@@ -177,6 +208,11 @@ impl<'a> Report<'a> {
         }
         Ok(())
     }
+}
+
+/// False for what the dispatcher does to a thread, and for its end, of which the report tells by itself.
+fn is_step(event: &Event) -> bool {
+    !matches!(event.operation, Operation::DispatchThread | Operation::LeaveThread | Operation::TerminateThread)
 }
 
 impl fmt::Display for Report<'_> {
@@ -194,6 +230,11 @@ impl fmt::Display for Report<'_> {
             writeln!(f, "{bold}threads{bold:#}")?;
             for thread in &threads {
                 self.thread(f, thread)?;
+            }
+            let yellow = self.style(AnsiColor::Yellow);
+            for (number, index) in self.ended() {
+                writeln!(f, "  {yellow}thread #{number}{yellow:#} (t{index}) ended")?;
+                self.last_steps(f, Actor::Thread(index))?;
             }
             writeln!(f, "{bold}processors{bold:#}")?;
             for processor in self.outcome.processors() {

@@ -6,13 +6,13 @@ mod spans;
 
 pub(crate) use spans::{Lane, Owner, Spans, What};
 
-use super::sites::SiteId;
+use super::sites::{SiteId, roots};
 use super::trace::{Actor, Event, Operation};
 use super::{CallSite, End, Outcome};
 use crate::irql::irql_name;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const TEMPLATE: &str = include_str!("timeline/timeline.html");
 const STYLE: &str = include_str!("timeline/timeline.css");
@@ -275,8 +275,10 @@ fn sites(outcome: &Outcome, sources: &mut Sources) -> Value {
 
 /// The text of a source file. A path that is not absolute is one of the workspace that the program runs in.
 fn read_source(file: &str) -> Option<String> {
-    let current = std::env::current_dir().ok()?;
-    current.ancestors().find_map(|folder| std::fs::read_to_string(folder.join(file)).ok())
+    let current = std::env::current_dir().ok();
+    let above = current.iter().flat_map(|current| current.ancestors());
+    let folders = above.chain(roots().iter().map(PathBuf::as_path));
+    folders.into_iter().find_map(|folder| std::fs::read_to_string(folder.join(file)).ok())
 }
 
 /// The source lines that the page shows, each once.

@@ -4,6 +4,7 @@
 //! text, [`Outcome::events`](crate::Outcome::events) the same as values.
 
 use super::sites::SiteId;
+use rustc_hash::FxHashMap;
 use std::fmt;
 use std::io::Write;
 
@@ -124,6 +125,10 @@ pub enum Operation {
     AcquireRemoveLock,
     /// A remove lock was released.
     ReleaseRemoveLock,
+    /// An atomic of `ksync::sync::atomic` was read, or was not what it should have been to be written. The argument is its number among the atomics of the run, from 1.
+    ReadAtomic,
+    /// An atomic was written. The argument is as for `ReadAtomic`.
+    WriteAtomic,
     /// A driver printed something. The argument is how many bytes it was; [`Outcome::printed`](crate::Outcome::printed) has the text.
     DebugPrint,
 }
@@ -188,6 +193,8 @@ impl Operation {
             Self::RunWork => "run work",
             Self::AcquireRemoveLock => "acquire remove lock",
             Self::ReleaseRemoveLock => "release remove lock",
+            Self::ReadAtomic => "read atomic",
+            Self::WriteAtomic => "write atomic",
             Self::DebugPrint => "debug print",
         }
     }
@@ -295,6 +302,8 @@ pub(crate) struct Trace {
     pushed: u64,
     /// What each object is, by its number.
     kinds: Vec<&'static str>,
+    /// The number of each atomic, by its address.
+    atomics: FxHashMap<usize, u64>,
     /// What was printed, by the place of the event, in order.
     printed: Vec<(usize, Box<str>)>,
 }
@@ -359,6 +368,17 @@ impl Trace {
         {
             entry.irql_after = irql;
         }
+    }
+
+    /// The number of an atomic among those of the run, in order of their first operations.
+    pub(crate) fn number_atomic(&mut self, address: usize) -> u64 {
+        let next = self.atomics.len() as u64 + 1;
+        *self.atomics.entry(address).or_insert(next)
+    }
+
+    /// What reports call an atomic, which has a number where the run is recorded.
+    pub(crate) fn name_of_atomic(&self, address: usize) -> String {
+        self.atomics.get(&address).map_or_else(|| "an atomic".to_owned(), |number| format!("atomic a{number}"))
     }
 
     /// The run is over: what each object was, by its number.

@@ -38,15 +38,18 @@ impl WaitGraph {
             }
             let number = kernel.objects[thread.object].number;
             let waited = waited_for(kernel, tid as Tid);
+            let spins = kernel.spins_on(tid as Tid);
             let reason = match thread.state {
                 State::Waiting => thread.wait.request.reason.to_owned(),
                 State::Running if !waited.is_empty() => "spin lock".to_owned(),
+                State::Running | State::Ready if !spins.is_empty() => SPINNING.to_owned(),
                 State::Running => "its processor cannot go on".to_owned(),
                 State::Ready => "ready, but no processor is free".to_owned(),
                 State::Terminated => continue,
             };
             let name = |id: &u32| format!("{} #{}", kernel.objects[*id].kind.name(), kernel.objects[*id].number);
-            let objects = waited.iter().map(name).collect();
+            let atomics = spins.iter().map(|&address| kernel.trace.name_of_atomic(address));
+            let objects = waited.iter().map(name).chain(atomics).collect();
             let owners = waited.iter().flat_map(|&id| owners(kernel, id)).map(|owner| kernel.thread_number(owner)).collect();
             threads.push(WaitingThread { thread: number, reason, objects, owners });
         }
@@ -81,15 +84,26 @@ fn follow(threads: &[WaitingThread], thread: u32, path: &mut Vec<u32>, done: &mu
 impl WaitGraph {
     /// Without the threads one by one.
     pub(super) fn summary(&self) -> String {
+        let mut spinning = String::new();
+        for thread in self.threads.iter().filter(|thread| thread.reason == SPINNING) {
+            let objects = thread.objects.join(", ");
+            spinning += &format!(
+                "\n    thread #{} spins: it reads {objects} again and again, and nobody is left to write",
+                thread.thread
+            );
+        }
         match self.cycle.first() {
-            None => HEADLINE.to_owned(),
+            None => format!("{HEADLINE}{spinning}"),
             Some(first) => {
                 let names: Vec<_> = self.cycle.iter().chain([first]).map(|thread| format!("#{thread}")).collect();
-                format!("{HEADLINE}\n    cycle: {}", names.join(" -> "))
+                format!("{HEADLINE}{spinning}\n    cycle: {}", names.join(" -> "))
             }
         }
     }
 }
+
+/// In place of the kind of wait.
+const SPINNING: &str = "spinning on an atomic";
 
 const HEADLINE: &str = "deadlock: no thread can go on, and nothing is due";
 
