@@ -147,6 +147,11 @@ impl Program {
         }
     }
 
+    /// The driver's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     fn use_device(&self, name: &str) {
         let device = match ksim::open_device(name, Requestor::User) {
             Ok(device) => device,

@@ -34,7 +34,7 @@ use crate::faults::{Fault, FaultKind};
 pub use crate::schedule::Strategy;
 use environment::Environment;
 use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many schedules are run where nothing else is said.
 const DEFAULT_SCHEDULES: u64 = 1_000;
@@ -70,6 +70,16 @@ pub struct Explore {
     early_by_environment: Option<u32>,
     /// The fault that all runs have.
     fault: Option<Fault>,
+    /// What the program is called, and what stands for it in tokens.
+    name: Option<String>,
+    program: token::ProgramId,
+}
+
+/// Says something on standard error, where those who run tests see it although the test passes.
+fn tell(message: &str) {
+    use std::io::Write;
+    // Who has closed it does not want to be told.
+    let _ = writeln!(std::io::stderr().lock(), "ksim: {message}");
 }
 
 /// A search of schedules: [`Explore::check`] makes it.
@@ -91,6 +101,8 @@ pub fn explore() -> Explore {
         faults: Vec::new(),
         early_by_environment: None,
         fault: None,
+        name: None,
+        program: [0; 2],
     }
 }
 
@@ -99,6 +111,7 @@ impl Explore {
     ///
     /// # Panics
     /// If the number is 0 or above 64.
+    #[track_caller]
     pub fn processors(mut self, processors: u8) -> Self {
         self.machine = self.machine.processors(processors);
         self
@@ -117,7 +130,12 @@ impl Explore {
     }
 
     /// How schedules are chosen.
+    ///
+    /// # Panics
+    /// If it is `Pct` of depth 0.
+    #[track_caller]
     pub fn strategy(mut self, strategy: Strategy) -> Self {
+        assert!(strategy != Strategy::Pct { depth: 0 }, "the depth of PCT is at least 1");
         self.strategy = strategy;
         self
     }
@@ -129,12 +147,20 @@ impl Explore {
     }
 
     /// How many schedules to run. The default is 1,000, or no limit where a [time](Self::time) is given; `KSIM_SCHEDULES` overrides it.
+    ///
+    /// # Panics
+    /// If the number is 0: such a search would find nothing, whatever the program is.
+    #[track_caller]
     pub fn schedules(mut self, schedules: u64) -> Self {
+        assert!(schedules > 0, "a search of 0 schedules finds nothing: leave out what is not to be searched");
         self.schedules = Some(schedules);
         self
     }
 
     /// For how long to run schedules, by the host's clock. Of two limits, the first that is reached counts.
+    ///
+    /// At least one schedule is run, one that has begun is finished, and what fails is made smaller after that, which takes longer. With [faults](Self::faults) it is the time for all of
+    /// them: each search has an equal part of what is left, and those that the time is up for are not made.
     pub fn time(mut self, time: Duration) -> Self {
         self.time = Some(time);
         self
@@ -153,6 +179,7 @@ impl Explore {
     ///
     /// # Panics
     /// If `index` is not below `count`.
+    #[track_caller]
     pub fn shard(mut self, index: u64, count: u64) -> Self {
         assert!(index < count, "there is no part {index} of {count}: parts are counted from 0");
         self.shard = Shard { index, count };
@@ -217,6 +244,19 @@ impl Explore {
         self
     }
 
+    /// What the program is called. A [token](Failure::token) of a program of another name that this one does not fail by is an [error](TokenError::Program). The default is the type of
+    /// the program, which the function that it is written in gives its name.
+    pub fn program_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Notes what stands for the program in tokens.
+    fn of_program<P>(mut self, _: &P) -> Self {
+        self.program = token::program_id(self.name.as_deref().unwrap_or(std::any::type_name::<P>()));
+        self
+    }
+
     /// Runs `program` under one schedule after another, until one fails or the limit is reached.
     ///
     /// The program runs on several OS threads at once, each with a machine of its own: what it captures is shared by all of these runs, so that what a run
@@ -228,9 +268,14 @@ impl Explore {
     /// - If the program does not do the same things each time: the message says where two runs differ.
     /// - If a variable of the environment is not what it should be, or the token does not belong to this program: the message says where they part.
     /// - If called from code that runs on a machine already.
+    #[track_caller]
     #[must_use = "what was found is in the exploration and nowhere else: `expect_clean` panics for a failure"]
     pub fn check(mut self, program: impl Fn() + Sync) -> Exploration {
-        let environment = Environment::read().unwrap_or_else(|error| panic!("ksim: {error}"));
+        let environment = match Environment::read() {
+            Ok(environment) => environment,
+            Err(error) => panic!("ksim: {error}"),
+        };
+        self = self.of_program(&program);
         if let Some(seed) = environment.seed {
             self.seed = seed;
         }
@@ -246,21 +291,38 @@ impl Explore {
             self.early_by_environment = Some(most);
         }
         match environment.replay {
-            Some(token) => self.replay(&token, program).unwrap_or_else(|error| panic!("ksim: {REPLAY}: {error}")),
-            None => faults::search(&self, &program),
+            Some(token) => match self.replay(&token, program) {
+                Ok(exploration) => {
+                    if exploration.failure.is_none() {
+                        tell(&format!("the schedule of {REPLAY} does not fail any more"));
+                    }
+                    exploration
+                }
+                Err(error) => panic!("ksim: {REPLAY}: {error}"),
+            },
+            None => {
+                let exploration = faults::search(&self, &program);
+                if exploration.executions == 0 {
+                    let Shard { index, count } = self.shard;
+                    tell(&format!("no schedule was run: none was left for part {index} of {count} of this search"));
+                }
+                exploration
+            }
         }
     }
 
     /// Runs the one schedule that a [token](Failure::token) stands for, whether it fails again or not.
     ///
     /// # Errors
-    /// If the token is damaged, was made with other settings of the machine, or the program no longer makes the choices that it was made for.
+    /// If the token is damaged, was made with other settings of the machine, or the program no longer makes the choices that it was made for; or if it was made for another program,
+    /// and this one does not fail by it.
     ///
     /// # Panics
     /// If called from code that runs on a machine already.
+    #[track_caller]
     pub fn replay(&self, token: &str, program: impl Fn()) -> Result<Exploration, TokenError> {
         let (token, fault) = faults::parse(token)?;
-        let explore = Self { fault, ..self.clone() };
+        let explore = Self { fault, ..self.clone() }.of_program(&program);
         workers::replay(&explore, token, &program)
     }
 
@@ -270,6 +332,11 @@ impl Explore {
             Some(fault) => self.machine.clone().fault(fault),
             None => self.machine.clone(),
         }
+    }
+
+    /// When the host's time is up for a search that begins now.
+    fn deadline(&self) -> Option<Instant> {
+        self.time.and_then(|time| Instant::now().checked_add(time))
     }
 
     fn limit(&self) -> u64 {

@@ -1,10 +1,11 @@
 //! Searches of schedules.
 
 use ksim::explore::{Explore, Strategy, TokenError};
-use ksim::{Machine, explore};
+use ksim::{FaultKind, Machine, explore};
 use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use test_support::*;
 
 /// Two threads that take two locks in opposite orders.
@@ -18,6 +19,18 @@ fn opposite_orders() {
     };
     let threads = [spawn(|| nest(&a, &b)), spawn(|| nest(&b, &a))];
     join_all(threads);
+}
+
+/// The same in one order: every choice of the other can be made, and nothing fails.
+fn same_order() {
+    let (a, b) = (Mutex::new(), Mutex::new());
+    let nest = || {
+        wait(a.object());
+        wait(b.object());
+        b.release();
+        a.release();
+    };
+    join_all([spawn(nest), spawn(nest)]);
 }
 
 /// Two threads that count under a lock.
@@ -104,7 +117,7 @@ fn damaged_and_foreign_tokens_are_told_apart() {
     assert_eq!(error(&token[1..], two(), opposite_orders), TokenError::Damaged);
     assert_eq!(error(&token, two().processors(4), opposite_orders), TokenError::Settings);
     let differs = error(&token, two(), || ());
-    assert!(matches!(differs, TokenError::Differs { .. }), "{differs}");
+    assert!(matches!(differs, TokenError::Program { .. }), "{differs}");
     assert!(differs.to_string().contains("the run ended"), "{differs}");
 }
 
@@ -154,10 +167,10 @@ fn a_search_is_not_made_on_a_machine() {
 
 #[test]
 fn time_limits_a_search() {
-    let exploration = two().time(std::time::Duration::from_millis(50)).check(count);
+    let exploration = two().time(Duration::from_millis(50)).check(count);
     exploration.expect_clean();
     assert!(exploration.executions() > 0);
-    assert!(exploration.elapsed() >= std::time::Duration::from_millis(50));
+    assert!(exploration.elapsed() >= Duration::from_millis(50));
 }
 
 const STRATEGIES: [Strategy; 8] = [
@@ -262,5 +275,148 @@ fn tokens_survive_what_does_not_matter() {
         join_all([spawn(turn), spawn(turn)]);
     };
     let error = two().replay(&token, other).unwrap_err();
-    assert!(matches!(error, TokenError::Differs { .. }), "{error}");
+    assert!(matches!(error, TokenError::Program { .. }), "{error}");
+}
+
+/// The message of the panic that this ends in, and the file of the line that it names.
+fn refusal(search: impl FnOnce() -> Explore) -> (String, String) {
+    panic_of(|| _ = search())
+}
+
+fn panic_of(code: impl FnOnce()) -> (String, String) {
+    thread_local!(static PLACE: Cell<Option<String>> = const { Cell::new(None) });
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PLACE.set(info.location().map(|location| location.file().to_owned()));
+            previous(info);
+        }));
+    });
+    let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(code)).unwrap_err();
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let message = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap();
+    (message, PLACE.take().unwrap())
+}
+
+#[test]
+fn bad_settings_are_refused_where_they_are_made() {
+    let refused = |search: fn() -> Explore, says: &str| {
+        let (message, file) = refusal(search);
+        assert!(message.contains(says), "{message}");
+        assert_eq!(file, file!(), "{message}");
+    };
+    refused(|| explore().schedules(0), "a search of 0 schedules");
+    refused(|| explore().strategy(Strategy::Pct { depth: 0 }), "the depth of PCT");
+    refused(|| explore().processors(0), "1 to 64 processors");
+    refused(|| explore().processors(65), "1 to 64 processors");
+    refused(|| explore().machine(Machine::new().groups(&[1, 0])), "in groups of at least one");
+    refused(|| explore().shard(3, 3), "there is no part 3 of 3");
+}
+
+#[test]
+fn a_search_that_cannot_be_made_is_refused_where_it_is_made() {
+    let (message, file) = panic_of(|| _ = explore().strategy(Strategy::Exhaustive).check(count));
+    assert!(message.contains("cannot be searched to the end"), "{message}");
+    assert_eq!(file, file!());
+    let runs = AtomicU64::new(0);
+    let program = || assert_ne!(runs.fetch_add(1, Ordering::Relaxed), 0, "only once");
+    let (message, file) = panic_of(|| _ = explore().check(program));
+    assert!(message.contains("is not deterministic"), "{message}");
+    assert_eq!(file, file!());
+}
+
+#[test]
+fn a_search_without_time_makes_a_run() {
+    for strategy in [Strategy::Portfolio, Strategy::Exhaustive, Strategy::Bounded { preemptions: 1 }] {
+        let exploration = two().strategy(strategy).time(Duration::ZERO).check(count);
+        assert_eq!(exploration.executions(), 1, "{strategy:?}");
+        assert!(!exploration.is_exhausted(), "{strategy:?}");
+        assert!(two().strategy(strategy).time(Duration::MAX).schedules(2).check(count).failure().is_none(), "{strategy:?}");
+    }
+}
+
+/// The time is one for all faults, and each has some of it.
+#[test]
+fn faults_share_the_time() {
+    let tried = AtomicU64::new(0);
+    let time = Duration::from_millis(400);
+    let exploration = explore().time(time).faults([FaultKind::Allocation]).check(|| {
+        for number in 0..20 {
+            match allocate(8) {
+                memory if memory.is_null() => _ = tried.fetch_or(1 << number, Ordering::Relaxed),
+                memory => free(memory),
+            }
+        }
+    });
+    exploration.expect_clean();
+    assert_eq!(tried.into_inner(), (1 << 20) - 1);
+    assert!(exploration.elapsed() < time * 3, "{exploration}");
+}
+
+#[test]
+fn a_token_of_another_program_is_told_apart() {
+    let search = || two().program_name("this");
+    let token = search().check(opposite_orders).expect_failure().token.clone();
+    // What fails as it did may be called something else.
+    assert!(two().program_name("other").replay(&token, opposite_orders).unwrap().failure().is_some());
+    let error = two().program_name("other").replay(&token, same_order).unwrap_err();
+    assert!(matches!(error, TokenError::Program { .. }), "{error}");
+    assert!(error.to_string().contains("does not fail"), "{error}");
+    search().replay(&token, same_order).unwrap().expect_clean();
+    assert!(search().processors(4).replay(&token, same_order).unwrap_err().to_string().contains("processors"));
+}
+
+/// Who was about to do what, where, is what helps to find the edit.
+#[test]
+fn where_a_token_does_not_fit_is_said() {
+    let search = || two().program_name("this");
+    let token = search().check(opposite_orders).expect_failure().token.clone();
+    let edited = || {
+        let event = Event::notification();
+        join_all([spawn(|| _ = event.set()), spawn(|| _ = event.reset())]);
+        opposite_orders();
+    };
+    let error = search().replay(&token, edited).unwrap_err().to_string();
+    println!("{error}");
+    assert!(error.contains("was about to act") && error.contains("the token takes option"), "{error}");
+    #[cfg(debug_assertions)]
+    assert!(error.contains("test-support/src/lib.rs:"), "{error}");
+}
+
+#[test]
+fn a_replay_has_no_number() {
+    let exploration = two().check(opposite_orders);
+    let token = &exploration.expect_failure().token;
+    let again = two().replay(token, opposite_orders).unwrap();
+    assert!(again.expect_failure().to_string().contains("found by the replayed schedule"), "{again}");
+    assert!(!exploration.to_string().contains("replayed"), "{exploration}");
+}
+
+const CHILD: &str = "KSIM_TEST_CHILD";
+
+/// What the next test runs with an environment of its own.
+#[test]
+fn searched_as_the_environment_says() {
+    if std::env::var_os(CHILD).is_some() {
+        two().program_name("this").check(same_order).expect_clean();
+    }
+}
+
+#[test]
+fn what_the_environment_leaves_nothing_of_is_said() {
+    let says = |variables: &[(&str, &str)]| {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "searched_as_the_environment_says"]).env(CHILD, "1").envs(variables.iter().copied());
+        let output = child.output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap())
+    };
+    let token = |name| two().program_name(name).check(opposite_orders).expect_failure().token.clone();
+    let (passes, text) = says(&[(ksim::explore::REPLAY, &token("this"))]);
+    assert!(passes && text.contains("the schedule of KSIM_REPLAY does not fail any more"), "{text}");
+    let (passes, text) = says(&[(ksim::explore::REPLAY, &token("that"))]);
+    assert!(!passes && text.contains("the token was made for another program"), "{text}");
+    let (passes, text) = says(&[(ksim::explore::SCHEDULES, "1"), (ksim::explore::SHARD, "3/4")]);
+    assert!(passes && text.contains("no schedule was run: none was left for part 3 of 4"), "{text}");
+    assert_eq!(says(&[]).1.matches("ksim:").count(), 0);
 }

@@ -23,6 +23,7 @@ pub(crate) fn run(arguments: &ExploreArguments) -> Result<Exit, Failure> {
     }
     let mut explore = explore()
         .machine(machine)
+        .program_name(program.name())
         .strategy(search.strategy())
         .keep_going(search.keep_going)
         .seed(search.seed)

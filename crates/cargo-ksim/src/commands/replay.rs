@@ -13,6 +13,7 @@ pub(crate) fn run(arguments: &ReplayArguments) -> Result<Exit, Failure> {
     let machine = machine.echo(!arguments.output.json);
     let exploration = ksim::explore()
         .machine(machine)
+        .program_name(program.name())
         .replay(&arguments.token, || program.run())
         .context("the token cannot be replayed")
         .map_err(Failure::usage)?;

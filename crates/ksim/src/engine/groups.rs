@@ -20,6 +20,7 @@ impl Groups {
     ///
     /// # Panics
     /// If there is none, if one is empty, or if there are more than 64 processors in all.
+    #[track_caller]
     pub(crate) fn new(sizes: &[u8]) -> Self {
         let total: usize = sizes.iter().map(|&size| usize::from(size)).sum();
         let possible = !sizes.is_empty() && !sizes.contains(&0) && total <= MAXIMUM_PROCESSORS;

@@ -15,12 +15,14 @@ pub struct Failure {
     pub outcome: Outcome,
     /// Stands for the schedule: [`Explore::replay`](super::Explore::replay) repeats it, as `KSIM_REPLAY` does.
     pub token: String,
-    /// The number of the schedule in the search, from 0.
+    /// The number of the schedule in the search, from 0. A replay has no other than 0.
     pub schedule: u64,
     /// How often the schedule takes the turn from a context that could go on.
     pub preemptions: usize,
     /// The token of the schedule as it was found, which fails in the same way and is larger.
     pub found: String,
+    /// It was not searched for.
+    pub(super) replayed: bool,
     /// How often the clock could move early, where the environment says so.
     pub(super) early_expiries: Option<u32>,
 }
@@ -33,6 +35,10 @@ impl Failure {
             Some(most) => format!("{}={most} {}={}", super::EARLY_EXPIRIES, super::REPLAY, self.token),
             None => format!("{}={}", super::REPLAY, self.token),
         }
+    }
+
+    fn found_by(&self) -> String {
+        if self.replayed { "the replayed schedule".to_owned() } else { format!("schedule {}", self.schedule) }
     }
 
     /// The report as JSON, with the line that repeats it. See [`Report::to_json`](crate::Report::to_json).
@@ -53,7 +59,7 @@ impl fmt::Display for Failure {
             _ => self.replay_line(),
         };
         let report = self.outcome.report().replay(Some(&replay));
-        write!(f, "{report}\nfound by schedule {}; {turns} taken from a context that could go on", self.schedule)
+        write!(f, "{report}\nfound by {}; {turns} taken from a context that could go on", self.found_by())
     }
 }
 
@@ -115,7 +121,7 @@ impl Exploration {
         if let Some(failure) = &self.failure {
             let replay = failure.replay_line();
             let report = failure.outcome.report().replay(Some(&replay)).colored_for_terminal();
-            panic!("{report}\nfound by schedule {}", failure.schedule);
+            panic!("{report}\nfound by {}", failure.found_by());
         }
         self
     }

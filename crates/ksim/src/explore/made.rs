@@ -53,6 +53,7 @@ impl Made {
 }
 
 /// Makes a run. The first of a search is made twice.
+#[track_caller]
 pub(super) fn run_planned(
     explore: &Explore,
     machine: &Machine,

@@ -1,8 +1,9 @@
 //! A progress bar, on a terminal and nowhere else.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use std::fmt;
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many executions a worker makes between two reports.
 pub(super) const REPORT_EVERY: u64 = 256;
@@ -13,17 +14,26 @@ pub(super) struct Progress {
 
 impl Progress {
     /// `schedules` is the number that will be run, or `u64::MAX`.
-    pub(super) fn new(shown: bool, schedules: u64) -> Self {
+    pub(super) fn new(shown: bool, schedules: u64, deadline: Option<Instant>) -> Self {
         if !shown || !std::io::stderr().is_terminal() {
             return Self { bar: None };
         }
-        let (length, template) = if schedules == u64::MAX {
-            (None, "{spinner} {human_pos} schedules, {per_sec}, {elapsed}, {msg} distinct")
-        } else {
-            (Some(schedules), "{bar:30} {human_pos}/{human_len} schedules, {per_sec}, {eta} left, {msg} distinct")
+        let (length, template) = match (schedules, deadline) {
+            (u64::MAX, None) => (None, "{spinner} {human_pos} schedules, {per_sec}, {elapsed}, {msg} distinct"),
+            (u64::MAX, Some(_)) => (None, "{spinner} {human_pos} schedules, {per_sec}, {time_left} left, {msg} distinct"),
+            (_, None) => (Some(schedules), "{bar:30} {human_pos}/{human_len} schedules, {per_sec}, {eta} left, {msg} distinct"),
+            (_, Some(_)) => (
+                Some(schedules),
+                "{bar:30} {human_pos}/{human_len} schedules, {per_sec}, {eta} and at most {time_left} left, {msg} distinct",
+            ),
+        };
+        let time_left = move |_: &ProgressState, text: &mut dyn fmt::Write| {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())).unwrap_or_default();
+            // What cannot be shown is not missed.
+            let _ = write!(text, "{}", HumanDuration(left));
         };
         let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr_with_hz(5));
-        bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
+        bar.set_style(ProgressStyle::with_template(template).expect("the template is valid").with_key("time_left", time_left));
         bar.enable_steady_tick(Duration::from_millis(200));
         Self { bar: Some(bar) }
     }

@@ -57,16 +57,17 @@ struct Stealing<'a> {
 }
 
 /// Makes a search. Also returns whether a run came to the fault that was asked for.
+#[track_caller]
 pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync), whole: Search) -> (Exploration, bool) {
     assert!(!crate::machine::is_running(), "a search cannot be made from code that runs on a machine");
-    let begin = Instant::now();
+    let (begin, deadline) = (Instant::now(), explore.deadline());
     let limit = usize::try_from(explore.limit()).unwrap_or(usize::MAX);
     let shared = Stealing {
         explore,
         program,
         limit,
-        deadline: explore.time.map(|time| begin + time),
-        progress: Progress::new(explore.progress, explore.limit()),
+        deadline,
+        progress: Progress::new(explore.progress, explore.limit(), deadline),
         pool: Mutex::default(),
         changed: Condvar::new(),
         hungry: AtomicUsize::new(0),
@@ -94,14 +95,18 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync), whole: Sear
     let is_over = search.next() == NextRun::Over && made.classes.len() <= limit;
     made.classes.truncate(limit);
     made.failures.retain(|&number| number < limit as u64);
-    let first = made.failures.first().copied();
+    let mut failure = None;
+    // Not in a closure, which would hide who asked for the search.
+    if let Some(&schedule) = made.failures.first() {
+        failure = Some(report(explore, schedule, &made.choices, program));
+    }
     let exploration = Exploration {
         executions: made.classes.len() as u64,
         distinct: made.classes.iter().collect::<FxHashSet<_>>().len() as u64,
         exhausted: is_over && (made.failures.is_empty() || explore.keep_going),
         elapsed: begin.elapsed(),
         failures: made.failures.len() as u64,
-        failure: first.map(|schedule| report(explore, schedule, &made.choices, program)),
+        failure,
     };
     (exploration, made.has_fault)
 }
@@ -137,6 +142,7 @@ impl Stealing<'_> {
     }
 
     /// Goes on with a search until it is at its end, has made so many runs that count, or is told to stop.
+    #[track_caller]
     fn make(&self, search: &mut Search, made: &mut Made, most: usize, stop: &AtomicBool) {
         let machine = self.explore.faulty_machine().record_trace(false);
         let shared = Rc::new(RefCell::new(std::mem::take(search)));
@@ -152,11 +158,11 @@ impl Stealing<'_> {
                 }
                 continue;
             }
-            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let is_first = made.classes.is_empty() && search.is_whole();
+            if !is_first && self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 made.is_late = true;
                 break;
             }
-            let is_first = made.classes.is_empty() && search.is_whole();
             drop(search);
             let run = run_planned(self.explore, &machine, Box::new(Exhaustive::of(&shared)), is_first, self.program);
             let mut search = shared.borrow_mut();

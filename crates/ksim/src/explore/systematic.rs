@@ -127,6 +127,7 @@ struct Systematic<'a, S> {
 }
 
 /// Makes a search. Also returns whether a run came to the fault that was asked for.
+#[track_caller]
 pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Exploration, bool) {
     match explore.strategy {
         Strategy::Bounded { preemptions } => search_all(explore, program, BoundedSearch::new(preemptions)),
@@ -140,9 +141,10 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
     }
 }
 
+#[track_caller]
 fn search_all<S: Plan>(explore: &Explore, program: &(dyn Fn() + Sync), whole: S) -> (Exploration, bool) {
     assert!(!crate::machine::is_running(), "a search cannot be made from code that runs on a machine");
-    let begin = Instant::now();
+    let (begin, deadline) = (Instant::now(), explore.deadline());
     let limit = explore.limit();
     let whole = Slot { origin: Origin::WHOLE, number: 0, state: State::Waits(whole) };
     let parts = Parts {
@@ -160,8 +162,8 @@ fn search_all<S: Plan>(explore: &Explore, program: &(dyn Fn() + Sync), whole: S)
         explore,
         program,
         limit,
-        deadline: explore.time.map(|time| begin + time),
-        progress: Progress::new(explore.progress, limit),
+        deadline,
+        progress: Progress::new(explore.progress, limit, deadline),
         parts: Mutex::new(parts),
         changed: Condvar::new(),
     };
@@ -178,18 +180,24 @@ fn search_all<S: Plan>(explore: &Explore, program: &(dyn Fn() + Sync), whole: S)
     drop(progress);
     let parts = parts.into_inner().expect("no worker panics while it holds the lock");
     refuse(parts.unsupported);
+    let mut failure = None;
+    // Not in a closure, which would hide who asked for the search.
+    if let Some((schedule, choices)) = parts.first_failure {
+        failure = Some(report(explore, schedule, &choices, program));
+    }
     let exploration = Exploration {
         executions: parts.executions,
         distinct: parts.distinct.len() as u64,
         exhausted: !parts.over,
         elapsed: begin.elapsed(),
         failures: parts.failures,
-        failure: parts.first_failure.map(|(schedule, choices)| report(explore, schedule, &choices, program)),
+        failure,
     };
     (exploration, parts.has_fault)
 }
 
 /// Says why a search cannot be made.
+#[track_caller]
 pub(super) fn refuse(unsupported: Option<&'static str>) {
     if let Some(reason) = unsupported {
         panic!("ksim: the schedules cannot be searched to the end: {reason}");
@@ -202,6 +210,7 @@ impl<S: Plan> Systematic<'_, S> {
     }
 
     /// Makes one part after the other, until none is left. `once` is for one part.
+    #[track_caller]
     fn work(&self, once: bool) {
         let mut parts = self.lock();
         while !parts.is_over() {
@@ -226,17 +235,18 @@ impl<S: Plan> Systematic<'_, S> {
     }
 
     /// Makes some runs of a part. Also returns what is left of it.
+    #[track_caller]
     fn make(&self, search: S, origin: Origin) -> (Made, Vec<S>) {
         let machine = self.explore.faulty_machine().record_trace(false);
         let counts = origin.counts_in(self.explore.shard);
         let search = Rc::new(RefCell::new(search));
         let mut made = Made::default();
         for _ in 0..PART.min(self.limit) {
-            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let is_first = origin.generation == 0 && made.classes.is_empty();
+            if !is_first && self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 made.is_late = true;
                 return (made, Vec::new());
             }
-            let is_first = origin.generation == 0 && made.classes.is_empty();
             let run = run_planned(self.explore, &machine, S::policy(&search), is_first, self.program);
             let finished = search.borrow_mut().finish();
             made.unsupported = search.borrow().unsupported();

@@ -1,6 +1,6 @@
 //! Replay tokens: the choices of one run, as short text.
 //!
-//! A token is `base64url(version, settings, length, entries, checksum)`. What NT leaves open is one choice each time, and choice 0 is the uneventful one, so only the
+//! A token is `base64url(version, settings, program, length, entries, checksum)`. What NT leaves open is one choice each time, and choice 0 is the uneventful one, so only the
 //! others are entries: how many choices of 0 come before, the choice, and a byte that tells at what kind of point it was made. Numbers are LEB128. So an edit of the
 //! program that adds no choice before the failure leaves its token valid, and one that does is noticed at the first choice that no longer fits.
 
@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use std::fmt;
 
 /// The first byte of a token. It changes with what choices mean.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Why a token cannot be replayed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +22,11 @@ pub enum TokenError {
     Version(u8),
     /// It was made with other settings of the machine: processors, clock, profile or others that choices depend on.
     Settings,
+    /// It was made for another program, and this one does not fail by it, or does not make its choices.
+    Program {
+        /// What this program does with it.
+        reason: String,
+    },
     /// The program does not make the choices that the token was made for.
     Differs {
         /// The number of the choice, from 0.
@@ -38,9 +43,15 @@ impl fmt::Display for TokenError {
             Self::Version(version) => {
                 write!(f, "the token is of version {version}, and this simulator reads version {VERSION}")
             }
-            Self::Settings => write!(f, "the token was made for a machine with other settings"),
+            Self::Settings => write!(
+                f,
+                "the token was made for a machine with other settings: one of processors, groups, system_time, clock, profile, pool_limit, fail_allocation, \
+                 fault, threaded_dpcs, flushes_threaded_dpcs and early_expiries (or {}) differs",
+                super::EARLY_EXPIRIES
+            ),
+            Self::Program { reason } => write!(f, "the token was made for another program: {reason}"),
             Self::Differs { choice, reason } => {
-                write!(f, "the program differs from the one that the token was made for, at choice {choice}: {reason}")
+                write!(f, "the program differs from what it was when the token was made, at choice {choice}: {reason}")
             }
         }
     }
@@ -70,6 +81,16 @@ impl Choice {
 pub(super) struct Decoded {
     /// The choices up to the last that is not 0, and then as many 0 as were made.
     pub(super) choices: Vec<Choice>,
+    pub(super) program: ProgramId,
+}
+
+/// Stands for a program. Another one may have the same.
+pub(super) type ProgramId = [u8; 2];
+
+/// What stands for the program of that name.
+pub(super) fn program_id(name: &str) -> ProgramId {
+    let [first, second, ..] = checksum(name.as_bytes());
+    [first, second]
 }
 
 /// A number that stands for all settings that choices depend on.
@@ -108,9 +129,10 @@ fn read_number(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// The token of a run that made these choices.
-pub(super) fn encode(config: &Config, choices: &[Choice]) -> String {
+pub(super) fn encode(config: &Config, program: ProgramId, choices: &[Choice]) -> String {
     let mut bytes = vec![VERSION];
     bytes.extend(fingerprint(config));
+    bytes.extend(program);
     write_number(&mut bytes, choices.len() as u64);
     let mut zeros = 0;
     for choice in choices {
@@ -142,7 +164,8 @@ pub(super) fn decode(config: &Config, token: &str) -> Result<Decoded, TokenError
     if version != VERSION {
         return Err(TokenError::Version(version));
     }
-    let (settings, mut content) = content.split_first_chunk::<4>().ok_or(TokenError::Damaged)?;
+    let (settings, content) = content.split_first_chunk::<4>().ok_or(TokenError::Damaged)?;
+    let (&program, mut content) = content.split_first_chunk::<2>().ok_or(TokenError::Damaged)?;
     if *settings != fingerprint(config) {
         return Err(TokenError::Settings);
     }
@@ -162,7 +185,7 @@ pub(super) fn decode(config: &Config, token: &str) -> Result<Decoded, TokenError
         choices.push(Choice { value, point, preempts: false, actor: None });
     }
     choices.resize(length as usize, Choice::UNEVENTFUL);
-    Ok(Decoded { choices })
+    Ok(Decoded { choices, program })
 }
 
 #[cfg(test)]
@@ -178,16 +201,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_say_what_they_were_made_of(choices in choices()) {
+        fn tokens_say_what_they_were_made_of(choices in choices(), program in any::<ProgramId>()) {
             let config = Config::default();
-            let token = encode(&config, &choices);
-            prop_assert_eq!(decode(&config, &token).unwrap().choices, choices);
+            let token = encode(&config, program, &choices);
+            prop_assert_eq!(decode(&config, &token).unwrap(), Decoded { choices, program });
         }
 
         #[test]
         fn whatever_is_damaged_is_an_error(choices in choices(), at in any::<prop::sample::Index>(), letter in "[A-Za-z0-9_-]") {
             let config = Config::default();
-            let token = encode(&config, &choices);
+            let token = encode(&config, [0; 2], &choices);
             let mut damaged: Vec<char> = token.chars().collect();
             let at = at.index(damaged.len());
             let letter = letter.chars().next().unwrap();
@@ -210,7 +233,7 @@ mod tests {
 
     #[test]
     fn another_machine_is_told_apart() {
-        let token = encode(&Config::default(), &[]);
+        let token = encode(&Config::default(), [0; 2], &[]);
         let other = Config { groups: crate::engine::groups::Groups::new(&[1, 6]), ..Config::default() };
         assert_eq!(decode(&other, &token), Err(TokenError::Settings));
         let traced = Config { trace: false, seed: 9, echo: true, ..Config::default() };

@@ -46,14 +46,15 @@ pub(super) fn fails(outcome: &Outcome) -> bool {
 }
 
 /// Lets the context that acted last go on as long as it can.
-fn uneventful() -> Box<dyn Policy> {
+pub(super) fn uneventful() -> Box<dyn Policy> {
     Box::new(Replay::new(&[]))
 }
 
-/// Makes a search. Also returns whether a run came to the fault that was asked for.
+/// Makes a search. It makes its first run whatever the time is. Also returns whether a run came to the fault that was asked for.
+#[track_caller]
 pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Exploration, bool) {
     assert!(!crate::machine::is_running(), "a search cannot be made from code that runs on a machine");
-    let begin = Instant::now();
+    let (begin, deadline) = (Instant::now(), explore.deadline());
     let total = explore.limit();
     // This part's share of the schedules: those whose number is its index, modulo the number of parts.
     let limit = match total {
@@ -70,7 +71,7 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
         explore,
         program,
         limit,
-        deadline: explore.time.map(|time| begin + time),
+        deadline,
         next: AtomicU64::new(u64::from(explore.shard.index == 0)),
         lowest_failure: AtomicU64::new(u64::MAX),
         failure: Mutex::new(None),
@@ -78,7 +79,7 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
         executions: AtomicU64::new(0),
         has_fault: AtomicBool::new(false),
         failures: AtomicU64::new(0),
-        progress: Progress::new(explore.progress, limit),
+        progress: Progress::new(explore.progress, limit, deadline),
     };
     shared.has_fault.store(first.outcome.has_fault(), Ordering::Relaxed);
     if explore.shard.index == 0 && limit > 0 {
@@ -97,9 +98,12 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
     });
     let Shared { failure, failures, distinct, executions, has_fault, progress, .. } = shared;
     drop(progress);
-    let failure = failure.into_inner().expect("no worker panics while it holds the lock");
-    let failure =
-        failure.map(|(number, choices)| report(explore, number * explore.shard.count + explore.shard.index, &choices, program));
+    let mut reported = None;
+    // Not in a closure, which would hide who asked for the search.
+    if let Some((number, choices)) = failure.into_inner().expect("no worker panics while it holds the lock") {
+        reported = Some(report(explore, number * explore.shard.count + explore.shard.index, &choices, program));
+    }
+    let failure = reported;
     let exploration = Exploration {
         executions: executions.into_inner(),
         distinct: distinct.into_inner().expect("no worker panics while it holds the lock").len() as u64,
@@ -117,9 +121,11 @@ pub(super) fn jobs(explore: &Explore) -> usize {
 }
 
 /// The failure of a schedule that made these choices.
+#[track_caller]
 pub(super) fn report(explore: &Explore, schedule: u64, choices: &[Choice], program: &dyn Fn()) -> Box<Failure> {
-    let encode =
-        |choices: &[Choice]| faults::with_fault(token::encode(explore.faulty_machine().config(), choices), explore.fault);
+    let encode = |choices: &[Choice]| {
+        faults::with_fault(token::encode(explore.faulty_machine().config(), explore.program, choices), explore.fault)
+    };
     let found = encode(choices);
     let mut outcome = repeat(explore, choices, program);
     let mut choices = choices.to_vec();
@@ -133,6 +139,7 @@ pub(super) fn report(explore: &Explore, schedule: u64, choices: &[Choice], progr
         outcome,
         token,
         schedule,
+        replayed: false,
         preemptions: preemptions(&choices),
         found,
         early_expiries: explore.early_by_environment,
@@ -143,6 +150,7 @@ pub(super) fn report(explore: &Explore, schedule: u64, choices: &[Choice], progr
 ///
 /// # Panics
 /// If the program did something else.
+#[track_caller]
 pub(super) fn check_repetition(explore: &Explore, first: &Recorded, program: &dyn Fn()) {
     if !explore.repeats || !first.outcome.is_completed() {
         return;
@@ -224,6 +232,7 @@ impl Shared<'_> {
 }
 
 /// Runs the schedule that made these choices once more, with the trace.
+#[track_caller]
 fn repeat(explore: &Explore, choices: &[Choice], program: &dyn Fn()) -> Outcome {
     let (outcome, differs) = run_choices(explore, choices, program);
     let reason = match differs {
@@ -248,22 +257,41 @@ fn run_recording(explore: &Explore, choices: &[Choice], program: &dyn Fn()) -> (
     let policy: Box<dyn Policy> = Box::new(Replay::shared(&replay));
     let machine = explore.faulty_machine().record_trace(true).record_sites(true);
     let recorded = machine.run_recorded(policy, Keep::Choices(Vec::new()), program);
-    let differs = replay.borrow().difference();
+    let mut differs = replay.borrow().difference();
+    let sites = replay.borrow().place().map(|site| recorded.outcome.call_sites(site)).unwrap_or_default();
+    if let (Some(TokenError::Differs { reason, .. }), Some(site)) = (&mut differs, sites.first()) {
+        *reason += &format!(", at {site}");
+    }
     (recorded, differs)
 }
 
+#[track_caller]
 pub(super) fn replay(explore: &Explore, token: &str, program: &dyn Fn()) -> Result<Exploration, TokenError> {
     let begin = Instant::now();
     let decoded = token::decode(explore.faulty_machine().config(), token)?;
     let (Recorded { outcome, choices, .. }, differs) = run_recording(explore, &decoded.choices, program);
-    if let Some(error) = differs {
-        return Err(error);
+    let is_other = decoded.program != explore.program;
+    match differs {
+        Some(error) if is_other => return Err(TokenError::Program { reason: error.to_string() }),
+        Some(error) => return Err(error),
+        None if is_other && !fails(&outcome) => {
+            return Err(TokenError::Program { reason: "this one makes all of its choices, and does not fail".to_owned() });
+        }
+        None => {}
     }
     let elapsed: Duration = begin.elapsed();
     let failure = fails(&outcome).then(|| {
         let token = faults::with_fault(token.to_owned(), explore.fault);
         let (found, early_expiries) = (token.clone(), explore.early_by_environment);
-        Box::new(Failure { outcome, found, token, schedule: 0, preemptions: preemptions(&choices), early_expiries })
+        Box::new(Failure {
+            outcome,
+            found,
+            token,
+            schedule: 0,
+            replayed: true,
+            preemptions: preemptions(&choices),
+            early_expiries,
+        })
     });
     let failures = u64::from(failure.is_some());
     Ok(Exploration { executions: 1, distinct: 1, exhausted: false, elapsed, failures, failure })

@@ -18,6 +18,7 @@ impl Machine {
     ///
     /// # Panics
     /// If the number is 0 or above 64.
+    #[track_caller]
     pub fn processors(self, processors: u8) -> Self {
         assert!((1..=64).contains(&processors), "a machine has 1 to 64 processors, not {processors}");
         self.groups(&[processors])
@@ -40,6 +41,7 @@ impl Machine {
     ///     assert_eq!(unsafe { KeQueryActiveProcessorCountEx(ALL_PROCESSOR_GROUPS) }, 3);
     /// }).expect_clean();
     /// ```
+    #[track_caller]
     pub fn groups(mut self, sizes: &[u8]) -> Self {
         self.config.groups = Groups::new(sizes);
         self.config.processors = self.config.groups.processors();

@@ -10,6 +10,7 @@ use crate::engine::spinning::CLOCK;
 use crate::engine::thread::{State, Thread, Tid};
 use crate::engine::timer::TimerQueue;
 use crate::irql::DISPATCH_LEVEL;
+use crate::report::sites::SiteId;
 use ksync_sys::FAST_MUTEX;
 use std::cell::Cell;
 use std::fmt;
@@ -261,6 +262,17 @@ impl Decision<'_> {
         self.candidate(option).is_some_and(|Candidate { actor, processor, operation, .. }| {
             actor.is_dpcs() && operation == Footprint::interrupt(processor)
         })
+    }
+
+    /// Where the driver code is that makes the call which the first option's context is in, in a run that records it.
+    #[cold]
+    pub(super) fn site(&self) -> Option<SiteId> {
+        let contexts = self.contexts.as_ref()?;
+        let Candidate { actor, processor, .. } = self.candidate(0)?;
+        match actor.as_thread() {
+            Some(tid) => contexts.threads[tid as usize].site,
+            None => contexts.processors[usize::from(processor)].dpc_site.filter(|_| actor.is_dpcs()),
+        }
     }
 
     /// A byte that tells this decision from others.
