@@ -93,7 +93,8 @@ impl Frames {
                 let Some(name) = symbol.name() else { return };
                 let function = format!("{name:#}");
                 let file = symbol.filename().map(|path| path.display().to_string());
-                over |= function.contains("corosensei");
+                // Optimised code has no names of modules for what is inlined.
+                over |= function.contains("corosensei") || file.as_deref().is_some_and(|file| file.contains("/corosensei-"));
                 if !over && !is_internal(&function) && !file.as_deref().is_some_and(is_internal_file) {
                     let is_library = is_library(&function, file.as_deref());
                     let file = symbol.filename().map(|path| in_workspace(path).display().to_string());

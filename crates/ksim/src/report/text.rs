@@ -13,6 +13,9 @@ use std::fmt;
 /// How many frames of a stack are told where it is not the point.
 const FRAMES: usize = 3;
 
+/// How many of these may be of one call of `ksync`.
+const STEPS_OF_CALL: usize = 2;
+
 /// How many of the threads that have ended it tells of.
 const ENDED: usize = 4;
 
@@ -158,6 +161,11 @@ impl<'a> Report<'a> {
         self.outcome.call_sites(site).first().is_some_and(|site| site.of_library)
     }
 
+    /// The call of `ksync` that a step was made in: its place in driver code.
+    fn call_of_library(&self, site: SiteId) -> Option<CallSite> {
+        self.outcome.call_sites(site).into_iter().next().filter(|site| site.library.is_some())
+    }
+
     /// The threads that ended last, the earliest first: by number, and place among the threads.
     fn ended(&self) -> Vec<(u32, u32)> {
         let ends = self.outcome.events().rev().filter_map(|event| match (event.operation, event.actor) {
@@ -173,7 +181,15 @@ impl<'a> Report<'a> {
         let own = |(_, event): &(usize, Event)| event.actor == actor && is_step(event);
         let by_driver = |(_, event): &(usize, Event)| !event.site.is_some_and(|site| self.is_of_library(site));
         let all = || self.outcome.events().enumerate().rev().filter(own);
-        let mut steps: Vec<(usize, Event)> = all().filter(by_driver).take(LAST_STEPS).collect();
+        // One call of the library may be many steps, which are not to hide what was done before.
+        let (mut call, mut steps_of_call) = (None, 0);
+        let few_of_call = |(_, event): &(usize, Event)| {
+            let this = event.site.and_then(|site| self.call_of_library(site));
+            steps_of_call = if this.is_some() && this == call { steps_of_call + 1 } else { 1 };
+            call = this;
+            steps_of_call <= STEPS_OF_CALL
+        };
+        let mut steps: Vec<(usize, Event)> = all().filter(by_driver).filter(few_of_call).take(LAST_STEPS).collect();
         if steps.is_empty() {
             steps = all().take(LAST_STEPS).collect();
         }
