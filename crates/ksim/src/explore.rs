@@ -23,6 +23,7 @@ mod shrink;
 mod stealing;
 mod systematic;
 pub(crate) mod token;
+pub(crate) mod watchdog;
 mod workers;
 
 pub use environment::{EARLY_EXPIRIES, REPLAY, SCHEDULES, SEED, SHARD};
@@ -301,6 +302,7 @@ impl Explore {
                 Err(error) => panic!("ksim: {REPLAY}: {error}"),
             },
             None => {
+                let _watched = watchdog::watch();
                 let exploration = faults::search(&self, &program);
                 if exploration.executions == 0 {
                     let Shard { index, count } = self.shard;
@@ -323,6 +325,7 @@ impl Explore {
     pub fn replay(&self, token: &str, program: impl Fn()) -> Result<Exploration, TokenError> {
         let (token, fault) = faults::parse(token)?;
         let explore = Self { fault, ..self.clone() }.of_program(&program);
+        let _watched = watchdog::watch();
         workers::replay(&explore, token, &program)
     }
 

@@ -8,6 +8,7 @@ use crate::engine::thread::State;
 use crate::engine::turns::{Going, Point, Resumption};
 use crate::engine::{Cpu, Kernel, Stop, Tid};
 use crate::explore::token::Choice;
+use crate::explore::watchdog::run_begins;
 use crate::exports::Export;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use crate::image::Place;
@@ -141,6 +142,7 @@ impl Machine {
 
     /// [`run_with_policy`](Self::run_with_policy) that tells more than the outcome.
     pub(crate) fn run_recorded(&self, policy: Box<dyn Policy>, keep: Keep, main: impl FnOnce()) -> Recorded {
+        let _running = run_begins();
         install_panic_hook();
         crate::overflow::prepare();
         let mut kernel = Kernel::boot(&self.config, policy);

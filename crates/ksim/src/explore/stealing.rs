@@ -8,7 +8,7 @@ use super::made::{Made, run_planned};
 use super::progress::{Progress, REPORT_EVERY};
 use super::systematic::refuse;
 use super::workers::{jobs, report};
-use super::{Exploration, Explore};
+use super::{Exploration, Explore, watchdog};
 use crate::schedule::{Exhaustive, ExhaustiveSearch as Search, NextRun};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::RefCell;
@@ -84,7 +84,10 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync), whole: Sear
         std::thread::scope(|scope| {
             let _over = Over(&shared);
             for _ in 1..jobs {
-                scope.spawn(|| shared.help());
+                scope.spawn(|| {
+                    let _watched = watchdog::watch();
+                    shared.help();
+                });
             }
             shared.make(&mut search, &mut made, usize::MAX, &never);
         });

@@ -5,9 +5,9 @@
 
 use super::made::{Made, run_planned};
 use super::progress::Progress;
-use super::stealing;
 use super::workers::{jobs, report};
 use super::{Exploration, Explore, Shard};
+use super::{stealing, watchdog};
 use crate::explore::token::Choice;
 use crate::schedule::{Bounded, BoundedSearch, Exhaustive, ExhaustiveSearch, Finished, Policy, Strategy};
 use rustc_hash::FxHashSet;
@@ -172,7 +172,10 @@ fn search_all<S: Plan>(explore: &Explore, program: &(dyn Fn() + Sync), whole: S)
     let jobs = if search.lock().is_over() { 1 } else { jobs(explore) };
     std::thread::scope(|scope| {
         for _ in 1..jobs {
-            scope.spawn(|| search.work(false));
+            scope.spawn(|| {
+                let _watched = watchdog::watch();
+                search.work(false);
+            });
         }
         search.work(false);
     });

@@ -6,7 +6,7 @@
 use super::progress::{Progress, REPORT_EVERY};
 use super::shrink::{preemptions, shrink};
 use super::token::{self, Choice, TokenError};
-use super::{Exploration, Explore, Failure, faults};
+use super::{Exploration, Explore, Failure, faults, watchdog};
 use crate::machine::{Keep, Recorded};
 use crate::schedule::{Planned, Policy, Replay};
 use crate::{End, Outcome};
@@ -92,7 +92,10 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
     let jobs = (jobs(explore) as u64).min(limit.div_ceil(BATCH)).max(1);
     std::thread::scope(|scope| {
         for _ in 1..jobs {
-            scope.spawn(|| shared.work());
+            scope.spawn(|| {
+                let _watched = watchdog::watch();
+                shared.work();
+            });
         }
         shared.work();
     });
@@ -183,6 +186,7 @@ impl Shared<'_> {
                     break;
                 }
                 let schedule = number * self.explore.shard.count + self.explore.shard.index;
+                watchdog::set_schedule(Some(schedule));
                 let run = machine.run_recorded(self.planned.policy(schedule), Keep::Class, self.program);
                 executions += 1;
                 if run.outcome.has_fault() {
@@ -208,6 +212,7 @@ impl Shared<'_> {
                 reported = executions;
             }
         }
+        watchdog::set_schedule(None);
         self.executions.fetch_add(executions, Ordering::Relaxed);
         self.distinct.lock().expect("no worker panics while it holds the lock").extend(classes);
     }
