@@ -119,7 +119,10 @@ impl Frames {
 
 /// A path as it is in its workspace, where every machine has the same one.
 pub(crate) fn in_workspace(path: &Path) -> &Path {
-    roots().iter().find_map(|root| path.strip_prefix(root).ok()).unwrap_or(path)
+    let in_root = roots().iter().find_map(|root| path.strip_prefix(root).ok());
+    // A library from elsewhere, by its package.
+    let in_package = || beside().filter(|_| path.is_absolute()).and_then(|(before, _)| path.strip_prefix(before).ok());
+    in_root.or_else(in_package).unwrap_or(path)
 }
 
 /// The directories that paths are told from: the workspace, or the package where there is none.
@@ -191,11 +194,15 @@ fn is_library(function: &str, file: Option<&str>) -> bool {
     function.starts_with("ksync::") || function.starts_with("<ksync::") || file.is_some_and(is_library_file)
 }
 
-/// The same by its source file, which lies beside this crate's in a workspace, in a registry and among what Cargo fetched.
-pub(crate) fn is_library_file(file: &str) -> bool {
-    let own = file!().strip_suffix("report/sites.rs").unwrap_or(file!());
-    let Some((before, after)) = own.rsplit_once("ksim") else { return false };
+/// The same by its source file.
+fn is_library_file(file: &str) -> bool {
+    let Some((before, after)) = beside() else { return false };
     ["ksync", "ksync-sys"].iter().any(|name| file.contains(&format!("{before}{name}{after}")))
+}
+
+/// What is before and behind the name of this crate in the paths of its files: those of `ksync` lie beside them, in a workspace, in a registry and among what Cargo fetched.
+fn beside() -> Option<(&'static str, &'static str)> {
+    file!().strip_suffix("report/sites.rs")?.rsplit_once("ksim")
 }
 
 /// The places of a run, each once.

@@ -13,7 +13,7 @@ use std::fmt;
 /// How many frames of a stack are told where it is not the point.
 const FRAMES: usize = 3;
 
-/// How many of these may be of one call of `ksync`.
+/// How many of these may be of one call of `ksync`, or at one place that uses an atomic.
 const STEPS_OF_CALL: usize = 2;
 
 /// How many of the threads that have ended it tells of.
@@ -161,9 +161,9 @@ impl<'a> Report<'a> {
         self.outcome.call_sites(site).first().is_some_and(|site| site.of_library)
     }
 
-    /// The call of `ksync` that a step was made in: its place in driver code.
-    fn call_of_library(&self, site: SiteId) -> Option<CallSite> {
-        self.outcome.call_sites(site).into_iter().next().filter(|site| site.library.is_some())
+    /// The place in driver code of a step that is one of a call of `ksync`, or an operation on an atomic.
+    fn repeated_call(&self, site: SiteId, event: &Event) -> Option<CallSite> {
+        self.outcome.call_sites(site).into_iter().next().filter(|site| site.library.is_some() || is_of_atomic(event))
     }
 
     /// The threads that ended last, the earliest first: by number, and place among the threads.
@@ -181,10 +181,10 @@ impl<'a> Report<'a> {
         let own = |(_, event): &(usize, Event)| event.actor == actor && is_step(event);
         let by_driver = |(_, event): &(usize, Event)| !event.site.is_some_and(|site| self.is_of_library(site));
         let all = || self.outcome.events().enumerate().rev().filter(own);
-        // One call of the library may be many steps, which are not to hide what was done before.
+        // One call of the library may be many steps, and so may one loop over an atomic: they are not to hide what was done before.
         let (mut call, mut steps_of_call) = (None, 0);
         let few_of_call = |(_, event): &(usize, Event)| {
-            let this = event.site.and_then(|site| self.call_of_library(site));
+            let this = event.site.and_then(|site| self.repeated_call(site, event));
             steps_of_call = if this.is_some() && this == call { steps_of_call + 1 } else { 1 };
             call = this;
             steps_of_call <= STEPS_OF_CALL
@@ -208,7 +208,7 @@ impl<'a> Report<'a> {
             if event.object != 0 {
                 write!(f, " #{}", event.object)?;
             }
-            if matches!(event.operation, Operation::ReadAtomic | Operation::WriteAtomic) {
+            if is_of_atomic(&event) {
                 write!(f, " a{}", event.argument)?;
             }
             if let Some(text) = self.outcome.printed(step) {
@@ -224,6 +224,10 @@ impl<'a> Report<'a> {
         }
         Ok(())
     }
+}
+
+fn is_of_atomic(event: &Event) -> bool {
+    matches!(event.operation, Operation::ReadAtomic | Operation::WriteAtomic)
 }
 
 /// False for what the dispatcher does to a thread, and for its end, of which the report tells by itself.
