@@ -294,7 +294,7 @@ rules! {
     IrqlExFree: codes::BAD_POOL_CALLER, Some(0x9), Page::At("devtest/wdm-irqlexfree1"), ON,
         "Pool is freed at IRQL <= DISPATCH_LEVEL, paged pool at IRQL <= APC_LEVEL.";
     PoolOverrun: VERIFIER, Some(verifier::POOL_OVERRUN), AUTOMATIC_CHECKS, ON,
-        "Memory behind a pool block is not written.";
+        "Memory in front of a pool block, and behind it, is not written.";
     PoolWrittenAfterFree: codes::DRIVER_CAUGHT_MODIFYING_FREED_POOL, None, Page::BugCheck, ON,
         "Pool is not written after it was freed.";
 

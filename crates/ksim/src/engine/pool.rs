@@ -1,4 +1,4 @@
-//! Pool: every allocation accounted for, guarded behind its end, and kept for a while after it is freed.
+//! Pool: every allocation accounted for, guarded on both sides, and kept for a while after it is freed.
 
 use super::kernel::{Check, Kernel};
 use super::object::{Kind, ObjId};
@@ -11,8 +11,10 @@ use crate::report::sites::SiteId;
 use std::alloc::Layout;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Bytes behind each block that a driver must not write.
-const GUARD: usize = 16;
+/// Bytes on both sides of each block that a driver must not write. What is behind them is the host's allocator's, which does not survive it either. Most that go too far do so
+/// at the end, by an element or a structure. In front of a block that begins a page there is a page.
+const GUARD_IN_FRONT: usize = 64;
+const GUARD_BEHIND: usize = 128;
 const GUARD_BYTE: u8 = 0xfd;
 /// What freed memory is filled with.
 const FREED_BYTE: u8 = 0xdd;
@@ -37,15 +39,46 @@ pub(crate) struct PoolBlock {
 }
 
 impl PoolBlock {
+    /// The host's memory for it and its guards.
     fn layout(&self) -> Layout {
         // Page-sized and larger blocks are page-aligned, smaller ones 16-aligned, as in NT on 64-bit systems.
         let align = if self.size >= PAGE { PAGE } else { 16 };
-        Layout::from_size_align(self.size + GUARD, align).expect("ksim: the size was checked when the block was allocated")
+        Layout::from_size_align(self.bytes(), align).expect("ksim: the size was checked when the block was allocated")
+    }
+
+    /// What of that is in front of the block.
+    fn front(&self) -> usize {
+        if self.size >= PAGE { PAGE } else { GUARD_IN_FRONT }
+    }
+
+    /// The size of all that.
+    fn bytes(&self) -> usize {
+        self.front() + self.size + GUARD_BEHIND
     }
 
     /// The tag as its four characters.
     pub(crate) fn tag_text(&self) -> String {
         tag_text(self.tag)
+    }
+
+    /// Fills the guards of the block at an address.
+    fn write_guards(&self, address: usize) {
+        let front = self.front();
+        // SAFETY: the host's memory begins there, and has room for the block and both guards.
+        unsafe { ((address - front) as *mut u8).write_bytes(GUARD_BYTE, front) };
+        // SAFETY: as above.
+        unsafe { ((address + self.size) as *mut u8).write_bytes(GUARD_BYTE, GUARD_BEHIND) };
+    }
+
+    /// How far outside the block an offset is.
+    fn outside(&self, offset: isize) -> String {
+        match usize::try_from(offset) {
+            Ok(offset) if offset < self.size => String::new(),
+            Ok(offset) if offset == self.size => ", right behind its end".to_owned(),
+            Ok(offset) => format!(", {} bytes behind its end", offset - self.size),
+            Err(_) if offset == -1 => ", right in front of it".to_owned(),
+            Err(_) => format!(", {} bytes in front of it", offset.unsigned_abs()),
+        }
     }
 
     /// Where it came from and went, for a report.
@@ -55,6 +88,13 @@ impl PoolBlock {
         let freed = self.freed_at.map(|site| Related { what: what("freed"), site: Some(site) });
         allocated.into_iter().chain(freed).collect()
     }
+}
+
+/// The first byte that is not as expected.
+fn first_other(bytes: &[u8], expected: u8) -> Option<usize> {
+    const STEP: usize = 16;
+    let equal = bytes.chunks_exact(STEP).take_while(|chunk| **chunk == [expected; STEP]).count() * STEP;
+    bytes[equal..].iter().position(|&byte| byte != expected).map(|rest| equal + rest)
 }
 
 /// A pool tag as its four characters, in memory order.
@@ -78,7 +118,7 @@ pub(crate) struct Pool {
     /// Those pages, by their first address; freed blocks' too.
     pages: BTreeMap<usize, PagedMemory>,
     /// A block that was written after it was freed, and noticed where nobody could be told.
-    written: Option<(usize, usize, PoolBlock)>,
+    written: Option<(usize, isize, PoolBlock)>,
     failing: Option<u64>,
 }
 
@@ -178,36 +218,41 @@ impl Pool {
         if too_much || self.failing == Some(block.order) {
             return std::ptr::null_mut();
         }
-        let pages = (self.takes_pages && block.paged).then(|| PagedMemory::new(size + GUARD)).flatten();
-        let memory = match pages {
-            Some(pages) => {
-                let start = pages.start();
-                self.pages.insert(start, pages);
-                start as *mut u8
-            }
-            // SAFETY: the layout is not zero-sized: it holds the guard at least.
+        let front = block.front();
+        let pages = (self.takes_pages && block.paged).then(|| PagedMemory::new(block.bytes())).flatten();
+        let start = match &pages {
+            Some(pages) => pages.start() as *mut u8,
+            // SAFETY: the layout is not zero-sized: it holds the guards at least.
             None => unsafe { std::alloc::alloc(block.layout()) },
         };
-        if memory.is_null() {
-            return memory;
+        if start.is_null() {
+            return start;
         }
-        // SAFETY: the guard lies within the allocation.
-        let guard = unsafe { memory.add(size) };
-        // SAFETY: as above.
-        unsafe { guard.write_bytes(GUARD_BYTE, GUARD) };
+        // SAFETY: the block lies within the allocation.
+        let memory = unsafe { start.add(front) };
+        block.write_guards(memory as usize);
+        if let Some(pages) = pages {
+            self.pages.insert(memory as usize, pages);
+        }
         self.freed.remove(&(memory as usize));
         self.in_use += size;
         self.blocks.insert(memory as usize, block);
         memory
     }
 
-    /// The first byte behind the block that was written, as an offset.
-    fn overrun(&self, address: usize, block: &PoolBlock) -> Option<usize> {
-        (block.size..block.size + GUARD).find(|&offset| {
-            // SAFETY: the guard lies within the allocation.
-            let byte = unsafe { *(address as *const u8).wrapping_add(offset) };
-            byte != GUARD_BYTE
-        })
+    /// A byte outside the block that was written, the nearest that is behind it or else in front, as an offset.
+    fn overrun(address: usize, block: &PoolBlock) -> Option<isize> {
+        // SAFETY: the guard lies within the allocation, which the host has while the block is in a table.
+        let behind = unsafe { std::slice::from_raw_parts((address + block.size) as *const u8, GUARD_BEHIND) };
+        if let Some(offset) = first_other(behind, GUARD_BYTE) {
+            return Some((block.size + offset) as isize);
+        }
+        let front = block.front();
+        // SAFETY: as above.
+        let in_front = unsafe { std::slice::from_raw_parts((address - front) as *const u8, front) };
+        first_other(in_front, GUARD_BYTE)?;
+        let nearest = in_front.iter().rposition(|&byte| byte != GUARD_BYTE)?;
+        Some(nearest as isize - front as isize)
     }
 
     /// A block was freed: it is filled, and kept for a while.
@@ -217,18 +262,18 @@ impl Pool {
         self.in_use -= block.size;
         self.freed.insert(address, block);
         self.quarantine.push_back(address);
-        self.quarantined += block.size;
+        self.quarantined += block.bytes();
         while self.quarantined > QUARANTINE
             && let Some(oldest) = self.quarantine.pop_front()
         {
             if let Some(block) = self.freed.remove(&oldest) {
-                self.quarantined -= block.size;
+                self.quarantined -= block.bytes();
                 if let Some(offset) = Self::written_since(oldest, &block) {
                     self.written.get_or_insert((oldest, offset, block));
                 }
                 if self.pages.remove(&oldest).is_none() {
-                    // SAFETY: it was allocated with this layout and leaves the tables here.
-                    unsafe { std::alloc::dealloc(oldest as *mut u8, block.layout()) };
+                    // SAFETY: it was allocated with this layout, so far in front, and leaves the tables here.
+                    unsafe { std::alloc::dealloc((oldest - block.front()) as *mut u8, block.layout()) };
                 }
             }
         }
@@ -269,12 +314,16 @@ impl Pool {
         Some(format!("byte {offset} of a block of {size} bytes of paged pool with tag '{}'", block.tag_text()))
     }
 
-    /// The first byte of a freed block that was written since, as an offset.
-    fn written_since(address: usize, block: &PoolBlock) -> Option<usize> {
+    /// The first byte of a freed block that was written since, or else one of its guards, as an offset.
+    fn written_since(address: usize, block: &PoolBlock) -> Option<isize> {
         // SAFETY: freed blocks stay allocated with the host while they are in the table, and were filled when they were freed.
         let bytes = unsafe { std::slice::from_raw_parts(address as *const u8, block.size) };
         let kept = if block.tag == super::io::irp::TAG { super::io::irp::KEPT } else { 0..0 };
-        bytes.iter().enumerate().position(|(offset, &byte)| byte != FREED_BYTE && !kept.contains(&offset))
+        let (first, rest) = bytes.split_at(kept.start.min(bytes.len()));
+        let (_, rest) = rest.split_at(kept.len().min(rest.len()));
+        let written = first_other(first, FREED_BYTE);
+        let written = written.or_else(|| first_other(rest, FREED_BYTE).map(|offset| block.size - rest.len() + offset));
+        written.map(|offset| offset as isize).or_else(|| Self::overrun(address, block))
     }
 
     /// The tag of the block that begins at an address.
@@ -321,7 +370,7 @@ impl Drop for Pool {
         for (address, block) in std::mem::take(&mut self.freed) {
             if self.pages.remove(&address).is_none() {
                 // SAFETY: the table holds allocations made with this layout, each once, that their drivers have freed.
-                unsafe { std::alloc::dealloc(address as *mut u8, block.layout()) };
+                unsafe { std::alloc::dealloc((address - block.front()) as *mut u8, block.layout()) };
             }
         }
         std::mem::take(&mut self.pages).into_values().for_each(std::mem::forget);
@@ -442,6 +491,10 @@ impl Kernel {
     fn release_block(&mut self, memory: usize, block: PoolBlock) -> Check<()> {
         self.check_overrun(memory, &block)?;
         self.check_freed_objects(memory, &block)?;
+        if !self.config.rules.has(RuleId::PoolOverrun) {
+            // What is found there later was written later.
+            block.write_guards(memory);
+        }
         self.pool.blocks.remove(&memory);
         self.lock_order.forget(memory..memory + block.size);
         let block = PoolBlock { freed_at: self.site(), ..block };
@@ -460,27 +513,33 @@ impl Kernel {
         if !self.config.rules.has(RuleId::PoolOverrun) {
             return Ok(());
         }
-        let Some(offset) = self.pool.overrun(memory, block) else { return Ok(()) };
+        let Some(offset) = Pool::overrun(memory, block) else { return Ok(()) };
         let mut fault = Violation::boxed_owned(
             codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-            [codes::verifier::POOL_OVERRUN, memory as u64, (memory + offset) as u64, block.size as u64],
-            format!("byte {offset} of a block of {} bytes with tag '{}' was written", block.size, block.tag_text()),
+            [codes::verifier::POOL_OVERRUN, memory as u64, memory.wrapping_add_signed(offset) as u64, block.size as u64],
+            format!(
+                "byte {offset} of a block of {} bytes with tag '{}' was written{}",
+                block.size,
+                block.tag_text(),
+                block.outside(offset)
+            ),
         );
         fault.related = block.related();
         Err(fault)
     }
 
-    fn written_after_free(&self, address: usize, offset: usize, block: &PoolBlock) -> Check<()> {
+    fn written_after_free(&self, address: usize, offset: isize, block: &PoolBlock) -> Check<()> {
         if !self.config.rules.has(RuleId::PoolWrittenAfterFree) {
             return Ok(());
         }
         let mut fault = Violation::boxed_owned(
             codes::DRIVER_CAUGHT_MODIFYING_FREED_POOL,
-            [(address + offset) as u64, address as u64, block.size as u64, 0],
+            [address.wrapping_add_signed(offset) as u64, address as u64, block.size as u64, 0],
             format!(
-                "byte {offset} of a block of {} bytes with tag '{}' was written after it was freed",
+                "byte {offset} of a block of {} bytes with tag '{}' was written after it was freed{}",
                 block.size,
-                block.tag_text()
+                block.tag_text(),
+                block.outside(offset)
             ),
         );
         fault.related = block.related();

@@ -146,7 +146,7 @@ pub mod codes {
         pub const REFERENCE_FROM_ZERO: u64 = 0x3f;
         /// A spin lock was acquired at DPC level below DISPATCH_LEVEL.
         pub const AT_DPC_LEVEL_TOO_LOW: u64 = 0x40;
-        /// Memory behind a pool block was written.
+        /// Memory in front of a pool block, or behind it, was written.
         pub const POOL_OVERRUN: u64 = 0x51;
         /// A driver was unloaded without freeing its pool.
         pub const POOL_LEFT_AT_UNLOAD: u64 = 0x62;

@@ -1,6 +1,7 @@
 //! Pool.
 
 use crate::{expected, misuse};
+use ksim::{Machine, RuleId};
 use ksync_sys::*;
 use std::ptr::null_mut;
 use test_support::*;
@@ -131,6 +132,81 @@ fn written_past_the_end() {
         raw!(ExFreePoolWithTag(memory, TAG));
     });
     assert_eq!(stop.parameters[2] - stop.parameters[1], 26);
+}
+
+#[test]
+fn written_outside() {
+    let places = [
+        (64_isize, "byte 64 of a block of 64 bytes with tag 'Test' was written, right behind its end"),
+        (72, "byte 72 of a block of 64 bytes with tag 'Test' was written, 8 bytes behind its end"),
+        (80, "16 bytes behind its end"),
+        (96, "32 bytes behind its end"),
+        (104, "40 bytes behind its end"),
+        (191, "127 bytes behind its end"),
+        (-1, "byte -1 of a block of 64 bytes with tag 'Test' was written, right in front of it"),
+        (-16, "16 bytes in front of it"),
+        (-64, "64 bytes in front of it"),
+    ];
+    for (offset, words) in places {
+        for frees in [true, false] {
+            let outcome = Machine::new().record_sites(true).run(|| {
+                let memory = allocate(64);
+                raw!(memory.cast::<u8>().offset(offset).write_volatile(1));
+                if frees {
+                    free(memory);
+                }
+            });
+            let report = outcome.report().to_string();
+            let stop = outcome.expect_bug_check(0xc4);
+            assert_eq!((stop.parameters[0], stop.parameters[3]), (0x51, 64), "{report}");
+            assert_eq!(stop.parameters[2].wrapping_sub(stop.parameters[1]) as isize, offset, "{report}");
+            assert!(stop.meaning.ends_with(words), "{report}");
+            assert!(report.contains("the block of 64 bytes with tag 'Test' was allocated"), "{report}");
+        }
+    }
+}
+
+#[test]
+fn large_blocks_begin_a_page_and_are_guarded() {
+    for offset in [-4096_isize, -1, 4096, 4096 + 127] {
+        let outcome = Machine::new().run(|| {
+            let memory = allocate(4096);
+            assert_eq!(memory.addr() % 4096, 0);
+            raw!(memory.cast::<u8>().offset(offset).write_volatile(1));
+            free(memory);
+        });
+        assert_eq!(outcome.expect_bug_check(0xc4).parameters[0], 0x51);
+    }
+    Machine::new()
+        .run(|| {
+            for size in [1, 15, 16, 100, 4095, 4096, 10_000] {
+                let memory = allocate(size);
+                assert_eq!(memory.addr() % 16, 0);
+                raw!(memory.cast::<u8>().write_bytes(1, size));
+                free(memory);
+            }
+        })
+        .expect_clean();
+}
+
+#[test]
+fn written_outside_after_it_was_freed() {
+    for offset in [-1_isize, 64] {
+        let outcome = Machine::new().run(|| {
+            let memory = allocate(64);
+            free(memory);
+            raw!(memory.cast::<u8>().offset(offset).write_volatile(1));
+        });
+        let stop = outcome.expect_bug_check(0xc6);
+        assert_eq!(stop.parameters[0].wrapping_sub(stop.parameters[1]) as isize, offset);
+    }
+    // What the rule lets pass while the block is allocated is not said of it when it is freed.
+    let outcome = Machine::new().check_rule(RuleId::PoolOverrun, false).run(|| {
+        let memory = allocate(64);
+        raw!(memory.cast::<u8>().add(64).write_volatile(1));
+        free(memory);
+    });
+    outcome.expect_clean();
 }
 
 #[test]
