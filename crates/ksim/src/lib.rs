@@ -33,6 +33,8 @@
     allow(dead_code, unused_imports, unused_macros, reason = "what only images use is there where none can run, too")
 )]
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod access;
 mod check;
 mod config;
 mod control;

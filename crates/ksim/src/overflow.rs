@@ -1,4 +1,6 @@
-//! Hosted code that uses up its stack: the run ends as a double fault does in NT.
+//! Hosted code that uses up its stack, or touches what is not there: the run ends as it does in NT.
+//!
+//! # Stacks
 //!
 //! A stack has three parts. The driver's own code may use all of it; calls of the kernel may come from its upper part only, so that the kernel always has enough. Such a
 //! call is seen at its entry ([`at_call`]), on every host, and is a bug check like any other.
@@ -11,6 +13,11 @@
 //!
 //! Where the margin is used up, too, before that is found, and where a panic unwinds, there is no place to stop, and the process ends with a message. On hosts other
 //! than x86-64 Linux there is no margin: the guard page below the stack ends the process, as it does for a thread of the host.
+//!
+//! # Other addresses
+//!
+//! What else hosted code touches and is not there is a bug check or an exception as an image's is (`access.rs`), at the instruction that did it. Where the engine was at work, or an
+//! allocation, or where a panic unwinds, nothing can be left where it stands, and the process ends with a message.
 
 use crate::engine::context;
 use crate::exports::Export;
@@ -18,10 +25,14 @@ use crate::machine::MachineCell;
 use crate::report::bug_check::{Violation, codes};
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod access;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod catch;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod symbols;
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) use access::faulted;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use catch::{step, steps, touched};
 
@@ -30,7 +41,7 @@ pub(crate) fn prepare() {
     context::begin_run();
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     if let Err(error) = crate::image::prepare_signals() {
-        panic!("ksim: no handler for stacks that are used up: {error}");
+        panic!("ksim: no handler for what hosted code does wrong: {error}");
     }
 }
 
@@ -42,7 +53,7 @@ pub(crate) fn at_call(cell: &MachineCell, export: &'static Export) -> ! {
     let here = 0_u8;
     let pointer = (&raw const here).addr() as u64;
     let meaning = format!("hosted code ran out of stack: it called {} with {pointer:#x} as its stack pointer", export.name);
-    cell.stop_out_of_stack(*violation(pointer, 0, meaning), Some(export), 0)
+    cell.stop_interrupted(*violation(pointer, 0, meaning), Some(export), 0)
 }
 
 /// What NT makes of a stack that is used up.

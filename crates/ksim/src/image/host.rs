@@ -18,6 +18,8 @@ mod unwind;
 mod variables;
 
 pub(crate) use entry::{Adapter, Arguments, CallFrame, boundary, returned, through};
+pub(crate) use exception::not_handled;
+pub(crate) use fault::refused;
 pub(crate) use mapping::stub_of;
 pub(crate) use paging::PagedMemory;
 pub(crate) use shared_data::FEATURES;

@@ -92,8 +92,8 @@ fn no_machine(routine: &str) -> ! {
 }
 
 impl MachineCell {
-    /// Hosted code has used up its stack: the machine stops. `interrupted` is the instruction that would be next, if that is not after a call.
-    pub(crate) fn stop_out_of_stack(&self, fault: Violation, export: Option<&'static Export>, interrupted: usize) -> ! {
+    /// Hosted code does not go on from where it stands: the machine stops. `interrupted` is the instruction that would be next, if that is not after a call.
+    pub(crate) fn stop_interrupted(&self, fault: Violation, export: Option<&'static Export>, interrupted: usize) -> ! {
         self.stop_with(fault, export);
         *self.frames.borrow_mut() = Some(Frames::capture_ends(interrupted));
         loop {

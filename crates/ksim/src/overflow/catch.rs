@@ -1,5 +1,6 @@
 //! Catches code that touches its stack's margin, and leads it to where it can be stopped.
 
+use super::access::Touch;
 use super::symbols::{self, Owner, Text};
 use super::violation;
 use crate::engine::context::{MARGIN_BYTES, open_margin, running_stack};
@@ -28,15 +29,17 @@ thread_local! {
 /// The registers where the code was stopped, in the order of their numbers in debug information. Behind them the instruction.
 #[repr(C, align(16))]
 #[derive(Debug)]
-struct Stopped {
-    registers: [u64; 16],
-    instruction: u64,
+pub(super) struct Stopped {
+    pub(super) registers: [u64; 16],
+    pub(super) instruction: u64,
+    /// What it touched, if it does not stop for want of a stack.
+    pub(super) touch: Option<Touch>,
 }
 
-const RSP: usize = 7;
+pub(super) const RSP: usize = 7;
 
 /// Linux' numbers of the registers, in that order.
-const REGISTERS: [i32; 16] = [
+pub(super) const REGISTERS: [i32; 16] = [
     libc::REG_RAX,
     libc::REG_RDX,
     libc::REG_RCX,
@@ -96,7 +99,7 @@ unsafe extern "C" {
 }
 
 /// A register of the interrupted context.
-fn register(context: &mut libc::ucontext_t, number: i32) -> &mut i64 {
+pub(super) fn register(context: &mut libc::ucontext_t, number: i32) -> &mut i64 {
     &mut context.uc_mcontext.gregs[number as usize]
 }
 
@@ -111,7 +114,7 @@ pub(crate) fn touched(context: &mut libc::ucontext_t, address: u64) -> bool {
     let margin = stack.start - MARGIN_BYTES..stack.start;
     if margin.contains(&address) {
         if !open_margin() {
-            give_up(next_instruction(context), "which could not be given more");
+            give_up(USED_UP, next_instruction(context), "which could not be given more");
         }
         STEPS.set(Some(MOST_STEPS));
         lead(context, &stack);
@@ -122,7 +125,7 @@ pub(crate) fn touched(context: &mut libc::ucontext_t, address: u64) -> bool {
     }
     // A large frame of a function that has only begun.
     if !leave(context) {
-        give_up(next_instruction(context), "where it cannot be stopped");
+        give_up(USED_UP, next_instruction(context), "where it cannot be stopped");
     }
     true
 }
@@ -177,16 +180,21 @@ fn leave(context: &mut libc::ucontext_t) -> bool {
     if !can_stop || !machine_of_this_thread().is_some_and(|cell| cell.may_stop()) {
         return false;
     }
+    let registers = REGISTERS.map(|number| *register(context, number) as u64);
+    go_on_stopped(context, Stopped { registers, instruction, touch: None });
+    true
+}
+
+/// Lets the code go on in [`stopped`].
+pub(super) fn go_on_stopped(context: &mut libc::ucontext_t, stopped: Stopped) {
     stop_stepping(context);
     let record = (emergency_stack() - size_of::<Stopped>() as u64) & !15;
-    let registers = REGISTERS.map(|number| *register(context, number) as u64);
     // SAFETY: nothing else runs on that stack, which has room for the record.
-    unsafe { (record as *mut Stopped).write(Stopped { registers, instruction }) };
+    unsafe { (record as *mut Stopped).write(stopped) };
     *register(context, libc::REG_RSP) = record as i64;
     *register(context, libc::REG_RDI) = record as i64;
     *register(context, libc::REG_RIP) = ksim_stack_used_up as *const () as i64;
     *register(context, libc::REG_EFL) &= !NOT_RUST;
-    true
 }
 
 /// True for an instruction that touches a page of a large frame. A function does that for each page when it begins, before anything else: `sub rsp, 4096` and
@@ -206,42 +214,77 @@ fn is_probe(start: u64, end: u64, instruction: u64) -> bool {
 /// On the emergency stack, as an ordinary function: the code that has used up its own goes on never.
 extern "C" fn stopped(record: *const Stopped) -> ! {
     // SAFETY: the handler has written it, above everything else on this stack.
-    let Stopped { registers, instruction } = unsafe { &*record };
-    if is_in_allocator(*instruction) {
-        give_up(*instruction, "in the midst of an allocation");
+    let record = unsafe { &*record };
+    let Stopped { registers, instruction, touch } = record;
+    if let Some(touch) = touch {
+        match inside(*instruction, true) {
+            None => super::access::stop(record, touch),
+            Some(why) => give_up(super::access::TOUCHED, *instruction, why),
+        }
+    }
+    if let Some(why) = inside(*instruction, false) {
+        give_up(USED_UP, *instruction, why);
     }
     let pointer = registers[RSP];
     let meaning = format!("hosted code ran out of stack: {pointer:#x} is its stack pointer");
-    current("hosted code").stop_out_of_stack(*violation(pointer, *instruction, meaning), None, *instruction as usize)
+    current("hosted code").stop_interrupted(*violation(pointer, *instruction, meaning), None, *instruction as usize)
 }
 
-/// True when an allocation is under way that a function of the driver does: nothing may be allocated until this is known.
-fn is_in_allocator(instruction: u64) -> bool {
+/// What is under way that cannot be left: an allocation that a function of the driver does, or, if that is asked, what the host does. Nothing may be allocated until this is known.
+fn inside(instruction: u64, asks_for_host: bool) -> Option<&'static str> {
     let stack = running_stack().unwrap_or_default();
-    let mut found = false;
+    let mut found = None;
     let mut entered = false;
+    let mut is_program = !asks_for_host;
     let look = |frame: &backtrace::Frame| {
         let inside = (stack.start - MARGIN_BYTES..stack.end).contains(&frame.sp().addr());
         entered |= inside;
         // Where a function is to return to may be the first address behind its caller.
         let address = frame.ip().addr() as u64;
         let address = if address == instruction { address } else { address - 1 };
-        found |= symbols::find(address).is_some_and(|function| function.owner == Owner::Allocator);
-        !found && (inside || !entered)
+        let function = symbols::find(address);
+        if function.is_some_and(|function| function.owner == Owner::Allocator) {
+            found = Some("in the midst of an allocation");
+        }
+        if inside && !is_program {
+            is_program = function.is_some();
+            // Copies and the like hold nothing. Of all else it is not known: it may be the allocator's own, called by a jump.
+            if !is_program && !(address == instruction && is_copy(address)) {
+                found = Some("in the midst of what the host's library does, such as an allocation");
+            }
+        }
+        found.is_none() && (inside || !entered)
     };
     // SAFETY: no other thread walks the stack of this one; what the lock is for is debug information on other hosts.
     unsafe { backtrace::trace_unsynchronized(look) };
     found
 }
 
+/// True for an instruction of the host's routines that copy, fill and compare memory.
+fn is_copy(instruction: u64) -> bool {
+    /// What is behind the beginning of such a routine belongs to it, or to another of them.
+    const LONGEST: u64 = 4096;
+    let routines = [
+        libc::memcpy as *const (),
+        libc::memmove as *const (),
+        libc::memset as *const (),
+        libc::memcmp as *const (),
+        libc::strlen as *const (),
+    ];
+    routines.into_iter().any(|routine| instruction.wrapping_sub(routine as u64) < LONGEST)
+}
+
+/// What hosted code has done that has no stack left.
+const USED_UP: &str = "used up its stack";
+
 /// There is no place to stop: the process ends.
-fn give_up(instruction: u64, why: &str) -> ! {
+pub(super) fn give_up(what: &str, instruction: u64, why: &str) -> ! {
     let mut text = Text::new();
     let mut name = Text::new();
     symbols::describe(&mut name, instruction);
     let name = name.bytes().utf8_chunks().next().map_or("", |chunk| chunk.valid());
     // Text is never full in vain: what does not fit is left out.
-    let _written = text.write_str("\nksim: hosted code used up its stack ");
+    let _written = write!(text, "\nksim: hosted code {what} ");
     if let Some(cell) = machine_of_this_thread() {
         // As above.
         let _written = cell.describe_running(&mut text);

@@ -142,6 +142,12 @@ pub(super) fn describe(to: &mut Text, address: u64) {
     }
 }
 
+/// The routine of NT's that an address is in, if it is in one.
+pub(super) fn export(address: u64) -> Option<&'static str> {
+    let (.., name) = look_up(address)?;
+    std::str::from_utf8(name).ok().filter(|name| crate::exports::is_export(name))
+}
+
 fn write_name(to: &mut Text, name: &[u8]) {
     // Text is never full in vain, as above.
     let _written = write!(to, "{:#}", backtrace::SymbolName::new(name));

@@ -7,6 +7,7 @@ use super::mapping::Gone;
 use super::patch::Level;
 use super::signal::Fault;
 use super::{Activity, State, arena, entry, guarded, shared_data};
+use crate::access::{self, Access};
 use crate::irql::DISPATCH_LEVEL;
 use crate::machine::{Call, current, panicked_in_image};
 use crate::report::bug_check::{Violation, codes};
@@ -22,13 +23,8 @@ const STATUS_SINGLE_STEP: NTSTATUS = 0x8000_0004_u32 as i32;
 const STATUS_ASSERTION_FAILURE: NTSTATUS = 0xc000_0420_u32 as i32;
 const STATUS_FLOAT_MULTIPLE_TRAPS: NTSTATUS = 0xc000_02b5_u32 as i32;
 
-/// Bits of a page fault's error code.
-const WRITE: u64 = 0x2;
-const FETCH: u64 = 0x10;
 /// The longest instruction.
 const LONGEST: u64 = 15;
-/// Where the kernel's half of the address space begins.
-const SYSTEM_RANGE: u64 = 0xffff_8000_0000_0000;
 
 /// The processor's vectors.
 mod vector {
@@ -36,6 +32,8 @@ mod vector {
     pub(super) const DEBUG: u64 = 1;
     pub(super) const BREAKPOINT: u64 = 3;
     pub(super) const INVALID_OPCODE: u64 = 6;
+    /// An address of neither half, by way of the stack pointer or rbp.
+    pub(super) const STACK: u64 = 12;
     pub(super) const PROTECTION: u64 = 13;
     pub(super) const PAGE: u64 = 14;
     pub(super) const ALIGNMENT: u64 = 17;
@@ -95,7 +93,7 @@ pub(super) extern "C" fn on_fault(fault: *mut Fault) {
 
 /// True for a jump to where no code is.
 pub(super) fn is_jump(vector: u64, error: u64, address: u64, rip: u64) -> bool {
-    vector == vector::PAGE && error & FETCH != 0 && address == rip
+    vector == vector::PAGE && Access::of(error) == Access::Execute && address == rip
 }
 
 /// True for a fault in an image's code, or of a jump to where none is.
@@ -124,7 +122,7 @@ fn answer(call: Call, fault: &mut Fault) -> Answer {
         return Answer::Stop(in_kernel(call, fault));
     }
     match fault.vector {
-        vector::PROTECTION => protection(call, fault),
+        vector::PROTECTION | vector::STACK => protection(call, fault),
         vector::PAGE => page(call, fault),
         vector::DIVIDE => raise(STATUS_INTEGER_DIVIDE_BY_ZERO, rip, &[], "an integer division by zero, or one that overflowed"),
         vector::INVALID_OPCODE => raise(STATUS_ILLEGAL_INSTRUCTION, rip, &[], "an instruction that the processor does not have"),
@@ -167,20 +165,13 @@ pub(super) fn passed(call: Call, address: u64, write: bool) -> String {
 fn in_kernel(call: Call, fault: &Fault) -> Box<Violation> {
     call.cell.abandon_operation();
     let irql = call.read(|kernel| kernel.irql());
-    let write = fault.error & WRITE != 0;
-    let meaning = passed(call, fault.address, write);
-    if irql >= DISPATCH_LEVEL {
-        let parameters = [fault.address, u64::from(irql), u64::from(write), fault.context.rip];
-        return Violation::boxed_owned(codes::IRQL_NOT_LESS_OR_EQUAL, parameters, meaning);
-    }
-    let code = u64::from(STATUS_ACCESS_VIOLATION as u32);
-    let parameters = [code, fault.context.rip, u64::from(write), fault.address];
-    Violation::boxed_owned(codes::KMODE_EXCEPTION_NOT_HANDLED, parameters, meaning)
+    let access = Access::of(fault.error);
+    let meaning = passed(call, fault.address, access == Access::Write);
+    access::bad_argument(fault.address, access, irql, fault.context.rip, meaning)
 }
 
-/// The instruction at the fault.
-fn instruction(fault: &Fault) -> Option<Instruction> {
-    let rip = fault.context.rip;
+/// The instruction at an address.
+fn instruction(rip: u64) -> Option<Instruction> {
     let mut bytes = [0; LONGEST as usize];
     // An instruction at the end of a section has nothing behind it.
     let length = (1..=LONGEST as usize).rev().find(|&length| {
@@ -202,7 +193,7 @@ fn patch(call: Call, instruction: &Instruction, level: Level) -> bool {
 /// A general protection fault: a privileged instruction, or an address of neither half.
 fn protection(call: Call, fault: &mut Fault) -> Answer {
     let rip = fault.context.rip;
-    let Some(instruction) = instruction(fault) else {
+    let Some(instruction) = instruction(rip) else {
         let information = [8, rip];
         return raise(STATUS_ACCESS_VIOLATION, rip, &information, format!("a jump to address {rip:#x}"));
     };
@@ -258,17 +249,30 @@ fn protection(call: Call, fault: &mut Fault) -> Answer {
         (Code::Int_imm8, _) if instruction.immediate8() == 0x2c => {
             raise(STATUS_ASSERTION_FAILURE, rip, &[], "an assertion failed")
         }
-        (code, mnemonic) if is_privileged(code, mnemonic) => {
-            let name = format!("{mnemonic:?}").to_lowercase();
-            let meaning = format!("this kernel does not emulate the instruction `{name}`");
-            raise(STATUS_PRIVILEGED_INSTRUCTION, rip, &[], meaning)
-        }
         _ => {
-            let address = effective_address(&instruction, &fault.context).unwrap_or(u64::MAX);
-            // The processor does not say which it was, and NT reports a read of all ones.
-            let meaning = format!("an access to address {address:#x}, which belongs to neither half of the address space");
-            raise(STATUS_ACCESS_VIOLATION, rip, &[0, u64::MAX], meaning)
+            let (status, information, meaning) = refused_instruction(&instruction, &fault.context);
+            raise(status, rip, information, meaning)
         }
+    }
+}
+
+/// The exception of what the processor does not execute.
+fn refused_instruction(instruction: &Instruction, context: &Context) -> (NTSTATUS, &'static [u64], String) {
+    if is_privileged(instruction.code(), instruction.mnemonic()) {
+        let name = format!("{:?}", instruction.mnemonic()).to_lowercase();
+        return (STATUS_PRIVILEGED_INSTRUCTION, &[], format!("this kernel does not emulate the instruction `{name}`"));
+    }
+    let address = effective_address(instruction, context).unwrap_or(u64::MAX);
+    // The processor does not say which it was, and NT reports a read of all ones.
+    let meaning = format!("an access to address {address:#x}, which belongs to neither half of the address space");
+    (STATUS_ACCESS_VIOLATION, &[0, u64::MAX], meaning)
+}
+
+/// The same for hosted code, whose instruction is the next of these registers.
+pub(crate) fn refused(context: &Context) -> (NTSTATUS, &'static [u64], String) {
+    match instruction(context.rip) {
+        Some(instruction) => refused_instruction(&instruction, context),
+        None => (STATUS_ACCESS_VIOLATION, &[0, u64::MAX], "a jump to where no instruction is".to_owned()),
     }
 }
 
@@ -327,8 +331,8 @@ fn effective_address(instruction: &Instruction, context: &Context) -> Option<u64
 /// A page fault.
 fn page(call: Call, fault: &mut Fault) -> Answer {
     let (rip, address) = (fault.context.rip, fault.address);
-    let (write, execute) = (fault.error & WRITE != 0, fault.error & FETCH != 0);
-    if shared_data::contains(address) && !write && !execute {
+    let access = Access::of(fault.error);
+    if shared_data::contains(address) && access == Access::Read {
         match read_shared_data(call, fault) {
             Some(()) => return Answer::Resume,
             None => {
@@ -338,13 +342,7 @@ fn page(call: Call, fault: &mut Fault) -> Answer {
         }
     }
     let irql = call.read(|kernel| kernel.irql());
-    let verb = if execute {
-        "jumped to"
-    } else if write {
-        "wrote"
-    } else {
-        "read"
-    };
+    let verb = access.verb();
     if let Some(stop) = call.cell.images.state().and_then(|state| gone(&state, fault, irql, verb)) {
         return Answer::Stop(stop);
     }
@@ -355,16 +353,10 @@ fn page(call: Call, fault: &mut Fault) -> Answer {
     let freed = call.read(|kernel| kernel.pool.describe_freed(address as usize));
     let freed = freed.map_or_else(String::new, |freed| format!(", in freed pool: {freed}"));
     let meaning = format!("{by} {verb} address {address:#x}{freed}");
-    let operation = if execute { 8 } else { u64::from(write) };
-    if irql >= DISPATCH_LEVEL {
-        let parameters = [address, u64::from(irql), operation, rip];
-        return Answer::Stop(Violation::boxed_owned(codes::DRIVER_IRQL_NOT_LESS_OR_EQUAL, parameters, meaning));
+    match access::page_fault(address, access, irql, rip, &meaning) {
+        access::Answer::Exception { status, information } => raise(status, rip, &information, meaning),
+        access::Answer::BugCheck(stop) => Answer::Stop(stop),
     }
-    if address >= SYSTEM_RANGE {
-        let parameters = [address, operation, rip, 0];
-        return Answer::Stop(Violation::boxed_owned(codes::PAGE_FAULT_IN_NONPAGED_AREA, parameters, meaning));
-    }
-    raise(STATUS_ACCESS_VIOLATION, rip, &[operation, address], meaning)
 }
 
 /// A touch of what may be paged out.
@@ -384,7 +376,7 @@ fn paged_out(call: Call, state: &State, fault: &Fault, irql: u8, verb: &str) -> 
         }
     };
     let by = state.mapping_at(rip).map_or_else(|| "the driver".to_owned(), |mapping| mapping.describe(rip));
-    let operation = if fault.error & FETCH != 0 { 8 } else { u64::from(fault.error & WRITE != 0) };
+    let operation = Access::of(fault.error).operation();
     Some(Violation::boxed_owned(
         codes::DRIVER_IRQL_NOT_LESS_OR_EQUAL,
         [address, u64::from(irql), operation, rip],
@@ -425,7 +417,7 @@ fn describe(call: Call, rip: u64) -> String {
 
 /// Reads of the page that Windows shares with programs: time, version, processor features.
 fn read_shared_data(call: Call, fault: &mut Fault) -> Option<()> {
-    let instruction = instruction(fault)?;
+    let instruction = instruction(fault.context.rip)?;
     let address = effective_address(&instruction, &fault.context).filter(|&address| shared_data::contains(address))?;
     // A loop that waits for the time to pass must see it pass.
     let time = {

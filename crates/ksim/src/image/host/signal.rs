@@ -94,13 +94,13 @@ thread_local! {
 static PREVIOUS: [OnceLock<libc::sigaction>; SIGNALS.len()] = [const { OnceLock::new() }; SIGNALS.len()];
 static INSTALLING: Mutex<()> = Mutex::new(());
 
-/// The running OS thread is about to run a machine: hosted code that uses up its stack is caught.
+/// The running OS thread is about to run a machine: hosted code that uses up its stack, or touches what is not there, is caught.
 #[inline]
 pub(crate) fn prepare() -> io::Result<()> {
     if EMERGENCY_STACK.get() != 0 {
         return Ok(());
     }
-    install(&[libc::SIGSEGV, libc::SIGTRAP])?;
+    install(&[libc::SIGSEGV, libc::SIGBUS, libc::SIGTRAP])?;
     prepare_thread()
 }
 
@@ -237,7 +237,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut c
     }
 }
 
-/// Lets the interrupted context go on in `on_fault`, if the fault is an image's, or elsewhere if hosted code used up its stack.
+/// Lets the interrupted context go on in `on_fault`, if the fault is an image's, or elsewhere if it is hosted code's.
 fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool {
     let rip = *register(interrupted, libc::REG_RIP) as u64;
     let rsp = *register(interrupted, libc::REG_RSP) as u64;
@@ -276,7 +276,7 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
         return true;
     }
     if !images.loaded.get() {
-        return false;
+        return overflow::faulted(interrupted, vector, error, address);
     }
     // Code of an image, what an image called or is about to, where nothing is, what touches an image or its paged pool, or what has found no stack left.
     let is_images = is_code || images.in_call() || vector == PAGE_FAULT && arena::contains(address as usize);
@@ -285,7 +285,7 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
     let has_room = has_room(rsp, below);
     let overflowed = !has_room && vector == PAGE_FAULT && address.wrapping_sub(rsp.wrapping_sub(ROOM)) < 2 * ROOM;
     if !is_images && !overflowed {
-        return false;
+        return overflow::faulted(interrupted, vector, error, address);
     }
     let place = if has_room { below } else { emergency_stack() };
     let record = place as *mut Fault;
