@@ -22,6 +22,7 @@ pub(crate) mod groups;
 pub(crate) mod io;
 pub(crate) mod kernel;
 pub(crate) mod layout;
+mod liveness;
 pub(crate) mod mutant;
 pub(crate) mod ob;
 pub(crate) mod object;

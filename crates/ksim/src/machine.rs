@@ -322,8 +322,9 @@ impl MachineCell {
         loop {
             let next = self.kernel.borrow_mut().next_dpc();
             match next {
-                Some(dpc) => self.run_dpc(dpc),
-                None => break,
+                Ok(Some(dpc)) => self.run_dpc(dpc),
+                Ok(None) => break,
+                Err(fault) => return self.stop_with(*fault, None),
             }
         }
         // `operate` would look at whether this context may go on; it suspends next in any case.
@@ -715,7 +716,7 @@ impl MachineCell {
         let in_dpc = kernel.processors.iter().any(|processor| processor.in_dpc);
         let early = std::mem::take(&mut kernel.clock_due);
         if kernel.live_threads == 0 && !in_dpc {
-            let checked = kernel.check_pool_at_end();
+            let checked = kernel.check_armed_at_end().and_then(|()| kernel.check_pool_at_end());
             if checked.is_ok() {
                 kernel.stop = Some(Stop::Completed);
             }

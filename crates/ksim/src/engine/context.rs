@@ -85,15 +85,54 @@ thread_local! {
     static IDLE: RefCell<Vec<Box<Context>>> = const { RefCell::new(Vec::new()) };
     /// Where the part of the running context's stack begins that calls of the kernel may come from, or 0.
     static FLOOR: Cell<usize> = const { Cell::new(0) };
+    /// The frame of the running context's last call of the kernel, or 0.
+    static CALL: Cell<usize> = const { Cell::new(0) };
     /// The margin of a stack of this run has become memory.
     static OPENED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// True when the running context has so little stack left that a call of the kernel might not get through.
+/// A call of the kernel begins. True when the running context has so little stack left that it might not get through.
 #[inline]
-pub(crate) fn is_used_up() -> bool {
-    let here = 0_u8;
-    (&raw const here).addr() < FLOOR.get()
+pub(crate) fn begin_call() -> bool {
+    let pointer = stack_pointer();
+    CALL.set(pointer);
+    pointer < FLOOR.get()
+}
+
+/// The stack pointer. Nothing of the caller's is below it, nor of a driver's function into which the call was inlined.
+#[inline(always)]
+fn stack_pointer() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let pointer;
+        // SAFETY: a register is read.
+        unsafe { std::arch::asm!("mov {}, rsp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
+        pointer
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        let pointer;
+        // SAFETY: a register is read.
+        unsafe { std::arch::asm!("mov {}, sp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
+        pointer
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        let here = 0_u8;
+        (&raw const here).addr()
+    }
+}
+
+/// A call begins from where nobody looks at the stack.
+#[inline]
+pub(crate) fn forget_call() {
+    CALL.set(0);
+}
+
+/// The frame of the last call of the running context: what lies below it on the stack is in frames that are the kernel's or gone. 0 if that is not known.
+#[inline]
+pub(crate) fn last_call() -> usize {
+    CALL.get()
 }
 
 /// A new run begins: what stacks there are have their margin.
@@ -119,6 +158,8 @@ pub(crate) fn open_margin() -> bool {
 pub(crate) struct Context {
     state: State,
     stack: Range<usize>,
+    /// The frame of its last call of the kernel before it gave control back, or 0.
+    call: Cell<usize>,
 }
 
 type Stackful = Coroutine<(), (), (), ColoredStack>;
@@ -144,7 +185,14 @@ pub(crate) enum Resumed {
 
 /// The running context's own end of the switch. Valid only on the stack that it was handed out on.
 #[derive(Clone, Copy)]
-pub(crate) struct ContextHandle(*const Yielder<(), ()>);
+pub(crate) struct ContextHandle(*const End);
+
+/// What it has there, at the base of its stack.
+struct End {
+    yielder: *const Yielder<(), ()>,
+    /// [`Context::call`].
+    call: *const Cell<usize>,
+}
 
 impl ContextHandle {
     /// A handle that belongs to no context.
@@ -156,9 +204,15 @@ impl ContextHandle {
     /// The caller runs on the context that this handle was handed to, and that context is the innermost running one.
     #[inline]
     pub(crate) unsafe fn suspend(self) {
-        // SAFETY: by the contract the yielder lives at the base of the stack that we are running on.
-        let yielder = unsafe { &*self.0 };
+        // SAFETY: by the contract this is at the base of the stack that we are running on.
+        let end = unsafe { &*self.0 };
+        let call = CALL.get();
+        // SAFETY: the context is there as long as its stack is in use.
+        unsafe { &*end.call }.set(call);
+        // SAFETY: as for the end.
+        let yielder = unsafe { &*end.yielder };
         yielder.suspend(());
+        CALL.set(call);
     }
 
     /// True when the handle belongs to a context.
@@ -179,16 +233,20 @@ impl Context {
             None => {
                 let stack = ColoredStack::new(CREATED.replace(CREATED.get().wrapping_add(1)))?;
                 let memory = stack.stack.base().get() - DRIVER_STACK_BYTES - KERNEL_STACK_BYTES..stack.base().get();
-                Box::new(Self { state: State::Idle(stack), stack: memory })
+                Box::new(Self { state: State::Idle(stack), stack: memory, call: Cell::new(0) })
             }
         };
         let State::Idle(stack) = std::mem::replace(&mut context.state, State::Changing) else {
             unreachable!("what is pooled is idle")
         };
+        context.call.set(0);
+        let call = &raw const context.call;
         // SAFETY: the borrows of `body` outlive the coroutine by this function's contract.
         let coroutine = unsafe {
             Coroutine::with_stack_unchecked(stack, move |yielder: &Yielder<(), ()>, ()| {
-                body(ContextHandle(yielder));
+                let end = End { yielder, call };
+                CALL.set(0);
+                body(ContextHandle(&raw const end));
             })
         };
         context.state = State::Live(coroutine);
@@ -198,6 +256,11 @@ impl Context {
     /// The addresses of its stack, without its margin.
     pub(crate) fn stack(&self) -> Range<usize> {
         self.stack.clone()
+    }
+
+    /// The frame of its last call of the kernel before it gave control back. 0 if that is not known.
+    pub(crate) fn last_call(&self) -> usize {
+        self.call.get()
     }
 
     /// True once it has been resumed.

@@ -110,7 +110,8 @@ impl Kernel {
         };
         let kind = Kind::Dpc(state);
         self.check_resident(dpc as usize, &kind)?;
-        self.objects.register(dpc as usize, kind);
+        let id = self.objects.register(dpc as usize, kind);
+        self.objects.note_beginning(id);
         Ok(())
     }
 
@@ -206,6 +207,7 @@ impl Kernel {
         let memory = self.objects[id].address as *mut KDPC;
         // SAFETY: a registered DPC's memory is valid.
         unsafe { (*memory).Importance = importance as u8 };
+        self.objects.note_beginning(id);
     }
 
     /// Sets the processor that a DPC's next insertion goes to.
@@ -215,6 +217,7 @@ impl Kernel {
         let (Ok(number) | Err(number)) = target;
         // SAFETY: a registered DPC's memory is valid.
         unsafe { (*memory).Number = u16::from(number) + 0x800 };
+        self.objects.note_beginning(id);
     }
 
     /// Takes a DPC off its queue. True when it had not started (rule 45).
@@ -274,9 +277,11 @@ impl Kernel {
     }
 
     /// Takes the next DPC off the acting processor's queue, ready to run. It may be queued again from now on (rule 42).
-    pub(crate) fn next_dpc(&mut self) -> Option<RunningDpc> {
+    pub(crate) fn next_dpc(&mut self) -> Check<Option<RunningDpc>> {
         let cpu = self.cpu;
-        let id = self.processor().dpcs.pop_front()?;
+        let Some(&id) = self.processor().dpcs.front() else { return Ok(None) };
+        self.check_intact(id)?;
+        self.processor().dpcs.pop_front();
         let (driver, order, mut dpc) = self.start_dpc(id);
         let interrupted = self.processors[cpu as usize].current;
         dpc.counters = interrupted.map(|tid| {
@@ -287,7 +292,7 @@ impl Kernel {
         processor.dispatch_time = 0;
         processor.running_dpc = Some((id, order));
         processor.running_driver = driver;
-        Some(dpc)
+        Ok(Some(dpc))
     }
 
     /// What is common to both kinds: the DPC leaves its queue, and its structure is read.
@@ -348,10 +353,12 @@ impl Kernel {
 
     /// The next threaded DPC of the processor, for its thread. None when it had to wait for one.
     pub(crate) fn next_threaded_dpc(&mut self, cpu: Cpu) -> Check<Option<RunningDpc>> {
-        let Some(id) = self.processors[cpu as usize].threaded_dpcs.pop_front() else {
+        let Some(&id) = self.processors[cpu as usize].threaded_dpcs.front() else {
             self.park(SYSTEM, "threaded DPCs")?;
             return Ok(None);
         };
+        self.check_intact(id)?;
+        self.processors[cpu as usize].threaded_dpcs.pop_front();
         let (driver, order, mut dpc) = self.start_dpc(id);
         let tid = self.this_thread();
         self.processors[cpu as usize].running_threaded = Some((id, order));

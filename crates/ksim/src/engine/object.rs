@@ -19,6 +19,7 @@ use super::io::remove_lock::RemoveLockState;
 use super::io::work::IoWorkState;
 use super::kernel::{Check, Kernel};
 use super::layout;
+use super::liveness::StackOf;
 use super::mutant::MutantState;
 use super::push_lock::PushState;
 use super::queue::QueueState;
@@ -176,6 +177,10 @@ pub(crate) struct Object {
     pub(crate) identity: Identity,
     /// The last operation on it, for the class of the run.
     pub(crate) last_operation: u64,
+    /// What the true structure begins with as long as it is there, or 0 for those that are not looked at: see [`liveness`](super::liveness).
+    pub(crate) beginning: u32,
+    /// The thread on whose stack it lies.
+    pub(crate) stack_of: StackOf,
 }
 
 /// Whether an object is known to be the same one as long as it has its number: the memory of a lock that is a word may become another lock's without a call.
@@ -276,6 +281,11 @@ impl ObjectTable {
         if self.keeps_kinds {
             self.kinds.push(kind.name());
         }
+        // What a thread initialises on its own stack is not far above the frame of this function. Which stack it is, if any, is looked at when the object is used, or the
+        // thread ends.
+        let here = (&raw const number).addr();
+        let may_be_on_stack = address.wrapping_sub(here) < STACK_BYTES;
+        let stack_of = if may_be_on_stack { StackOf::Unasked } else { StackOf::Nobody };
         if let Some(id) = self.find(address) {
             let object = &mut self.slots[id as usize];
             object.number = number;
@@ -283,6 +293,8 @@ impl ObjectTable {
             object.identity = Identity::Unasked;
             object.waiters.clear();
             object.last_operation = 0;
+            object.beginning = 0;
+            object.stack_of = stack_of;
             return id;
         }
         let id = self.free.pop().unwrap_or_else(|| {
@@ -296,16 +308,16 @@ impl ObjectTable {
                 object.kind = kind;
                 object.identity = Identity::Unasked;
                 object.last_operation = 0;
+                object.beginning = 0;
+                object.stack_of = stack_of;
             }
             None => {
                 let (waiters, identity) = (VecDeque::new(), Identity::Unasked);
-                self.slots.push(Object { address, number, kind, waiters, identity, last_operation: 0 });
+                self.slots.push(Object { address, number, kind, waiters, identity, last_operation: 0, beginning: 0, stack_of });
             }
         }
         self.by_address.insert(address, id);
-        // What a thread initialises on its own stack is not far above the frame of this function. Which stack it is, if any, is looked at when the thread ends.
-        let here = (&raw const number).addr();
-        if address.wrapping_sub(here) < STACK_BYTES {
+        if may_be_on_stack {
             self.on_stack.push(id);
         }
         id
@@ -442,6 +454,7 @@ impl Kernel {
     pub(crate) fn object_of_kind<T>(&mut self, pointer: *const T, expected: &str, is: impl Fn(&Kind) -> bool) -> Check<ObjId> {
         let id = self.object_at(pointer)?;
         if is(&self.objects[id].kind) {
+            self.check_live(id)?;
             return Ok(id);
         }
         Err(self.wrong_kind(id, expected))
@@ -516,6 +529,7 @@ impl Kernel {
         unsafe {
             header.write(layout::header(object_type, size_bytes, signal_state, head));
         }
+        self.objects.note_beginning(id);
         Ok(id)
     }
 

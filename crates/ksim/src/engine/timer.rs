@@ -102,6 +102,15 @@ impl TimerQueue {
 }
 
 impl TimerQueue {
+    /// The timers that are to expire, but for those of high resolution, which are the system's.
+    pub(super) fn armed(&self) -> impl Iterator<Item = ObjId> {
+        let targets = self.relative.values().chain(self.absolute.values()).chain(&self.deferred);
+        targets.filter_map(|(target, _)| match target {
+            Target::Timer(id) => Some(*id),
+            Target::Wait(_) => None,
+        })
+    }
+
     /// True when no timer or timeout is to come.
     pub(crate) fn is_empty(&self) -> bool {
         self.relative.is_empty() && self.absolute.is_empty() && self.precise.is_empty()
@@ -214,10 +223,7 @@ impl Kernel {
 
     fn expire_one(&mut self, target: Target, cpu: Cpu) -> Check<()> {
         match target {
-            Target::Wait(tid) => {
-                self.wait_expired(tid);
-                Ok(())
-            }
+            Target::Wait(tid) => self.wait_expired(tid),
             Target::Timer(id) => self.timer_expired(id, cpu),
         }
     }
@@ -234,6 +240,7 @@ impl Kernel {
         if matches!(self.objects[id].kind, Kind::ExTimer(_)) {
             return self.ex_timer_expired(id, cpu);
         }
+        self.check_intact(id)?;
         let Kind::Timer(timer) = &mut self.objects[id].kind else {
             return Err(Violation::boxed(
                 codes::TIMER_OR_DPC_INVALID,
@@ -264,6 +271,7 @@ impl Kernel {
             // The DPC's arguments are the system time's words (rule 50).
             let low = (time & 0xffff_ffff) as usize as *mut _;
             let high = (time >> 32) as usize as *mut _;
+            self.check_live(dpc)?;
             self.order_forwarded(id, dpc);
             if self.races.enabled {
                 self.races.forwards(self.objects[id].address, self.objects[dpc].address);
@@ -336,6 +344,9 @@ impl Kernel {
         // Where other objects have their size, a timer has since Windows 7 the list that it is armed in.
         // SAFETY: the memory is a KTIMER's by the caller's contract.
         unsafe { (*timer).Header.Size = 0 };
+        if let Some(id) = self.objects.find(timer as usize) {
+            self.objects.note_beginning(id);
+        }
         // SAFETY: as above.
         unsafe { (*timer).Dpc = std::ptr::null_mut() };
         // SAFETY: as above.

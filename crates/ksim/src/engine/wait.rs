@@ -145,6 +145,10 @@ impl Kernel {
         if level >= DISPATCH_LEVEL || is_unusual || self.records || self.lock_order.clocks.are_running() {
             return None;
         }
+        if let Err(fault) = self.check_live(id) {
+            return Some(Err(fault));
+        }
+        let thread = &mut *self.threads[tid as usize];
         let object = &mut self.objects[id];
         let count = object.signal_state();
         let left = match &object.kind {
@@ -334,7 +338,7 @@ impl Kernel {
 
     /// The list entry of a wait block, or the head of the object's list for none.
     #[inline]
-    fn list_entry(&mut self, id: ObjId, waiter: Option<Waiter>) -> *mut LIST_ENTRY {
+    pub(super) fn list_entry(&mut self, id: ObjId, waiter: Option<Waiter>) -> *mut LIST_ENTRY {
         match waiter {
             None => self.objects[id].wait_list_head(),
             Some(waiter) => {
@@ -568,11 +572,15 @@ impl Kernel {
     }
 
     /// The timeout of a blocked thread's wait has expired.
-    pub(crate) fn wait_expired(&mut self, tid: Tid) {
+    pub(crate) fn wait_expired(&mut self, tid: Tid) -> Check<()> {
+        for index in 0..self.threads[tid as usize].wait.objects.len() {
+            self.check_intact(self.threads[tid as usize].wait.objects[index])?;
+        }
         let thread = &mut self.threads[tid as usize];
         thread.wait.expiry = None;
         let status = thread.wait.request.expired;
         self.end_wait(tid, status, 0);
+        Ok(())
     }
 
     /// What ends an alertable or user-mode wait early (rule 17).

@@ -1,7 +1,7 @@
 //! The way from driver code into the machine that runs it.
 
 use super::{CURRENT, MachineCell};
-use crate::engine::context::is_used_up;
+use crate::engine::context::{begin_call, forget_call};
 use crate::engine::turns::Point;
 use crate::engine::{Check, Cpu, Fault, Kernel, Kind};
 use crate::exports::Export;
@@ -28,6 +28,8 @@ pub(crate) fn current(routine: &str) -> &'static MachineCell {
     if cell.is_null() {
         no_machine(routine);
     }
+    // Where this call is on the stack is not known until it is entered as an export is.
+    forget_call();
     // SAFETY: the pointer is set while `Machine::run` keeps the cell alive, and only code that runs within it gets here:
     // the reference is used within the call of an export, and never kept.
     unsafe { &*cell }
@@ -129,7 +131,7 @@ impl Call {
             cell.record_unwinding_site();
             return call;
         }
-        if is_used_up() {
+        if begin_call() {
             crate::overflow::at_call(cell, export);
         }
         let mut guard = cell.kernel.borrow_mut();
