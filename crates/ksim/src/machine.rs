@@ -113,8 +113,8 @@ pub struct Machine {
 
 impl Machine {
     /// Boots the machine, runs `main` as a system thread at PASSIVE_LEVEL, lets all other threads end and all DPCs run, and
-    /// says how it went. Whatever goes wrong inside comes back in the outcome; nothing of it ends the process, unless hosted code uses up its stack where it
-    /// cannot be stopped (`docs/design/02-contexts.md`).
+    /// says how it went. Whatever goes wrong inside comes back in the outcome; nothing of it ends the process, unless hosted code uses up its stack, or touches what is not
+    /// there, where it cannot be stopped (`docs/design/02-contexts.md`).
     ///
     /// A run that does not complete is abandoned where it stands: what its threads' stacks own is leaked, not dropped, and the stacks are used again. So hosted code must not
     /// lend its stack to threads of the host (`std::thread::scope`); the machine's own threads are abandoned with it.

@@ -169,6 +169,43 @@ fn an_event_that_a_thread_waits_for() {
 }
 
 #[test]
+fn an_event_that_a_thread_is_alerted_from() {
+    let outcome = Machine::new().run(|| {
+        let event = memory::<KEVENT>();
+        raw!(KeInitializeEvent(event, NotificationEvent, FALSE));
+        let thread = Cell::new(null_mut());
+        let waits = spawn(|| {
+            thread.set(current_thread());
+            wait_mode(event.cast(), KernelMode, true, None);
+        });
+        sleep(MS);
+        overwrite(event, 0);
+        raw!(KeAlertThread(thread.get().cast(), KernelMode));
+        waits.join();
+    });
+    let report = outcome.report().to_string();
+    let stop = outcome.expect_bug_check(0xc4);
+    assert_eq!((stop.parameters[0], stop.routine), (0x100b, Some("KeAlertThread")), "{report}");
+}
+
+#[test]
+fn an_event_of_a_wait_for_all() {
+    let outcome = Machine::new().run(|| {
+        let event = memory::<KEVENT>();
+        raw!(KeInitializeEvent(event, NotificationEvent, TRUE));
+        let other = Event::notification();
+        let waits = spawn(|| _ = wait_all(&[event.cast(), other.object()]));
+        sleep(MS);
+        overwrite(event, 0xdd);
+        other.set();
+        waits.join();
+    });
+    let report = outcome.report().to_string();
+    let stop = outcome.expect_bug_check(0xc4);
+    assert_eq!((stop.parameters[0], stop.routine), (0x100b, Some("KeSetEvent")), "{report}");
+}
+
+#[test]
 fn a_timer_of_a_function_that_has_returned() {
     let outcome = Machine::new().run(|| {
         far_below(|| timer_on_the_stack(null_mut()));

@@ -128,7 +128,7 @@ pub fn queue_apc(id: usize, kind: ApcKind, code: impl FnOnce() + 'static) -> boo
 pub fn alert_thread(id: usize, mode: ProcessorMode) -> bool {
     let call = call("alert_thread");
     let tid = thread_with_id(call, id);
-    call.operate(|kernel| Ok(kernel.alert_thread(tid, mode == ProcessorMode::User)))
+    call.operate(|kernel| kernel.alert_thread(tid, mode == ProcessorMode::User))
 }
 
 /// Asks the thread with that id to end, as the end of its process does: its waits in user mode end with STATUS_USER_APC, alertable or not, and

@@ -166,31 +166,30 @@ impl Kernel {
         } else {
             thread.apc.kernel.push_back(apc);
         }
-        self.wake_for_apc(tid, user, value.NormalRoutine.is_none(), increment);
+        self.wake_for_apc(tid, user, value.NormalRoutine.is_none(), increment)?;
         self.attention = true;
         Ok(true)
     }
 
     /// A waiting thread is woken for an APC only if it waits at PASSIVE_LEVEL and its regions allow it.
-    fn wake_for_apc(&mut self, tid: Tid, user: bool, special: bool, increment: i32) {
+    fn wake_for_apc(&mut self, tid: Tid, user: bool, special: bool, increment: i32) -> Check<()> {
         let thread = self.thread(tid);
         if thread.state != State::Waiting {
-            return;
+            return Ok(());
         }
         let request = thread.wait.request;
         if user {
             if request.alertable && request.user_mode {
                 thread.apc.user_pending = true;
+                self.check_waited(tid)?;
                 self.end_wait(tid, ksync_sys::STATUS_USER_APC, increment);
             }
-            return;
+            return Ok(());
         }
         let allowed = thread.apc.special_disable == 0
             && (special || (thread.apc.kernel_disable == 0 && !thread.apc.in_progress))
             && thread.irql == PASSIVE_LEVEL;
-        if allowed {
-            self.interrupt_wait(tid);
-        }
+        if allowed { self.interrupt_wait(tid) } else { Ok(()) }
     }
 
     /// Takes the next user APC of the running thread off its queue, if a wait was broken off for one.
@@ -262,23 +261,24 @@ impl Kernel {
     }
 
     /// Alerts a thread in a mode. Returns whether it was alerted already.
-    pub(crate) fn alert_thread(&mut self, tid: Tid, user_mode: bool) -> bool {
+    pub(crate) fn alert_thread(&mut self, tid: Tid, user_mode: bool) -> Check<bool> {
         let number = self.thread_number(tid);
         self.record(Operation::AlertThread, number, u64::from(user_mode));
         let thread = self.thread(tid);
         let mode = usize::from(user_mode);
         let previous = thread.apc.alerted[mode];
         if previous {
-            return true;
+            return Ok(true);
         }
         let request = thread.wait.request;
         // A kernel-mode alert ends any alertable wait, a user-mode one only those in user mode.
         if thread.state == State::Waiting && request.alertable && (request.user_mode || !user_mode) {
+            self.check_waited(tid)?;
             self.end_wait(tid, ksync_sys::STATUS_ALERTED, 0);
         } else {
             thread.apc.alerted[mode] = true;
         }
-        false
+        Ok(false)
     }
 
     /// KeTestAlertThread: takes an alert of the running thread in a mode, and marks user APCs for delivery.

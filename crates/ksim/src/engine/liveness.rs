@@ -81,6 +81,17 @@ impl Kernel {
         Ok(())
     }
 
+    /// The same for what a thread waits on, before its wait ends and it leaves the lists there.
+    pub(super) fn check_waited(&mut self, tid: Tid) -> Check<()> {
+        for index in 0..self.threads[tid as usize].wait.objects.len() {
+            let id = self.threads[tid as usize].wait.objects[index];
+            if self.objects[id].waiters.iter().any(|waiter| waiter.thread == tid) {
+                self.check_intact(id)?;
+            }
+        }
+        Ok(())
+    }
+
     fn is_intact(&mut self, id: ObjId) -> bool {
         let address = self.objects[id].address;
         match &self.objects[id].kind {

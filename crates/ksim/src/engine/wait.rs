@@ -516,8 +516,13 @@ impl Kernel {
             let tid = waiter.thread;
             if self.threads[tid as usize].wait.request.all {
                 let objects = std::mem::take(&mut self.threads[tid as usize].wait.objects);
+                let there = objects.iter().try_for_each(|&object| self.check_live(object));
                 let satisfied = objects.iter().all(|&object| self.is_signaled_for(object, tid));
-                let status = if satisfied { Some(self.consume_all(tid, &objects)) } else { None };
+                let status = match there {
+                    Err(fault) => Some(Err(fault)),
+                    Ok(()) if satisfied => Some(self.consume_all(tid, &objects)),
+                    Ok(()) => None,
+                };
                 self.threads[tid as usize].wait.objects = objects;
                 match status {
                     Some(status) => self.end_wait(tid, status?, increment),
@@ -573,9 +578,7 @@ impl Kernel {
 
     /// The timeout of a blocked thread's wait has expired.
     pub(crate) fn wait_expired(&mut self, tid: Tid) -> Check<()> {
-        for index in 0..self.threads[tid as usize].wait.objects.len() {
-            self.check_intact(self.threads[tid as usize].wait.objects[index])?;
-        }
+        self.check_waited(tid)?;
         let thread = &mut self.threads[tid as usize];
         thread.wait.expiry = None;
         let status = thread.wait.request.expired;
@@ -605,8 +608,10 @@ impl Kernel {
     }
 
     /// Breaks the wait of a thread so that it runs a kernel APC, and then waits again (rule 18).
-    pub(crate) fn interrupt_wait(&mut self, tid: Tid) {
+    pub(crate) fn interrupt_wait(&mut self, tid: Tid) -> Check<()> {
+        self.check_waited(tid)?;
         self.end_wait(tid, STATUS_KERNEL_APC, 0);
+        Ok(())
     }
 }
 

@@ -249,7 +249,8 @@ fn inside(instruction: u64, asks_for_host: bool) -> Option<&'static str> {
         if inside && !is_program {
             is_program = function.is_some();
             // Copies and the like hold nothing. Of all else it is not known: it may be the allocator's own, called by a jump.
-            if !is_program && !(address == instruction && is_copy(address)) {
+            let is_harmless = address == instruction && is_copy(address);
+            if !is_program && !is_harmless {
                 found = Some("in the midst of what the host's library does, such as an allocation");
             }
         }

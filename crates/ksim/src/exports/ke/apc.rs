@@ -138,7 +138,7 @@ exports! {
     [DISPATCHER] visible fn KeAlertThread(call; Thread: *mut KTHREAD, AlertMode: KPROCESSOR_MODE) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
             let tid = kernel.thread_at(Thread)?;
-            Ok(kernel.alert_thread(tid, AlertMode == UserMode))
+            kernel.alert_thread(tid, AlertMode == UserMode)
         }))
     }
 

@@ -131,7 +131,7 @@ exports! {
     [ZW_PASSIVE] visible fn ZwAlertThread(call; ThreadHandle: HANDLE) -> NTSTATUS {
         let alerted = Use::new(Mode::Kernel, ThreadHandle, THREAD_ALERT, Type::Thread).operate(call, |kernel, id| {
             let tid = thread_of(kernel, id);
-            kernel.alert_thread(tid, false);
+            kernel.alert_thread(tid, false)?;
             Ok(())
         });
         alerted.err().unwrap_or(STATUS_SUCCESS)
