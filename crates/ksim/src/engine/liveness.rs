@@ -43,30 +43,44 @@ impl Kernel {
             let found = unsafe { (object.address as *const u32).read() };
             found & BEGINNING == object.beginning
         };
-        if has_begun && object.stack_of == StackOf::Nobody {
-            return Ok(());
-        }
-        self.check_further(id, has_begun)
-    }
-
-    #[inline(never)]
-    fn check_further(&mut self, id: ObjId, has_begun: bool) -> Check<()> {
         if !has_begun {
             return Err(self.overwritten(id));
         }
-        let address = self.objects[id].address;
-        if self.objects[id].stack_of == StackOf::Unasked {
-            let owner = self.threads.iter().position(|thread| thread.stack.contains(&address));
-            self.objects[id].stack_of = owner.map_or(StackOf::Nobody, |tid| StackOf::Thread(tid as Tid));
+        match object.stack_of {
+            StackOf::Nobody => Ok(()),
+            _ => self.check_frame(id),
         }
-        let StackOf::Thread(tid) = self.objects[id].stack_of else { return Ok(()) };
-        let thread = &self.threads[tid as usize];
-        let call = match (&thread.context, self.executing) {
-            (_, Executing::Thread(running)) if running == tid => last_call(),
-            (Some(context), _) => context.last_call(),
-            (None, _) => 0,
-        };
-        if address < call && thread.stack.contains(&call) && self.config.rules.has(RuleId::StackObjectInUse) {
+    }
+
+    /// Nearly all that are on a stack are used while their frames are there, and by many calls: what else there is to do is elsewhere.
+    #[inline(never)]
+    fn check_frame(&mut self, id: ObjId) -> Check<()> {
+        let object = &self.objects[id];
+        let StackOf::Thread(tid) = object.stack_of else { return self.find_stack(id) };
+        if object.address >= self.last_call_of(tid) { Ok(()) } else { self.check_returned(id, tid) }
+    }
+
+    /// The frame of the last call of a thread, or 0.
+    #[inline(always)]
+    fn last_call_of(&self, tid: Tid) -> usize {
+        if self.executing == Executing::Thread(tid) {
+            return last_call();
+        }
+        self.threads[tid as usize].context.as_ref().map_or(0, |context| context.last_call())
+    }
+
+    #[inline(never)]
+    fn find_stack(&mut self, id: ObjId) -> Check<()> {
+        let address = self.objects[id].address;
+        let owner = self.threads.iter().position(|thread| thread.stack.contains(&address));
+        self.objects[id].stack_of = owner.map_or(StackOf::Nobody, |tid| StackOf::Thread(tid as Tid));
+        if owner.is_some() { self.check_frame(id) } else { Ok(()) }
+    }
+
+    #[inline(never)]
+    fn check_returned(&self, id: ObjId, tid: Tid) -> Check<()> {
+        let is_on_stack = self.threads[tid as usize].stack.contains(&self.last_call_of(tid));
+        if is_on_stack && self.config.rules.has(RuleId::StackObjectInUse) {
             return Err(self.in_returned_frame(id, tid));
         }
         Ok(())
