@@ -245,11 +245,10 @@ fn an_event_of_a_function_that_has_returned() {
         assert_eq!((stop.parameters[0], stop.routine), (ON_STACK, Some("KeSetEvent")), "{report}");
         assert!(stop.meaning.contains("was used, on the stack of a function that has returned, in thread #"), "{report}");
     }
-    // By the thread itself.
     let wrong = || {
         let place = Cell::new(null_mut());
         far_below(|| event_on_the_stack(&place));
-        raw!(KeSetEvent(place.get(), 0, FALSE));
+        spawn(|| _ = raw!(KeSetEvent(place.get(), 0, FALSE))).join();
     };
     assert_eq!(Machine::new().run(wrong).expect_bug_check(0xc4).parameters[0], ON_STACK);
     Machine::new().check_rule(RuleId::StackObjectInUse, false).run(wrong).expect_clean();

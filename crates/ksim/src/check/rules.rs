@@ -249,7 +249,7 @@ rules! {
     Reinitialized: VERIFIER, Some(verifier::REINITIALIZED_OBJECT), DEADLOCK_DETECTION, ALWAYS,
         "An object in use is not initialised again.";
     StackObjectInUse: VERIFIER, Some(verifier::STACK_OBJECT_IN_USE), AUTOMATIC_CHECKS, ON,
-        "An object on a stack is neither used nor armed, queued, or waited for once its function has returned or its thread has ended.";
+        "An object on a stack is not armed, queued, waited for or used by others once its function has returned or its thread has ended.";
     PagedObject: codes::DRIVER_IRQL_NOT_LESS_OR_EQUAL, None, Page::BugCheck, ON,
         "What DISPATCH_LEVEL touches is there and not pageable: kernel objects do not lie in paged pool.";
     TimerOrDpc: codes::TIMER_OR_DPC_INVALID, None, Page::BugCheck, ALWAYS,

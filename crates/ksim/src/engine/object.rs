@@ -450,7 +450,7 @@ impl Kernel {
     }
 
     /// The object at `pointer`, which must be of the kind that `is` accepts.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn object_of_kind<T>(&mut self, pointer: *const T, expected: &str, is: impl Fn(&Kind) -> bool) -> Check<ObjId> {
         let id = self.object_at(pointer)?;
         if is(&self.objects[id].kind) {
