@@ -274,8 +274,12 @@ pub(crate) fn is_export(function: &str) -> bool {
     table().any(|export| export.name == function) || function.starts_with("DbgPrint")
 }
 
+/// Up to DISPATCH_LEVEL, by no rule of its own.
+pub(crate) const TO_DISPATCH: IrqlRange = at_most(DISPATCH_LEVEL);
+/// The level that requests, and what belongs to them, may be used at.
+pub(crate) const IO_DISPATCH: IrqlRange = TO_DISPATCH.rule(0x2_0022);
 /// The level that dispatcher objects may be changed at.
-pub(crate) const DISPATCHER: IrqlRange = at_most(DISPATCH_LEVEL).rule(0x2_0011);
+pub(crate) const DISPATCHER: IrqlRange = TO_DISPATCH.rule(0x2_0011);
 /// The level of what may wait.
 pub(crate) const BLOCKING: IrqlRange = at_most(APC_LEVEL);
 /// The level of most of Ob, Ps and Zw.

@@ -78,5 +78,5 @@ pub use machine::Machine;
 pub use report::bug_check::codes as bug_check;
 pub use report::{
     BugCheck, CallSite, DriverPanic, End, HeldLock, Left, ObjectLeft, Outcome, PoolLeft, ProcessorState, RelatedSite, Report,
-    Statistics, ThreadState, WaitGraph, WaitingThread,
+    Statistics, ThreadState, UsesLeft, WaitGraph, WaitingThread,
 };

@@ -831,7 +831,7 @@ fn left_behind(kernel: &Kernel) -> Left {
     let handles = objects.iter().map(|object| object.handles).sum();
     let references = objects.iter().map(|object| object.references).sum();
     let tick_requests = kernel.clock.tick_requests();
-    Left { pool, timers: kernel.armed_timers(), objects, handles, references, tick_requests }
+    Left { pool, timers: kernel.armed_timers(), objects, handles, references, tick_requests, uses: kernel.uses_left() }
 }
 
 /// Panics in hosted code are reported in the outcome; others are the previous hook's.

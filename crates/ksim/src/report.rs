@@ -12,7 +12,7 @@ pub(crate) mod trace;
 pub(crate) mod wait_graph;
 
 pub use bug_check::{BugCheck, CallSite, RelatedSite};
-pub use outcome::{DriverPanic, End, Left, ObjectLeft, Outcome, PoolLeft, Statistics};
+pub use outcome::{DriverPanic, End, Left, ObjectLeft, Outcome, PoolLeft, Statistics, UsesLeft};
 pub use state::{HeldLock, ProcessorState, ThreadState};
 pub use text::Report;
 pub use wait_graph::{WaitGraph, WaitingThread};

@@ -190,16 +190,18 @@ fn table_of_rules() -> String {
     let mut text = String::from(
         "# The rules that every run is checked against\n\n\
          `ksim::rules()` is this table; `Machine::check_rule` turns those on and off that can be. Names and codes are those of Driver Verifier, Static Driver Verifier and NT's bug\n\
-         checks; a first parameter from 0x6b730001 up is not NT's but this kernel's own. The order of locks has a [setting](../crates/ksim/src/check/lock_order.rs) of its own,\n\
+         checks; a first parameter from 0x6b730001 up is not NT's but this kernel's own. \"DDI compliance\" is the number of Driver Verifier's DDI compliance checking, which is\n\
+         the parameter 1 unless another check sees the breach first. The order of locks has a [setting](../crates/ksim/src/check/lock_order.rs) of its own,\n\
          `Machine::check_lock_order`.\n\n\
          This file is made from the rules (`KSIM_UPDATE=1 cargo test -p ksim --test corpus`), and a test keeps it so.\n\n\
-         | Rule | Bug check | Parameter 1 | Says | By default | Can be off |\n|---|---|---|---|---|---|\n",
+         | Rule | Bug check | Parameter 1 | DDI compliance | Says | By default | Can be off |\n|---|---|---|---|---|---|---|\n",
     );
     for rule in ksim::rules() {
-        let parameter = rule.first_parameter.map_or(String::new(), |parameter| format!("{parameter:#x}"));
+        let hex = |number: Option<u64>| number.map_or(String::new(), |number| format!("{number:#x}"));
+        let (parameter, compliance) = (hex(rule.first_parameter), hex(rule.compliance()));
         let yes = |yes| if yes { "yes" } else { "no" };
         text += &format!(
-            "| [{}]({}) | {:#x} | {parameter} | {} | {} | {} |\n",
+            "| [{}]({}) | {:#x} | {parameter} | {compliance} | {} | {} | {} |\n",
             rule.name,
             rule.page(),
             rule.code,
@@ -227,49 +229,50 @@ fn the_documents_are_current() {
     }
 }
 
-/// The rules of Driver Verifier's DDI compliance checking, and of Static Driver Verifier, that are about synchronization, levels and requests.
-const LISTED: &[&str] = &[
-    "IrqlApcLte",
-    "IrqlDispatch",
-    "IrqlExAllocatePool",
-    "IrqlExApcLte1",
-    "IrqlExApcLte2",
-    "IrqlExApcLte3",
-    "IrqlExPassive",
-    "IrqlKeApcLte1",
-    "IrqlKeApcLte2",
-    "IrqlKeDispatchLte",
-    "IrqlKeReleaseSpinLock",
-    "IrqlKeSetEvent",
-    "IrqlObPassive",
-    "IrqlPsPassive",
-    "IrqlZwPassive",
-    "IrqlReturn",
-    "IrqlRtlPassive",
-    "IrqlIoDispatch",
-    "IrqlIoRtlZwPassive",
-    "IrqlNtifsApcPassive",
-    "CriticalRegions",
-    "QueuedSpinLock",
-    "QueuedSpinLockRelease",
-    "SpinLock",
-    "SpinlockRelease",
-    "GuardedRegions",
-    "IrqlKeRaiseLower",
-    "IrqlKeRaiseLower2",
-    "IrqlKeWaitForMultipleObjects",
-    "IrqlKeWaitForMutexObject",
-    "IrqlExFree1",
-    "IrqlExFree2",
-    "IrqlExFree3",
-    "SpinLockDpc",
-    "SpinLockSafe",
-    "ExclusiveResourceAccess",
-    "WithinCriticalRegion",
-    "CancelSpinLock",
-    "CancelSpinlockRelease",
-    "RemoveLock",
-    "ForwardedAtBadIrql",
+/// The rules of Driver Verifier's DDI compliance checking, and of Static Driver Verifier, that are about synchronization, levels and requests, with the numbers that
+/// the former has for them.
+const LISTED: &[(&str, Option<u64>)] = &[
+    ("IrqlApcLte", Some(0x2_0002)),
+    ("IrqlDispatch", Some(0x2_0003)),
+    ("IrqlExAllocatePool", Some(0x2_0004)),
+    ("IrqlExApcLte1", Some(0x2_0005)),
+    ("IrqlExApcLte2", Some(0x2_0006)),
+    ("IrqlExApcLte3", Some(0x2_0007)),
+    ("IrqlExPassive", Some(0x2_0008)),
+    ("IrqlKeApcLte1", Some(0x2_000f)),
+    ("IrqlKeApcLte2", Some(0x2_0010)),
+    ("IrqlKeDispatchLte", Some(0x2_0011)),
+    ("IrqlKeReleaseSpinLock", Some(0x2_0015)),
+    ("IrqlKeSetEvent", Some(0x2_0016)),
+    ("IrqlObPassive", Some(0x2_001b)),
+    ("IrqlPsPassive", Some(0x2_001c)),
+    ("IrqlZwPassive", Some(0x2_001f)),
+    ("IrqlReturn", Some(0x2_001d)),
+    ("IrqlRtlPassive", Some(0x2_001e)),
+    ("IrqlIoDispatch", Some(0x2_0022)),
+    ("IrqlIoRtlZwPassive", Some(0x2_0023)),
+    ("IrqlNtifsApcPassive", Some(0x2_0024)),
+    ("CriticalRegions", Some(0x4_0003)),
+    ("QueuedSpinLock", Some(0x4_0006)),
+    ("QueuedSpinLockRelease", Some(0x4_0007)),
+    ("SpinLock", Some(0x4_0009)),
+    ("SpinlockRelease", Some(0x4_000a)),
+    ("GuardedRegions", Some(0x4_000e)),
+    ("IrqlKeRaiseLower", None),
+    ("IrqlKeRaiseLower2", None),
+    ("IrqlKeWaitForMultipleObjects", None),
+    ("IrqlKeWaitForMutexObject", None),
+    ("IrqlExFree1", None),
+    ("IrqlExFree2", None),
+    ("IrqlExFree3", None),
+    ("SpinLockDpc", None),
+    ("SpinLockSafe", None),
+    ("ExclusiveResourceAccess", None),
+    ("WithinCriticalRegion", None),
+    ("CancelSpinLock", None),
+    ("CancelSpinlockRelease", None),
+    ("RemoveLock", None),
+    ("ForwardedAtBadIrql", None),
 ];
 
 /// Those that have other names here, or are not here, and why.
@@ -281,20 +284,31 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("IrqlExFree3", "IrqlExFree"),
     ("IrqlApcLte", "none: its routines, of security descriptors, are not here"),
     ("IrqlRtlPassive", "none: its routines, of the registry, are not here"),
-    ("IrqlIoDispatch", "IrqlTooHigh and IrqlTooLow: the levels that the routines' pages name are checked at each call"),
-    ("IrqlNtifsApcPassive", "the same"),
-    ("ForwardedAtBadIrql", "the same: IofCallDriver is for IRQL <= DISPATCH_LEVEL"),
+    ("ForwardedAtBadIrql", "IrqlIoDispatch: IofCallDriver is for IRQL <= DISPATCH_LEVEL"),
 ];
 
 #[test]
 fn rules_of_the_verifiers_are_here_or_accounted_for() {
-    for name in LISTED {
+    for (name, _) in LISTED {
         let here = ksim::rules().any(|rule| rule.name == *name);
         let elsewhere = ELSEWHERE.iter().any(|(other, _)| other == name);
         assert!(here != elsewhere, "{name}: in the table, or in the list of the others, and not in both");
     }
     for (name, _) in ELSEWHERE {
-        assert!(LISTED.contains(name), "{name} is in no list of the verifiers'");
+        assert!(LISTED.iter().any(|(listed, _)| listed == name), "{name} is in no list of the verifiers'");
+    }
+}
+
+#[test]
+fn rules_have_the_numbers_of_the_verifier() {
+    for rule in ksim::rules() {
+        let listed = LISTED.iter().find(|(name, _)| *name == rule.name);
+        assert_eq!(rule.compliance(), listed.and_then(|(_, number)| *number), "{}", rule.name);
+        // Where it is a number of DDI compliance checking, its page is the rule's.
+        if rule.compliance().is_some() {
+            let page = format!("/devtest/wdm-{}", rule.name.to_ascii_lowercase());
+            assert!(rule.page().ends_with(&page), "{}: {}", rule.name, rule.page());
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a routine of a driver, or a thread, must not leave behind when it returns.
 
 use super::rules::RuleId;
-use crate::engine::Tid;
 use crate::engine::kernel::{Check, Kernel};
+use crate::engine::{Kind, Tid};
 use crate::report::bug_check::{Violation, codes};
 
 /// What a routine of a driver must come back to.
@@ -79,6 +79,9 @@ impl Kernel {
         let stack = self.threads[tid as usize].stack.clone();
         for id in self.objects.take_on_stack(&stack) {
             let Some((_, _, problem)) = self.problem_of_freeing(id) else {
+                if matches!(self.objects[id].kind, Kind::Queue(_)) {
+                    self.forget_queue(id);
+                }
                 self.objects.remove(id);
                 continue;
             };

@@ -49,6 +49,18 @@ impl Rule {
         }
     }
 
+    /// The number that Driver Verifier's DDI compliance checking has for the rule, if it is one of those. Where another check sees the breach first, bug checks have the
+    /// number of that one.
+    #[must_use]
+    pub fn compliance(&self) -> Option<u64> {
+        const FIRST: [u64; 2] = [0x2_0000, 0x4_0000];
+        match self.id {
+            RuleId::SpinLock => Some(0x4_0009),
+            RuleId::IrqlExAllocatePool => Some(0x2_0004),
+            _ => self.first_parameter.filter(|number| self.code == VERIFIER && FIRST.contains(&(number & !0xff))),
+        }
+    }
+
     /// The rule that a bug check is a breach of.
     pub(crate) fn of(code: u32, parameters: &[u64; 4]) -> Option<&'static Self> {
         let code = match code {
@@ -118,7 +130,7 @@ rules! {
     IrqlKeApcLte2: VERIFIER, Some(0x2_0010), Page::At("devtest/wdm-irqlkeapclte2"), ON,
         "Critical and guarded regions are for IRQL <= APC_LEVEL.";
     IrqlKeDispatchLte: VERIFIER, Some(0x2_0011), Page::At("devtest/wdm-irqlkedispatchlte"), ON,
-        "Dispatcher objects are changed, and spin locks acquired, at IRQL <= DISPATCH_LEVEL.";
+        "Dispatcher objects are changed, and spin locks acquired, at IRQL <= DISPATCH_LEVEL; with Wait = TRUE at the levels that the routine's page names.";
     IrqlKeReleaseSpinLock: VERIFIER, Some(verifier::RULE_IRQL_KE_RELEASE_SPIN_LOCK), Page::At("devtest/wdm-irqlkereleasespinlock"), ALWAYS,
         "A spin lock is released to the IRQL that its acquisition returned.";
     IrqlKeSetEvent: VERIFIER, Some(0x2_0016), Page::At("devtest/wdm-irqlkesetevent"), ON,
@@ -126,11 +138,15 @@ rules! {
     IrqlObPassive: VERIFIER, Some(0x2_001b), Page::At("devtest/wdm-irqlobpassive"), ON,
         "Object handles are opened and referenced at PASSIVE_LEVEL.";
     IrqlPsPassive: VERIFIER, Some(0x2_001c), Page::At("devtest/wdm-irqlpspassive"), ON,
-        "System threads are created and ended, and ids looked up, at PASSIVE_LEVEL.";
+        "System threads are created and ended at PASSIVE_LEVEL.";
     IrqlReturn: VERIFIER, Some(0x2_001d), Page::At("devtest/wdm-irqlreturn"), ALWAYS,
         "A dispatch routine returns at the IRQL that it was called at.";
     IrqlZwPassive: VERIFIER, Some(0x2_001f), Page::At("devtest/wdm-irqlzwpassive"), ON,
         "Zw routines are for PASSIVE_LEVEL.";
+    IrqlIoDispatch: VERIFIER, Some(0x2_0022), Page::At("devtest/wdm-irqliodispatch"), ON,
+        "Requests and what belongs to them (MDLs, work items, remove locks, the cancel spin lock) are used at IRQL <= DISPATCH_LEVEL.";
+    IrqlNtifsApcPassive: VERIFIER, Some(0x2_0024), Page::At("devtest/wdm-irqlntifsapcpassive"), ON,
+        "Routines of ntifs.h are called at the levels that their pages name: threads and processes are looked up by their ids at IRQL <= APC_LEVEL.";
     IrqlIoRtlZwPassive: VERIFIER, Some(0x2_0023), Page::At("devtest/wdm-irqliortlzwpassive"), ON,
         "Requests that the I/O manager completes by an APC are built at PASSIVE_LEVEL.";
     IrqlTooHigh: codes::IRQL_NOT_LESS_OR_EQUAL, None, Page::BugCheck, ALWAYS,
@@ -168,13 +184,17 @@ rules! {
         "The cancel spin lock is acquired by who does not hold it, and released by who does. Where this is off, it is as other spin locks (SpinLock, SpinLockNotOwned).";
     CancelSpinlockRelease: VERIFIER, Some(verifier::CANCEL_SPIN_LOCK_HELD_AT_RETURN), Page::At("devtest/wdm-cancelspinlockrelease"), ON,
         "A routine of a driver does not return with the cancel spin lock held. Where this is off, it is as other spin locks (SpinlockRelease).";
-    SpinLockSafe: VERIFIER, Some(verifier::SPIN_LOCK_RULE), Page::At("devtest/wdm-spinlocksafe"), ON,
+    SpinLockSafe: VERIFIER, Some(verifier::SPIN_LOCK_SAFE), Page::At("devtest/wdm-spinlocksafe"), ON,
         "A request is not completed, and the next one not started, with a spin lock held.";
     SpinLockHeldInWait: VERIFIER, Some(verifier::WAIT_WITH_SPIN_LOCK), Page::At("devtest/wdm-spinlocksafe"), ON,
         "A thread does not wait while it holds a spin lock, even if it has lowered the IRQL.";
-    QueuedSpinLock: VERIFIER, Some(verifier::WRONG_ACQUIRE_API), Page::At("devtest/wdm-queuedspinlock"), ALWAYS,
+    QueuedSpinLock: VERIFIER, Some(verifier::QUEUED_SPIN_LOCK), Page::At("devtest/wdm-queuedspinlock"), ALWAYS,
+        "Acquisitions and releases with one queue handle alternate. (Who holds the lock, and acquires it with another handle: SpinLock.)";
+    QueuedSpinLockRelease: VERIFIER, Some(verifier::QUEUED_SPIN_LOCK_HELD_AT_RETURN), Page::At("devtest/wdm-queuedspinlockrelease"), ALWAYS,
+        "A routine of a driver does not return with a queued spin lock held.";
+    OneKindOfSpinLock: VERIFIER, Some(verifier::WRONG_ACQUIRE_API), DEADLOCK_DETECTION, ALWAYS,
         "A spin lock is acquired either as an ordinary or as a queued one.";
-    QueuedSpinLockRelease: VERIFIER, Some(verifier::WRONG_RELEASE_API), Page::At("devtest/wdm-queuedspinlockrelease"), ALWAYS,
+    OneKindOfSpinLockRelease: VERIFIER, Some(verifier::WRONG_RELEASE_API), DEADLOCK_DETECTION, ALWAYS,
         "A spin lock is released as it was acquired, ordinary or queued.";
     SelfDeadlock: VERIFIER, Some(verifier::SELF_DEADLOCK), DEADLOCK_DETECTION, ALWAYS,
         "A lock that does not recurse is not acquired by its owner.";
@@ -187,7 +207,7 @@ rules! {
     ThreadEndedOwning: VERIFIER, Some(verifier::THREAD_ENDED_OWNING), DEADLOCK_DETECTION, ALWAYS,
         "A thread does not end while it holds a lock.";
     DeletedWhileOwned: VERIFIER, Some(verifier::DELETED_WHILE_OWNED), DEADLOCK_DETECTION, ALWAYS,
-        "A lock that is held, or an object that threads wait for, is not freed.";
+        "What is held, acquired or waited for, and a queue with entries, is not freed.";
     MutexHeldAtExit: codes::THREAD_TERMINATE_HELD_MUTEX, None, Page::BugCheck, ALWAYS,
         "A thread does not end while it owns a KMUTEX.";
     PushLockHeldAtExit: codes::KERNEL_LOCK_ENTRY_LEAKED_ON_THREAD_TERMINATION, None, Page::BugCheck, ALWAYS,
@@ -221,12 +241,16 @@ rules! {
         "KeEnterCriticalRegion is for IRQL <= APC_LEVEL.";
     CriticalRegionLeave: VERIFIER, Some(verifier::LEAVE_CRITICAL_REGION), Page::At("devtest/wdm-irqlkeapclte2"), ON,
         "KeLeaveCriticalRegion is for IRQL <= APC_LEVEL.";
-    CriticalRegions: VERIFIER, Some(verifier::REGION_LEFT_TOO_OFTEN), Page::At("devtest/wdm-criticalregions"), ALWAYS,
-        "A critical or guarded region is left as often as it was entered.";
+    RegionLeft: VERIFIER, Some(verifier::REGION_LEFT_TOO_OFTEN), AUTOMATIC_CHECKS, ALWAYS,
+        "A critical or guarded region is not left more often than it was entered.";
+    CriticalRegions: VERIFIER, Some(verifier::CRITICAL_REGIONS), Page::At("devtest/wdm-criticalregions"), OFF,
+        "A thread leaves the critical regions that it has entered itself, and not the one that it was started in, or that a mutex keeps it in. (NT has one counter for all.)";
     GuardedRegions: VERIFIER, Some(verifier::GUARDED_REGIONS), Page::At("devtest/wdm-guardedregions"), OFF,
         "Guarded regions are entered and left in alternation. (They do nest, which drivers above each other rely on: this is for one that does not mean to.)";
     RegionsAtReturn: codes::APC_INDEX_MISMATCH, None, Page::BugCheck, ALWAYS,
         "A routine of a driver leaves the regions that it enters.";
+    IrqlAtSystemCall: codes::IRQL_GT_ZERO_AT_SYSTEM_SERVICE, None, Page::BugCheck, ALWAYS,
+        "A system call returns to user mode at PASSIVE_LEVEL.";
     RegionsAtExit: codes::KERNEL_APC_PENDING_DURING_EXIT, None, Page::BugCheck, ALWAYS,
         "A thread ends at PASSIVE_LEVEL, out of all regions that it entered.";
 
@@ -272,6 +296,10 @@ rules! {
         "A lookaside list's blocks are large enough for its links.";
     QueueEntry: codes::INVALID_WORK_QUEUE_ITEM, None, Page::BugCheck, ALWAYS,
         "An entry is in one queue, once.";
+    WorkItem: codes::WORKER_INVALID, None, Page::BugCheck, ALWAYS,
+        "A work item that is queued is not queued again, freed, or initialised.";
+    WorkItemIrql: codes::WORKER_THREAD_RETURNED_AT_BAD_IRQL, None, Page::BugCheck, ALWAYS,
+        "The routine of a work item returns at PASSIVE_LEVEL.";
     Reference: codes::REFERENCE_BY_POINTER, None, Page::BugCheck, ALWAYS,
         "A reference that is dropped was taken.";
     ReferenceFromZero: VERIFIER, Some(verifier::REFERENCE_FROM_ZERO), AUTOMATIC_CHECKS, ALWAYS,

@@ -21,6 +21,8 @@ pub(crate) struct ApcState {
     pub(crate) special_disable: i16,
     /// Guarded regions that KeEnterGuardedRegion has entered, and not a mutex.
     guarded_regions: u16,
+    /// How many critical regions it has entered by their own routine and not left.
+    critical_regions: u16,
     /// Special kernel APCs first, then normal ones, each kind in order of insertion.
     pub(crate) kernel: VecDeque<*mut KAPC>,
     pub(crate) user: VecDeque<*mut KAPC>,
@@ -41,6 +43,7 @@ impl Default for ApcState {
             kernel_disable: START_REGION,
             special_disable: 0,
             guarded_regions: 0,
+            critical_regions: 0,
             kernel: VecDeque::new(),
             user: VecDeque::new(),
             user_pending: false,
@@ -91,6 +94,33 @@ impl Kernel {
             *entered = entered.saturating_sub(1);
         }
         self.change_region(true, 1)
+    }
+
+    /// Enters a critical region by its own routine.
+    pub(crate) fn enter_critical_region(&mut self) -> Check<()> {
+        self.change_region(false, -1)?;
+        if let Some(tid) = self.current_thread() {
+            let entered = &mut self.thread(tid).apc.critical_regions;
+            *entered = entered.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Leaves a critical region by its own routine.
+    pub(crate) fn leave_critical_region(&mut self) -> Check<()> {
+        self.change_region(false, 1)?;
+        let Some(tid) = self.current_thread() else { return Ok(()) };
+        let apc = &mut self.thread(tid).apc;
+        let (own, disabled) = (apc.critical_regions > 0, apc.kernel_disable as u16);
+        apc.critical_regions = apc.critical_regions.saturating_sub(1);
+        if own || !self.config.rules.has(RuleId::CriticalRegions) {
+            return Ok(());
+        }
+        Err(Violation::boxed(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [codes::verifier::CRITICAL_REGIONS, u64::from(disabled), 0, 0],
+            "a thread left a critical region that it has not entered itself (rule CriticalRegions)",
+        ))
     }
 
     /// Changes a region counter of the running thread.

@@ -293,6 +293,10 @@ impl Kernel {
             Some(None) => return pending(0, "while the routine of a work item of its own runs".to_owned(), Vec::new()),
             None => {}
         }
+        if let Some((address, number, uses)) = self.rundown_of_driver(driver) {
+            let what = format!("while its rundown reference #{number} is acquired, {uses} times");
+            return pending(address, what, Vec::new());
+        }
         if let Some((interrupt, vector)) = self.interrupt_of(driver) {
             let what = format!("with its interrupt {vector:#x} connected, whose service routine goes with the image");
             return pending(interrupt, what, self.allocation_of(interrupt));

@@ -135,6 +135,8 @@ pub(crate) struct Kernel {
     pub(crate) io: IoManager,
     pub(crate) image_locals: ImageLocals,
     pub(crate) lock_order: LockOrder,
+    /// How often rundown references and remove locks have been acquired and not released.
+    pub(crate) uses: u64,
     pub(crate) trace: Trace,
     /// Whether operations are recorded, in the trace or by their sites.
     pub(crate) records: bool,

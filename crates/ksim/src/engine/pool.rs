@@ -597,6 +597,9 @@ impl Kernel {
             self.check_freed_object(id, memory, block.size)?;
         }
         for id in objects {
+            if matches!(self.objects[id].kind, Kind::Queue(_)) {
+                self.forget_queue(id);
+            }
             self.objects.remove(id);
         }
         Ok(())
@@ -633,6 +636,12 @@ impl Kernel {
                 (codes::BAD_POOL_CALLER, 0x46, "is the I/O manager's to free")
             }
             Kind::Irp(irp) if irp.is_the_systems() => (codes::BAD_POOL_CALLER, 0x46, "is the I/O manager's to free"),
+            Kind::Rundown(rundown) if rundown.is_in_use() => {
+                (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "is acquired, or waited for")
+            }
+            Kind::Queue(queue) if !queue.entries.is_empty() => {
+                (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "has entries")
+            }
             Kind::RemoveLock(lock) if !lock.users.is_empty() => {
                 (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, codes::verifier::DELETED_WHILE_OWNED, "is in use")
             }

@@ -37,6 +37,8 @@ impl Kernel {
                 Kind::Queue(Box::new(state)),
             )?;
         }
+        let id = self.queue_at(queue)?;
+        self.forget_queue(id);
         // SAFETY: by the caller's contract.
         unsafe { layout::write_queue_tail(queue, maximum) };
         Ok(())
@@ -125,9 +127,18 @@ impl Kernel {
         taken
     }
 
+    /// The queue that a thread serves, unless something else has taken its place in memory that no check watches.
+    fn served_queue(&mut self, tid: Tid) -> Option<ObjId> {
+        let id = self.threads[tid as usize].queue?;
+        if !matches!(self.objects[id].kind, Kind::Queue(_)) {
+            self.thread(tid).queue = None;
+        }
+        self.threads[tid as usize].queue
+    }
+
     /// The thread is no longer active for the queue that it served: it came back, blocked elsewhere or ended.
     pub(crate) fn deactivate_queue_thread(&mut self, tid: Tid) -> Check<()> {
-        let Some(id) = self.threads[tid as usize].queue else { return Ok(()) };
+        let Some(id) = self.served_queue(tid) else { return Ok(()) };
         let state = self.queue_state(id);
         state.active = state.active.saturating_sub(1);
         self.serve_queue(id)
@@ -135,8 +146,17 @@ impl Kernel {
 
     /// The thread runs again after it had blocked elsewhere.
     pub(crate) fn reactivate_queue_thread(&mut self, tid: Tid) {
-        if let Some(id) = self.threads[tid as usize].queue {
+        if let Some(id) = self.served_queue(tid) {
             self.queue_state(id).active += 1;
+        }
+    }
+
+    /// No thread serves the queue any more: it is gone, new, or run down.
+    pub(crate) fn forget_queue(&mut self, id: ObjId) {
+        for thread in &mut self.threads {
+            if thread.queue == Some(id) {
+                thread.queue = None;
+            }
         }
     }
 
@@ -160,7 +180,10 @@ impl Kernel {
 
     /// Removes all entries and wakes the waiting threads with STATUS_ABANDONED. Returns the entries, first first.
     pub(crate) fn rundown_queue(&mut self, id: ObjId) -> Vec<usize> {
-        let entries = std::mem::take(&mut self.queue_state(id).entries);
+        let state = self.queue_state(id);
+        state.active = 0;
+        let entries = std::mem::take(&mut state.entries);
+        self.forget_queue(id);
         self.objects[id].set_signal_state(0);
         while let Some(waiter) = self.objects[id].waiters.front().copied() {
             self.end_wait(waiter.thread, STATUS_ABANDONED, 0);

@@ -3,6 +3,7 @@
 use super::kernel::{Check, Kernel};
 use super::object::{Kind, ObjId};
 use super::thread::Tid;
+use crate::report::UsesLeft;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
 use ksync_sys::EX_RUNDOWN_REF;
@@ -14,6 +15,15 @@ pub(crate) struct RundownState {
     /// A wait has begun: nothing is acquired any more.
     begun: bool,
     waiting: Vec<Tid>,
+    /// The driver that has initialised it.
+    driver: Option<u16>,
+}
+
+impl RundownState {
+    /// Somebody has acquired it, or waits for those who have.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.references > 0 || !self.waiting.is_empty()
+    }
 }
 
 impl Kernel {
@@ -49,19 +59,21 @@ impl Kernel {
     /// ExInitializeRundownProtection.
     pub(crate) fn initialize_rundown(&mut self, pointer: *mut EX_RUNDOWN_REF) -> Check<()> {
         if let Some(id) = self.objects.find(pointer as usize) {
-            let used = matches!(&self.objects[id].kind, Kind::Rundown(state) if state.references > 0 && !state.begun);
+            let used = matches!(&self.objects[id].kind, Kind::Rundown(state) if state.is_in_use());
             if used {
                 return Err(Violation::boxed(
                     codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
                     [codes::verifier::REINITIALIZED_OBJECT, pointer as u64, 0, 0],
-                    "rundown protection was initialised again while it was held",
+                    "rundown protection was initialised again while it was acquired, or waited for",
                 ));
             }
             self.objects.remove(id);
         }
         // SAFETY: the caller of the export passes memory for a rundown reference.
         unsafe { pointer.cast::<usize>().write(0) };
-        self.rundown_at(pointer).map(drop)
+        let id = self.rundown_at(pointer)?;
+        self.rundown_state(id).driver = self.current_driver();
+        Ok(())
     }
 
     /// Acquires protection `count` times. False once the wait has begun.
@@ -72,6 +84,7 @@ impl Kernel {
         let granted = !state.begun;
         if granted {
             state.references += u64::from(count);
+            self.uses += u64::from(count);
             self.write_rundown_word(id);
         }
         self.record(Operation::AcquireRundown, number, u64::from(granted));
@@ -91,6 +104,8 @@ impl Kernel {
             ));
         };
         state.references = left;
+        self.uses = self.uses.saturating_sub(u64::from(count));
+        let state = self.rundown_state(id);
         let waiting = if left == 0 { std::mem::take(&mut state.waiting) } else { Vec::new() };
         self.write_rundown_word(id);
         self.record(Operation::ReleaseRundown, number, left);
@@ -117,6 +132,37 @@ impl Kernel {
             self.park(id, "rundown protection")?;
         }
         Ok(over)
+    }
+
+    /// The rundown references and remove locks that somebody has acquired and not released, by number, with how often.
+    pub(crate) fn uses_left(&self) -> Vec<UsesLeft> {
+        if self.uses == 0 {
+            return Vec::new();
+        }
+        let mut left: Vec<_> = self
+            .objects
+            .iter()
+            .filter_map(|(_, object)| {
+                let uses = match &object.kind {
+                    Kind::Rundown(state) => state.references,
+                    Kind::RemoveLock(state) => state.users.len() as u64,
+                    _ => 0,
+                };
+                (uses > 0).then(|| UsesLeft { kind: object.kind.name(), number: object.number, uses })
+            })
+            .collect();
+        left.sort_by_key(|left| left.number);
+        left
+    }
+
+    /// A rundown reference of a driver that is acquired: its number, and how often.
+    pub(crate) fn rundown_of_driver(&self, driver: u16) -> Option<(usize, u32, u64)> {
+        self.objects.iter().find_map(|(_, object)| match &object.kind {
+            Kind::Rundown(state) if state.references > 0 && state.driver == Some(driver) => {
+                Some((object.address, object.number, state.references))
+            }
+            _ => None,
+        })
     }
 
     /// Makes protection available again after a wait, or marks it as run down.

@@ -113,6 +113,7 @@ impl Kernel {
             io: Default::default(),
             image_locals: Default::default(),
             lock_order: Default::default(),
+            uses: 0,
             trace: Trace::new(false),
             records: false,
             sites: Default::default(),
@@ -178,6 +179,7 @@ impl Kernel {
             io,
             image_locals,
             lock_order,
+            uses,
             trace,
             records: _,
             sites,
@@ -222,6 +224,7 @@ impl Kernel {
         io.clear();
         renew_unless(image_locals.is_unused(), image_locals);
         renew_unless(lock_order.is_unused(), lock_order);
+        *uses = 0;
         *trace = Trace::new(false);
         renew_unless(sites.is_empty(), sites);
         acquired.clear();

@@ -256,7 +256,7 @@ impl Kernel {
         let state = self.spin_state(id);
         let owner = match state.owner {
             Some(owner) if owner.cpu == me.cpu && owner.thread == me.thread && owner.handle == handle && !too_low => owner,
-            owner => return Err(self.wrong_spin_release(id, owner)),
+            owner => return Err(self.wrong_spin_release(id, owner, handle)),
         };
         if let Some(restore) = restore
             && owner.old_irql != Some(restore)
@@ -285,7 +285,7 @@ impl Kernel {
 
     /// Why a spin lock cannot be released here.
     #[cold]
-    fn wrong_spin_release(&self, id: ObjId, owner: Option<SpinOwner>) -> super::Fault {
+    fn wrong_spin_release(&self, id: ObjId, owner: Option<SpinOwner>, handle: usize) -> super::Fault {
         let (address, irql) = (self.objects[id].address as u64, self.irql());
         if irql < DISPATCH_LEVEL {
             return Violation::boxed(
@@ -305,7 +305,40 @@ impl Kernel {
                 format!("{why}: it is the cancel spin lock (rule CancelSpinLock)"),
             );
         }
+        if handle != 0 {
+            return Self::wrong_queue_handle(
+                address,
+                handle,
+                "an in-stack queued spin lock was released with a handle that does not hold it",
+            );
+        }
         Violation::boxed(codes::SPIN_LOCK_NOT_OWNED, [address, 0, 0, 0], why)
+    }
+
+    /// A queue handle was used out of turn.
+    #[cold]
+    pub(crate) fn wrong_queue_handle(lock: u64, handle: usize, why: &'static str) -> super::Fault {
+        Violation::boxed(
+            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+            [codes::verifier::QUEUED_SPIN_LOCK, lock, handle as u64, 0],
+            why,
+        )
+    }
+
+    /// A queue handle is not for a second lock while it holds one: its contents are those of the first.
+    pub(crate) fn check_queue_handle(&self, handle: usize) -> Check<()> {
+        let held = match self.executing {
+            Executing::Thread(tid) => &self.threads[tid as usize].spin_locks,
+            _ => &self.processors[self.cpu as usize].dpc_spin_locks,
+        };
+        for &id in held {
+            let object = &self.objects[id];
+            if matches!(&object.kind, Kind::SpinLock(state) if state.owner.is_some_and(|owner| owner.handle == handle)) {
+                let why = "an in-stack queued spin lock was acquired with a handle that holds one";
+                return Err(Self::wrong_queue_handle(object.address as u64, handle, why));
+            }
+        }
+        Ok(())
     }
 
     fn is_cancel_lock(&self, id: ObjId) -> bool {
@@ -317,8 +350,12 @@ impl Kernel {
     pub(crate) fn spin_lock_held_at_return(&self, id: ObjId, what: &str, routine: u64) -> super::Fault {
         let object = &self.objects[id];
         let cancel = self.is_cancel_lock(id) && self.config.rules.has(RuleId::CancelSpinlockRelease);
-        let sub_code =
-            if cancel { codes::verifier::CANCEL_SPIN_LOCK_HELD_AT_RETURN } else { codes::verifier::SPIN_LOCK_HELD_AT_RETURN };
+        let queued = matches!(&object.kind, Kind::SpinLock(state) if state.queued == Some(true));
+        let sub_code = match () {
+            () if cancel => codes::verifier::CANCEL_SPIN_LOCK_HELD_AT_RETURN,
+            () if queued => codes::verifier::QUEUED_SPIN_LOCK_HELD_AT_RETURN,
+            () => codes::verifier::SPIN_LOCK_HELD_AT_RETURN,
+        };
         let which = if self.is_cancel_lock(id) {
             "the cancel spin lock".to_owned()
         } else {

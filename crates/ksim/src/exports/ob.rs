@@ -1,7 +1,7 @@
 //! The object manager: `Ob...` (rule 65).
 
 use crate::engine::ob::{HandleUse, Type};
-use crate::exports::{ANY, DISPATCHER, IrqlRange, exports};
+use crate::exports::{ANY, IrqlRange, TO_DISPATCH, exports};
 use crate::faults::FaultKind;
 use crate::irql::PASSIVE_LEVEL;
 use crate::machine::Call;
@@ -178,7 +178,7 @@ exports! {
         }
     }
 
-    [DISPATCHER] visible(reference Object) fn ObReferenceObjectByPointer(
+    [TO_DISPATCH] visible(reference Object) fn ObReferenceObjectByPointer(
         call; Object: PVOID, _DesiredAccess: ACCESS_MASK, ObjectType: *mut OBJECT_TYPE, _AccessMode: KPROCESSOR_MODE
     ) -> NTSTATUS {
         call.operate(|kernel| {
@@ -193,37 +193,37 @@ exports! {
         })
     }
 
-    [DISPATCHER] visible(reference Object) fn ObfReferenceObject(call; Object: PVOID) -> LONG_PTR {
+    [TO_DISPATCH] visible(reference Object) fn ObfReferenceObject(call; Object: PVOID) -> LONG_PTR {
         call.operate(|kernel| {
             let id = kernel.referenced_object(Object as usize)?;
             Ok(kernel.reference_object(id, 1)? as LONG_PTR)
         })
     }
 
-    [DISPATCHER] visible(reference Object) fn ObfDereferenceObject(call; Object: PVOID) -> LONG_PTR {
+    [TO_DISPATCH] visible(reference Object) fn ObfDereferenceObject(call; Object: PVOID) -> LONG_PTR {
         dereference(call, Object)
     }
 
-    [DISPATCHER] visible(reference Object) fn ObDereferenceObjectDeferDelete(call; Object: PVOID) {
+    [TO_DISPATCH] visible(reference Object) fn ObDereferenceObjectDeferDelete(call; Object: PVOID) {
         dereference_deferred(call, Object);
     }
 
-    [DISPATCHER] visible(reference Object) fn ObfReferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
+    [TO_DISPATCH] visible(reference Object) fn ObfReferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
         call.operate(|kernel| {
             let id = kernel.referenced_object(Object as usize)?;
             Ok(kernel.reference_object(id, 1)? as LONG_PTR)
         })
     }
 
-    [DISPATCHER] visible(reference Object) fn ObfDereferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
+    [TO_DISPATCH] visible(reference Object) fn ObfDereferenceObjectWithTag(call; Object: PVOID, _Tag: ULONG) -> LONG_PTR {
         dereference(call, Object)
     }
 
-    [DISPATCHER] visible(reference Object) fn ObDereferenceObjectDeferDeleteWithTag(call; Object: PVOID, _Tag: ULONG) {
+    [TO_DISPATCH] visible(reference Object) fn ObDereferenceObjectDeferDeleteWithTag(call; Object: PVOID, _Tag: ULONG) {
         dereference_deferred(call, Object);
     }
 
-    [DISPATCHER] visible(reference Object) fn ObReferenceObjectSafe(call; Object: PVOID) -> BOOLEAN {
+    [TO_DISPATCH] visible(reference Object) fn ObReferenceObjectSafe(call; Object: PVOID) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
             let id = kernel.referenced_object(Object as usize)?;
             Ok(kernel.reference_if_alive(id))

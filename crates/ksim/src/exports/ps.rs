@@ -129,11 +129,11 @@ exports! {
         })
     }
 
-    [at_most(APC_LEVEL)] visible fn PsLookupThreadByThreadId(call; ThreadId: HANDLE, Thread: *mut *mut ETHREAD) -> NTSTATUS {
+    [at_most(APC_LEVEL).rule(0x2_0024)] visible fn PsLookupThreadByThreadId(call; ThreadId: HANDLE, Thread: *mut *mut ETHREAD) -> NTSTATUS {
         lookup(call, ThreadId, Type::Thread, Thread.cast(), STATUS_INVALID_PARAMETER)
     }
 
-    [at_most(APC_LEVEL)] visible fn PsLookupProcessByProcessId(call; ProcessId: HANDLE, Process: *mut *mut EPROCESS) -> NTSTATUS {
+    [at_most(APC_LEVEL).rule(0x2_0024)] visible fn PsLookupProcessByProcessId(call; ProcessId: HANDLE, Process: *mut *mut EPROCESS) -> NTSTATUS {
         lookup(call, ProcessId, Type::Process, Process.cast(), STATUS_INVALID_CID)
     }
 

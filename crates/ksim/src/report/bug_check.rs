@@ -128,8 +128,6 @@ pub mod codes {
         pub const SERVICE_IRQL: u64 = 0x111;
         /// DDI compliance rule IrqlReturn: a dispatch or cancel routine returned at another IRQL.
         pub const RULE_IRQL_RETURN: u64 = 0x2_001d;
-        /// DDI compliance rule SpinLock, and SpinLockSafe, which has no number of its own.
-        pub const SPIN_LOCK_RULE: u64 = 0x4_0009;
         /// Freed pool holds an armed timer.
         pub const FREED_ACTIVE_TIMER: u64 = 0x15;
         /// KeRaiseIrql to a lower level.
@@ -230,6 +228,14 @@ pub mod codes {
         pub const CANCEL_SPIN_LOCK: u64 = 0x6b73_0007;
         /// Not NT's: a routine of a driver returned while it held the cancel spin lock. Static Driver Verifier's rule has no number.
         pub const CANCEL_SPIN_LOCK_HELD_AT_RETURN: u64 = 0x6b73_0008;
+        /// Not NT's: a request was completed, or the next one started, under a spin lock. Static Driver Verifier's rule has no number.
+        pub const SPIN_LOCK_SAFE: u64 = 0x6b73_0009;
+        /// DDI compliance rule CriticalRegions.
+        pub const CRITICAL_REGIONS: u64 = 0x4_0003;
+        /// DDI compliance rule QueuedSpinLock.
+        pub const QUEUED_SPIN_LOCK: u64 = 0x4_0006;
+        /// DDI compliance rule QueuedSpinLockRelease.
+        pub const QUEUED_SPIN_LOCK_HELD_AT_RETURN: u64 = 0x4_0007;
         /// DDI compliance rule GuardedRegions.
         pub const GUARDED_REGIONS: u64 = 0x4_000e;
         /// DDI compliance rule IrqlKeReleaseSpinLock.

@@ -1,7 +1,7 @@
 //! The report for tools. `docs/report.md` has the schema, whose number changes with every change that is not an addition.
 
 use super::bug_check::{BugCheck, CallSite};
-use super::outcome::{DriverPanic, End, Left, ObjectLeft};
+use super::outcome::{DriverPanic, End, Left, ObjectLeft, UsesLeft};
 use super::text::Report;
 use super::trace::Event;
 use super::wait_graph::WaitGraph;
@@ -149,6 +149,8 @@ fn of_left(left: &Left) -> Value {
             json!({ "kind": kind, "number": number, "name": name, "handles": handles, "references": references })
         })
         .collect();
+    let uses: Vec<_> =
+        left.uses.iter().map(|UsesLeft { kind, number, uses }| json!({ "kind": kind, "number": number, "uses": uses })).collect();
     json!({
         "pool": pool,
         "timers": left.timers,
@@ -156,5 +158,6 @@ fn of_left(left: &Left) -> Value {
         "handles": left.handles,
         "references": left.references,
         "tick_requests": left.tick_requests,
+        "uses": uses,
     })
 }

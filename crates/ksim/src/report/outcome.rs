@@ -113,6 +113,18 @@ impl fmt::Display for ObjectLeft {
     }
 }
 
+/// A rundown reference or a remove lock that was not released as often as it was acquired.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct UsesLeft {
+    /// What it is.
+    pub kind: &'static str,
+    /// Its number in reports and traces.
+    pub number: u32,
+    /// How many releases are missing.
+    pub uses: u64,
+}
+
 /// What a run left behind.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
@@ -129,13 +141,19 @@ pub struct Left {
     pub references: usize,
     /// Requests for a shorter clock tick that were not taken back.
     pub tick_requests: usize,
+    /// Rundown references and remove locks that were not released, by number.
+    pub uses: Vec<UsesLeft>,
 }
 
 impl Left {
     /// True when nothing is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pool.is_empty() && self.timers.is_empty() && self.handles == 0 && self.references == 0 && self.tick_requests == 0
+        let Self { pool, timers, handles, references, tick_requests, uses, .. } = self;
+        pool.is_empty()
+            && timers.is_empty()
+            && uses.is_empty()
+            && [handles, references, tick_requests].iter().all(|left| **left == 0)
     }
 
     /// Bytes of pool.
@@ -169,6 +187,9 @@ impl fmt::Display for Left {
         }
         for object in &self.objects {
             write!(f, "\n    {object}")?;
+        }
+        for UsesLeft { kind, number, uses } in &self.uses {
+            write!(f, "\n    {kind} #{number} is acquired, {uses} times")?;
         }
         Ok(())
     }

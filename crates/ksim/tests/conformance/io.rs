@@ -96,7 +96,7 @@ fn rule_40_a_request_is_not_completed_under_a_spin_lock() {
         });
         let _ = sample.open().device_control(BUFFERED, &[], 0);
     });
-    assert_eq!((stop.parameters[0], stop.routine), (0x4_0009, Some("IofCompleteRequest")));
+    assert_eq!((stop.parameters[0], stop.routine), (0x6b73_0009, Some("IofCompleteRequest")));
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn rule_40_the_next_packet_is_not_started_under_a_spin_lock() {
         lock.acquire();
         raw!(IoStartNextPacket(sample.device(), FALSE));
     });
-    assert_eq!((stop.parameters[0], stop.routine), (0x4_0009, Some("IoStartNextPacket")));
+    assert_eq!((stop.parameters[0], stop.routine), (0x6b73_0009, Some("IoStartNextPacket")));
 }
 
 #[test]

@@ -263,13 +263,13 @@ fn rule_36_word_on_the_stack_may_become_another_lock() {
 
 #[test]
 fn rule_36_handle_is_not_shared() {
-    let stop = crash(0x10, || {
+    let stop = crash(0xc4, || {
         let (lock, one, two) = (SpinLock::new(), QueueHandle::new(), QueueHandle::new());
         one.acquire(&lock);
         raw!(two.ptr().write(one.read()));
         two.release();
     });
-    assert_eq!(stop.routine, Some("KeReleaseInStackQueuedSpinLock"));
+    assert_eq!((stop.parameters[0], stop.routine), (0x4_0006, Some("KeReleaseInStackQueuedSpinLock")));
 }
 
 #[test]

@@ -129,5 +129,5 @@ fn the_next_packet_by_key_is_not_started_under_a_spin_lock() {
         let sample = Sample::load("sample");
         SpinLock::new().with(|| raw!(IoStartNextPacketByKey(sample.device(), FALSE, 1)));
     });
-    assert_eq!((stop.parameters[0], stop.routine), (0x4_0009, Some("IoStartNextPacketByKey")));
+    assert_eq!((stop.parameters[0], stop.routine), (0x6b73_0009, Some("IoStartNextPacketByKey")));
 }

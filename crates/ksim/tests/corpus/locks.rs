@@ -588,7 +588,7 @@ pub(crate) const CASES: &[Case] = &[
     always(
         "queued_and_ordinary_use",
         "A spin lock is used as a queued and as an ordinary one.",
-        Caught::By("QueuedSpinLock"),
+        Caught::By("OneKindOfSpinLock"),
         queued_and_ordinary_use,
     ),
     always("mutex_of_another_thread", "A mutex is released by another thread.", Caught::By("Exception"), mutex_of_another_thread),
@@ -680,7 +680,7 @@ pub(crate) const CASES: &[Case] = &[
         initialised_while_held,
     ),
     always("region_never_left", "A thread ends inside a critical region.", Caught::By("RegionsAtExit"), region_never_left),
-    always("region_left_twice", "A guarded region is left twice.", Caught::By("CriticalRegions"), region_left_twice),
+    always("region_left_twice", "A guarded region is left twice.", Caught::By("RegionLeft"), region_left_twice),
     always(
         "levels_out_of_order",
         "Two raised levels are lowered in the wrong order.",

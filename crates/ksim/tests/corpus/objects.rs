@@ -157,6 +157,70 @@ fn rundown_that_waits_for_itself(wrong: bool) {
     raw!(ExWaitForRundownProtectionRelease(rundown.ptr()));
 }
 
+fn rundown_freed_while_acquired(wrong: bool) {
+    let rundown = allocate(64).cast::<EX_RUNDOWN_REF>();
+    raw!(ExInitializeRundownProtection(rundown));
+    raw!(ExAcquireRundownProtection(rundown));
+    if !wrong {
+        raw!(ExReleaseRundownProtection(rundown));
+    }
+    free(rundown.cast());
+}
+
+fn rundown_freed_while_waited_for(wrong: bool) {
+    let rundown = allocate(64).cast::<EX_RUNDOWN_REF>();
+    raw!(ExInitializeRundownProtection(rundown));
+    raw!(ExAcquireRundownProtection(rundown));
+    let waiter = spawn(|| raw!(ExWaitForRundownProtectionRelease(rundown)));
+    if !wrong {
+        raw!(ExReleaseRundownProtection(rundown));
+        waiter.join();
+    }
+    free(rundown.cast());
+}
+
+fn rundown_never_released(wrong: bool) {
+    let rundown = Place::<EX_RUNDOWN_REF>::zeroed();
+    raw!(ExInitializeRundownProtection(rundown.ptr()));
+    raw!(ExAcquireRundownProtection(rundown.ptr()));
+    if !wrong {
+        raw!(ExReleaseRundownProtection(rundown.ptr()));
+    }
+}
+
+fn remove_lock_never_released(wrong: bool) {
+    let lock = Place::<IO_REMOVE_LOCK>::zeroed();
+    raw!(IoInitializeRemoveLock(lock.ptr(), 0, 0, 0));
+    raw!(IoAcquireRemoveLock(lock.ptr(), null_mut()));
+    if !wrong {
+        raw!(IoReleaseRemoveLock(lock.ptr(), null_mut()));
+    }
+}
+
+fn queue_freed_with_an_entry(wrong: bool) {
+    let (queue, entry) = (allocate(size_of::<KQUEUE>()).cast::<KQUEUE>(), Place::<LIST_ENTRY>::zeroed());
+    raw!(KeInitializeQueue(queue, 0));
+    raw!(KeInsertQueue(queue, entry.ptr()));
+    if !wrong {
+        raw!(KeRemoveQueue(queue, KernelMode, null_mut()));
+    }
+    free(queue.cast());
+}
+
+unsafe extern "system-unwind" fn works(_context: PVOID) {}
+
+fn work_item_queued_twice(wrong: bool) {
+    let item = Place::<WORK_QUEUE_ITEM>::zeroed();
+    raw!(ExInitializeWorkItem(item.ptr(), Some(works), null_mut()));
+    let level = raise(DISPATCH_LEVEL);
+    raw!(ExQueueWorkItem(item.ptr(), DelayedWorkQueue));
+    if wrong {
+        raw!(ExQueueWorkItem(item.ptr(), DelayedWorkQueue));
+    }
+    lower(level);
+    sleep(MS);
+}
+
 fn entry_queued_twice(wrong: bool) {
     let (queue, entry) = (Queue::new(0), Place::<LIST_ENTRY>::zeroed());
     queue.insert(&entry);
@@ -233,6 +297,27 @@ pub(crate) const CASES: &[Case] = &[
         Caught::Deadlock,
         rundown_that_waits_for_itself,
     ),
+    always(
+        "rundown_freed_while_acquired",
+        "Pool is freed that holds rundown protection which somebody has acquired.",
+        Caught::By("DeletedWhileOwned"),
+        rundown_freed_while_acquired,
+    ),
+    always(
+        "rundown_freed_while_waited_for",
+        "Pool is freed that holds rundown protection whose rundown a thread waits for.",
+        Caught::By("DeletedWhileOwned"),
+        rundown_freed_while_waited_for,
+    ),
+    always("rundown_never_released", "Rundown protection is never released.", Caught::Left, rundown_never_released),
+    always("remove_lock_never_released", "A remove lock is never released.", Caught::Left, remove_lock_never_released),
+    always(
+        "queue_freed_with_an_entry",
+        "A queue is freed with an entry in it.",
+        Caught::By("DeletedWhileOwned"),
+        queue_freed_with_an_entry,
+    ),
+    always("work_item_queued_twice", "A work item is queued that is queued.", Caught::By("WorkItem"), work_item_queued_twice),
     always(
         "entry_queued_twice",
         "An entry is inserted into a queue that it is in.",

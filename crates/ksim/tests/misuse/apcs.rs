@@ -1,6 +1,7 @@
 //! Regions, APCs, the end of threads.
 
 use crate::{address, expected, misuse};
+use ksim::{End, Machine, RuleId};
 use ksync_sys::*;
 use test_support::*;
 
@@ -11,6 +12,34 @@ fn critical_region_left_too_often() {
         raw!(KeLeaveCriticalRegion());
         raw!(KeLeaveCriticalRegion());
     });
+}
+
+/// Rule CriticalRegions looks at who entered, and not at the counter, which a mutex or the region that a thread starts in changes as well.
+#[test]
+fn critical_region_of_another_left() {
+    let wrong = || {
+        let mutex = Mutex::new();
+        wait(mutex.object());
+        raw!(KeEnterCriticalRegion());
+        raw!(KeLeaveCriticalRegion());
+        raw!(KeLeaveCriticalRegion());
+        raw!(KeEnterCriticalRegion());
+        mutex.release();
+    };
+    let on = Machine::new().check_rule(RuleId::CriticalRegions, true);
+    let outcome = on.run(wrong);
+    let End::BugCheck(stop) = outcome.end() else { panic!("{outcome}") };
+    assert_eq!((stop.parameters[0], stop.routine), (0x4_0003, Some("KeLeaveCriticalRegion")));
+    assert_eq!(stop.rule().map(|rule| rule.name), Some("CriticalRegions"));
+    let off = Machine::new().run(wrong);
+    assert!(matches!(off.end(), End::Completed), "the rule is off by default: {off}");
+    let balanced = Machine::new().check_rule(RuleId::CriticalRegions, true).run(|| {
+        raw!(KeEnterCriticalRegion());
+        raw!(KeEnterCriticalRegion());
+        raw!(KeLeaveCriticalRegion());
+        raw!(KeLeaveCriticalRegion());
+    });
+    assert!(matches!(balanced.end(), End::Completed), "{balanced}");
 }
 
 #[test]

@@ -21,6 +21,16 @@ fn dpc_returns_with_a_spin_lock() {
 }
 
 #[test]
+fn dpc_returns_with_a_queued_spin_lock() {
+    misuse(&in_dpc(0xc4, [Some(0x4_0007), None, None, None], 2), || {
+        let (lock, handle) = (SpinLock::new(), QueueHandle::new());
+        let dpc = Dpc::new(|| raw!(KeAcquireInStackQueuedSpinLockAtDpcLevel(lock.ptr(), handle.ptr())));
+        dpc.queue();
+        flush_dpcs();
+    });
+}
+
+#[test]
 fn dpc_returns_at_another_level() {
     for level in [5, HIGH_LEVEL] {
         let changed = u64::from(level) << 16 | 2 << 8;

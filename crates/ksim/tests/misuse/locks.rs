@@ -2,6 +2,7 @@
 
 use crate::{address, expected, misuse};
 use ksync_sys::*;
+use std::ptr::null_mut;
 use test_support::*;
 
 #[test]
@@ -276,5 +277,51 @@ fn dispatcher_routines_above_dispatch_level() {
     misuse(&expected("KeAcquireSpinLockRaiseToDpc"), || {
         raise(5);
         raw!(KeAcquireSpinLockRaiseToDpc(SpinLock::new().ptr()));
+    });
+}
+
+/// What is no dispatcher object has another rule, or none.
+#[test]
+fn io_routines_above_dispatch_level() {
+    let expected = |routine| expected!(io_routines_above_dispatch_level, 0xc4, [Some(0x2_0022), Some(5), Some(2)], routine, 5);
+    misuse(&expected("IoFreeMdl"), || {
+        raise(5);
+        raw!(IoFreeMdl(null_mut()));
+    });
+    misuse(&expected("IoAllocateIrp"), || {
+        raise(5);
+        raw!(IoAllocateIrp(1, FALSE));
+    });
+    misuse(&expected("IoAllocateWorkItem"), || {
+        raise(5);
+        raw!(IoAllocateWorkItem(null_mut()));
+    });
+    misuse(&expected("IoAcquireCancelSpinLock"), || {
+        raise(5);
+        let mut old = 0;
+        raw!(IoAcquireCancelSpinLock(&raw mut old));
+    });
+    let expected = expected!(io_routines_above_dispatch_level, 0xa, [None, Some(5)], "ExQueueWorkItem", 5);
+    misuse(&expected, || {
+        raise(5);
+        raw!(ExQueueWorkItem(null_mut(), DelayedWorkQueue));
+    });
+}
+
+#[test]
+fn queue_handle_out_of_turn() {
+    let routine = "KeAcquireInStackQueuedSpinLockAtDpcLevel";
+    misuse(&expected!(queue_handle_out_of_turn, 0xc4, [Some(0x4_0006)], routine, 2), || {
+        let (first, second, handle) = (SpinLock::new(), SpinLock::new(), QueueHandle::new());
+        handle.acquire(&first);
+        raw!(KeAcquireInStackQueuedSpinLockAtDpcLevel(second.ptr(), handle.ptr()));
+    });
+    let expected = expected!(queue_handle_out_of_turn, 0xc4, [Some(0x4_0006)], "KeReleaseInStackQueuedSpinLock", 2);
+    misuse(&expected, || {
+        let (lock, handle) = (SpinLock::new(), QueueHandle::new());
+        raise(DISPATCH_LEVEL);
+        raw!(KeAcquireInStackQueuedSpinLock(lock.ptr(), handle.ptr()));
+        raw!(KeReleaseInStackQueuedSpinLock(handle.ptr()));
+        raw!(KeReleaseInStackQueuedSpinLock(handle.ptr()));
     });
 }

@@ -69,6 +69,16 @@ fn driver_with_an_armed_timer() {
     assert_eq!(stop.parameters[0], 0);
 }
 
+#[test]
+fn driver_with_rundown_protection_acquired() {
+    let stop = crash_at_unload(0xce, || {
+        let rundown = Box::leak(Box::new(Place::<EX_RUNDOWN_REF>::zeroed()));
+        raw!(ExInitializeRundownProtection(rundown.ptr()));
+        raw!(ExAcquireRundownProtection(rundown.ptr()));
+    });
+    assert!(stop.meaning.contains("rundown reference"), "{stop}");
+}
+
 unsafe extern "system-unwind" fn callback(_timer: *mut EX_TIMER, _context: PVOID) {}
 
 #[test]

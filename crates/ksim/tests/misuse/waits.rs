@@ -128,7 +128,7 @@ fn semaphore_released_with_wait_above_passive_level() {
     let expected = expected!(
         semaphore_released_with_wait_above_passive_level,
         0xc4,
-        [Some(0x2_0016), Some(1), Some(0)],
+        [Some(0x2_0011), Some(1), Some(0)],
         "KeReleaseSemaphore",
         1
     );
@@ -136,6 +136,18 @@ fn semaphore_released_with_wait_above_passive_level() {
         let semaphore = Semaphore::new(1, 2);
         raise(APC_LEVEL);
         raw!(KeReleaseSemaphore(semaphore.ptr(), 0, 1, TRUE));
+    });
+}
+
+#[test]
+fn mutex_released_with_wait_at_dispatch_level() {
+    let expected =
+        expected!(mutex_released_with_wait_at_dispatch_level, 0xc4, [Some(0x2_0011), Some(2), Some(1)], "KeReleaseMutex", 2);
+    misuse(&expected, || {
+        let mutex = Mutex::new();
+        raise(DISPATCH_LEVEL);
+        poll(mutex.object());
+        raw!(KeReleaseMutex(mutex.ptr(), TRUE));
     });
 }
 

@@ -311,7 +311,7 @@ impl Kernel {
             let lock = self.objects[lock].address as u64;
             return Err(Violation::boxed(
                 codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                [codes::verifier::SPIN_LOCK_RULE, lock, irp as u64, 0],
+                [codes::verifier::SPIN_LOCK_SAFE, lock, irp as u64, 0],
                 "a request was completed under a spin lock (rule SpinLockSafe): completion routines may take the same lock",
             ));
         }

@@ -80,6 +80,7 @@ impl Kernel {
         let removed = state.removed;
         if !removed {
             state.users.push(tag);
+            self.uses += 1;
             let common = common(lock);
             // SAFETY: a registered lock's memory is valid.
             unsafe { (*common).IoCount += 1 };
@@ -106,6 +107,7 @@ impl Kernel {
             ));
         };
         state.users.remove(position);
+        self.uses = self.uses.saturating_sub(1);
         self.record(Operation::ReleaseRemoveLock, number, 0);
         self.drop_use(lock)
     }

@@ -4,7 +4,7 @@ use crate::engine::callback::CallbackCall;
 use crate::engine::kernel::Kernel;
 use crate::engine::ob::{Creation, HandleUse, Type};
 use crate::exports::zw::attributes;
-use crate::exports::{BLOCKING, DISPATCHER, PASSIVE, exports};
+use crate::exports::{BLOCKING, PASSIVE, TO_DISPATCH, exports};
 use crate::image::call_through;
 use crate::machine::Call;
 use ksync_sys::{
@@ -81,7 +81,7 @@ exports! {
         while !call.is_dying() && !call.operate(|kernel| kernel.unregister_callback(CallbackRegistration)) {}
     }
 
-    [DISPATCHER] visible(access CallbackObject) fn ExNotifyCallback(
+    [TO_DISPATCH] visible(access CallbackObject) fn ExNotifyCallback(
         call; CallbackObject: *mut CALLBACK_OBJECT, Argument1: PVOID, Argument2: PVOID
     ) {
         if CallbackObject.is_null() || call.is_dying() {

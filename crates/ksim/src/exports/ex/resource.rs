@@ -42,7 +42,7 @@ fn release(call: Call, resource: *mut ERESOURCE) {
 const NO_WIN32_THREAD: PVOID = std::ptr::null_mut();
 
 fn enter_and_acquire(call: Call, resource: *mut ERESOURCE, how: Acquire) -> PVOID {
-    call.operate(|kernel| kernel.change_region(false, -1));
+    call.operate(|kernel| kernel.enter_critical_region());
     acquire(call, resource, how, true);
     NO_WIN32_THREAD
 }
@@ -157,6 +157,6 @@ exports! {
 
     [ACQUIRE] visible(unshare Resource) fn ExReleaseResourceAndLeaveCriticalRegion(call; Resource: *mut ERESOURCE) {
         release(call, Resource);
-        call.operate(|kernel| kernel.change_region(false, 1));
+        call.operate(|kernel| kernel.leave_critical_region());
     }
 }

@@ -1,14 +1,14 @@
 //! EX_SPIN_LOCK (rule 37).
 
 use crate::engine::spin::Attempt;
-use crate::exports::{IrqlRange, at_least, at_most, exports};
+use crate::exports::{IrqlRange, TO_DISPATCH, at_least, at_most, exports};
 use crate::irql::{DISPATCH_LEVEL, HIGH_LEVEL};
 use crate::machine::Call;
 use crate::report::bug_check::codes::verifier;
 use crate::schedule::Footprint;
 use ksync_sys::{EX_SPIN_LOCK, KIRQL, LOGICAL};
 
-const RAISING: IrqlRange = at_most(DISPATCH_LEVEL).rule(0x2_0011);
+const RAISING: IrqlRange = TO_DISPATCH;
 const AT_DPC_LEVEL: IrqlRange = at_least(DISPATCH_LEVEL).rule(verifier::AT_DPC_LEVEL_TOO_LOW);
 const RELEASING: IrqlRange = at_most(HIGH_LEVEL);
 

@@ -2,7 +2,7 @@
 
 use crate::engine::clock::TickRequest;
 use crate::engine::ex_timer::{Deletion, ExTimerSetting};
-use crate::exports::{ANY, BLOCKING, DISPATCHER, exports};
+use crate::exports::{ANY, BLOCKING, TO_DISPATCH, exports};
 use crate::image::call as call_driver;
 use crate::machine::current;
 use crate::report::bug_check::{Violation, codes};
@@ -45,13 +45,13 @@ fn bad_parameter(value: u64, meaning: &'static str) -> Box<Violation> {
 }
 
 exports! {
-    [DISPATCHER] silent fn ExAllocateTimer(
+    [TO_DISPATCH] silent fn ExAllocateTimer(
         call; Callback: PEXT_CALLBACK, CallbackContext: PVOID, Attributes: ULONG
     ) -> *mut EX_TIMER {
         call.operate(|kernel| kernel.allocate_ex_timer(Callback, CallbackContext, Attributes, Some(run_callbacks)))
     }
 
-    [DISPATCHER] visible(set_timer_within Timer, DueTime, u32::from(!Parameters.is_null())) fn ExSetTimer(
+    [TO_DISPATCH] visible(set_timer_within Timer, DueTime, u32::from(!Parameters.is_null())) fn ExSetTimer(
         call; Timer: *mut EX_TIMER, DueTime: LONGLONG, Period: LONGLONG, Parameters: *mut EXT_SET_PARAMETERS
     ) -> BOOLEAN {
         let mut tolerance = 0;
@@ -73,14 +73,14 @@ exports! {
         BOOLEAN::from(call.operate(|kernel| kernel.set_ex_timer(Timer, setting)))
     }
 
-    [DISPATCHER] visible(access Timer) fn ExCancelTimer(call; Timer: *mut EX_TIMER, Parameters: PVOID) -> BOOLEAN {
+    [TO_DISPATCH] visible(access Timer) fn ExCancelTimer(call; Timer: *mut EX_TIMER, Parameters: PVOID) -> BOOLEAN {
         if !Parameters.is_null() {
             call.fail(bad_parameter(Parameters as u64, "ExCancelTimer takes no parameters: the pointer must be null"));
         }
         BOOLEAN::from(call.operate(|kernel| kernel.cancel_ex_timer(Timer)))
     }
 
-    [DISPATCHER] visible fn ExDeleteTimer(
+    [TO_DISPATCH] visible fn ExDeleteTimer(
         call; Timer: *mut EX_TIMER, Cancel: BOOLEAN, Wait: BOOLEAN, Parameters: *mut EXT_DELETE_PARAMETERS
     ) -> BOOLEAN {
         let wait = Wait != 0 && !call.is_dying();
@@ -123,7 +123,7 @@ exports! {
         BOOLEAN::from(deleted.cancelled)
     }
 
-    [BLOCKING] visible fn ExSetTimerResolution(call; DesiredTime: ULONG, SetResolution: BOOLEAN) -> ULONG {
+    [BLOCKING.rule(0x2_0006)] visible fn ExSetTimerResolution(call; DesiredTime: ULONG, SetResolution: BOOLEAN) -> ULONG {
         call.operate(|kernel| {
             let driver = kernel.current_driver();
             if SetResolution != 0 {

@@ -1,7 +1,7 @@
 //! Cancellation, and its spin lock.
 
 use crate::exports::ke::spin_lock::{acquire, raise_to_dispatch};
-use crate::exports::{DISPATCHER, exactly, exports};
+use crate::exports::{IO_DISPATCH, exactly, exports};
 use crate::irql::DISPATCH_LEVEL;
 use crate::machine::{Call, cancel_lock};
 use ksync_sys::{BOOLEAN, FALSE, IRP, KIRQL, KSPIN_LOCK, TRUE};
@@ -26,11 +26,11 @@ pub(super) fn release_lock(call: Call, irql: u8) {
 }
 
 exports! {
-    [DISPATCHER] visible fn IoCancelIrp(call; Irp: *mut IRP) -> BOOLEAN {
+    [IO_DISPATCH] visible fn IoCancelIrp(call; Irp: *mut IRP) -> BOOLEAN {
         cancel(call, Irp)
     }
 
-    [DISPATCHER] visible(acquire cancel_lock()) fn IoAcquireCancelSpinLock(call; Irql: *mut KIRQL) {
+    [IO_DISPATCH] visible(acquire cancel_lock()) fn IoAcquireCancelSpinLock(call; Irql: *mut KIRQL) {
         let old = acquire_lock(call);
         // SAFETY: the caller passes a valid pointer.
         unsafe { Irql.write(old) };

@@ -1,7 +1,7 @@
 //! Cancel-safe queues: the driver keeps the requests, under its own lock; the I/O manager sees to it that who removes one owns it.
 
 use super::cancel::release_lock;
-use crate::exports::{ANY, DISPATCHER, exports};
+use crate::exports::{ANY, IO_DISPATCH, exports};
 use crate::machine::{Call, current};
 use ksync_sys::{
     DEVICE_OBJECT, IO_CSQ, IO_CSQ_ACQUIRE_LOCK, IO_CSQ_COMPLETE_CANCELED_IRP, IO_CSQ_INSERT_IRP, IO_CSQ_INSERT_IRP_EX,
@@ -222,17 +222,17 @@ exports! {
         initialize(Csq, queue)
     }
 
-    [DISPATCHER] visible fn IoCsqInsertIrp(call; Csq: *mut IO_CSQ, Irp: *mut IRP, Context: *mut IO_CSQ_IRP_CONTEXT) {
+    [IO_DISPATCH] visible fn IoCsqInsertIrp(call; Csq: *mut IO_CSQ, Irp: *mut IRP, Context: *mut IO_CSQ_IRP_CONTEXT) {
         insert(call, Csq, Irp, Context, null_mut());
     }
 
-    [DISPATCHER] visible fn IoCsqInsertIrpEx(
+    [IO_DISPATCH] visible fn IoCsqInsertIrpEx(
         call; Csq: *mut IO_CSQ, Irp: *mut IRP, Context: *mut IO_CSQ_IRP_CONTEXT, InsertContext: PVOID
     ) -> NTSTATUS {
         insert(call, Csq, Irp, Context, InsertContext)
     }
 
-    [DISPATCHER] visible fn IoCsqRemoveIrp(call; Csq: *mut IO_CSQ, Context: *mut IO_CSQ_IRP_CONTEXT) -> *mut IRP {
+    [IO_DISPATCH] visible fn IoCsqRemoveIrp(call; Csq: *mut IO_CSQ, Context: *mut IO_CSQ_IRP_CONTEXT) -> *mut IRP {
         let _ = call;
         // SAFETY: the caller passes a valid queue.
         let Some(queue) = (unsafe { Queue::at(Csq) }) else { return null_mut() };
@@ -248,7 +248,7 @@ exports! {
         if owned { irp } else { null_mut() }
     }
 
-    [DISPATCHER] visible fn IoCsqRemoveNextIrp(call; Csq: *mut IO_CSQ, PeekContext: PVOID) -> *mut IRP {
+    [IO_DISPATCH] visible fn IoCsqRemoveNextIrp(call; Csq: *mut IO_CSQ, PeekContext: PVOID) -> *mut IRP {
         let _ = call;
         // SAFETY: the caller passes a valid queue.
         let Some(queue) = (unsafe { Queue::at(Csq) }) else { return null_mut() };

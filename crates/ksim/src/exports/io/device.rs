@@ -6,7 +6,7 @@ use crate::engine::io::device::NewDevice;
 use crate::engine::io::names::{Link, Named};
 use crate::engine::kernel::Kernel;
 use crate::exports::rtl::text_of;
-use crate::exports::{BLOCKING, DISPATCHER, PASSIVE, exports};
+use crate::exports::{BLOCKING, IO_DISPATCH, PASSIVE, exports};
 use crate::faults::FaultKind;
 use ksync_sys::{
     ACCESS_MASK, BOOLEAN, DEVICE_OBJECT, DRIVER_OBJECT, FILE_OBJECT, NTSTATUS, STATUS_NO_SUCH_DEVICE,
@@ -118,28 +118,28 @@ exports! {
         STATUS_SUCCESS
     }
 
-    [DISPATCHER] visible fn IoAttachDeviceToDeviceStack(
+    [IO_DISPATCH] visible fn IoAttachDeviceToDeviceStack(
         call; SourceDevice: *mut DEVICE_OBJECT, TargetDevice: *mut DEVICE_OBJECT
     ) -> *mut DEVICE_OBJECT {
         call.operate(|kernel| kernel.attach_device(SourceDevice, TargetDevice, std::ptr::null_mut()))
     }
 
-    [DISPATCHER] visible fn IoAttachDeviceToDeviceStackSafe(
+    [IO_DISPATCH] visible fn IoAttachDeviceToDeviceStackSafe(
         call; SourceDevice: *mut DEVICE_OBJECT, TargetDevice: *mut DEVICE_OBJECT, AttachedToDeviceObject: *mut *mut DEVICE_OBJECT
     ) -> NTSTATUS {
         let attached = call.operate(|kernel| kernel.attach_device(SourceDevice, TargetDevice, AttachedToDeviceObject));
         if attached.is_null() { STATUS_NO_SUCH_DEVICE } else { STATUS_SUCCESS }
     }
 
-    [DISPATCHER] visible fn IoDetachDevice(call; TargetDevice: *mut DEVICE_OBJECT) {
+    [IO_DISPATCH] visible fn IoDetachDevice(call; TargetDevice: *mut DEVICE_OBJECT) {
         call.operate(|kernel| kernel.detach_device(TargetDevice));
     }
 
-    [DISPATCHER] visible fn IoGetAttachedDevice(call; DeviceObject: *mut DEVICE_OBJECT) -> *mut DEVICE_OBJECT {
+    [IO_DISPATCH] visible fn IoGetAttachedDevice(call; DeviceObject: *mut DEVICE_OBJECT) -> *mut DEVICE_OBJECT {
         call.operate(|kernel| kernel.top_of_stack(DeviceObject))
     }
 
-    [DISPATCHER] visible fn IoGetAttachedDeviceReference(call; DeviceObject: *mut DEVICE_OBJECT) -> *mut DEVICE_OBJECT {
+    [IO_DISPATCH] visible fn IoGetAttachedDeviceReference(call; DeviceObject: *mut DEVICE_OBJECT) -> *mut DEVICE_OBJECT {
         call.operate(|kernel| {
             let top = kernel.top_of_stack(DeviceObject)?;
             let id = kernel.device_at(top)?;
@@ -148,7 +148,7 @@ exports! {
         })
     }
 
-    [DISPATCHER] visible fn IoGetRelatedDeviceObject(call; FileObject: *mut FILE_OBJECT) -> *mut DEVICE_OBJECT {
+    [IO_DISPATCH] visible fn IoGetRelatedDeviceObject(call; FileObject: *mut FILE_OBJECT) -> *mut DEVICE_OBJECT {
         call.operate(|kernel| {
             let id = kernel.file_at(FileObject)?;
             let device = kernel.device_memory(kernel.file_state(id).device);

@@ -1,6 +1,6 @@
 //! What a driver keeps with its driver object.
 
-use crate::exports::{BLOCKING, DISPATCHER, exports};
+use crate::exports::{BLOCKING, IO_DISPATCH, exports};
 use ksync_sys::{
     DRIVER_OBJECT, NTSTATUS, PVOID, STATUS_INSUFFICIENT_RESOURCES, STATUS_OBJECT_NAME_COLLISION, STATUS_SUCCESS, ULONG,
 };
@@ -25,7 +25,7 @@ exports! {
         status
     }
 
-    [DISPATCHER] visible fn IoGetDriverObjectExtension(
+    [IO_DISPATCH] visible fn IoGetDriverObjectExtension(
         call; DriverObject: *mut DRIVER_OBJECT, ClientIdentificationAddress: PVOID
     ) -> PVOID {
         call.operate(|kernel| {

@@ -2,7 +2,7 @@
 
 use crate::engine::io::irp::{CompletionStep, Finish, Origin};
 use crate::engine::layout::{self, ApcParts};
-use crate::exports::{ANY, DISPATCHER, exports};
+use crate::exports::{ANY, IO_DISPATCH, exports};
 use crate::machine::{Call, current};
 use ksync_sys::{
     BOOLEAN, CCHAR, DEVICE_OBJECT, IRP, KAPC, NTSTATUS, PKNORMAL_ROUTINE, PVOID, STATUS_INVALID_DEVICE_REQUEST,
@@ -100,23 +100,23 @@ unsafe extern "system-unwind" fn finish_in_apc(
 }
 
 exports! {
-    [DISPATCHER] visible fn IofCallDriver(call; DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP) -> NTSTATUS {
+    [IO_DISPATCH] visible fn IofCallDriver(call; DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP) -> NTSTATUS {
         call_driver(call, DeviceObject, Irp)
     }
 
-    [DISPATCHER] visible fn IofCompleteRequest(call; Irp: *mut IRP, PriorityBoost: CCHAR) {
+    [IO_DISPATCH] visible fn IofCompleteRequest(call; Irp: *mut IRP, PriorityBoost: CCHAR) {
         complete(call, Irp, i32::from(PriorityBoost));
     }
 
-    [DISPATCHER] silent fn IoAllocateIrp(call; StackSize: CCHAR, _ChargeQuota: BOOLEAN) -> *mut IRP {
+    [IO_DISPATCH] silent fn IoAllocateIrp(call; StackSize: CCHAR, _ChargeQuota: BOOLEAN) -> *mut IRP {
         call.operate(|kernel| Ok(kernel.allocate_irp(StackSize, Origin::Allocated)))
     }
 
-    [DISPATCHER] visible fn IoFreeIrp(call; Irp: *mut IRP) {
+    [IO_DISPATCH] visible fn IoFreeIrp(call; Irp: *mut IRP) {
         call.operate(|kernel| kernel.free_irp(Irp));
     }
 
-    [DISPATCHER] silent fn IoReuseIrp(call; Irp: *mut IRP, Iostatus: NTSTATUS) {
+    [IO_DISPATCH] silent fn IoReuseIrp(call; Irp: *mut IRP, Iostatus: NTSTATUS) {
         call.operate(|kernel| kernel.reuse_irp(Irp, Iostatus));
     }
 

@@ -1,6 +1,6 @@
 //! Memory descriptor lists.
 
-use crate::exports::{DISPATCHER, exports};
+use crate::exports::{IO_DISPATCH, TO_DISPATCH, exports};
 use ksync_sys::{BOOLEAN, IRP, KPROCESSOR_MODE, LONG, MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, PVOID, ULONG};
 
 /// Where the buffer of a list begins.
@@ -14,7 +14,7 @@ unsafe fn start(mdl: *mut MDL) -> PVOID {
 }
 
 exports! {
-    [DISPATCHER] silent fn IoAllocateMdl(
+    [IO_DISPATCH] silent fn IoAllocateMdl(
         call; VirtualAddress: PVOID, Length: ULONG, SecondaryBuffer: BOOLEAN, _ChargeQuota: BOOLEAN, Irp: *mut IRP
     ) -> *mut MDL {
         let mdl = call.operate(|kernel| Ok(kernel.allocate_mdl(VirtualAddress as usize, Length as usize)));
@@ -38,11 +38,11 @@ exports! {
         mdl
     }
 
-    [DISPATCHER] silent fn IoFreeMdl(call; Mdl: *mut MDL) {
+    [IO_DISPATCH] silent fn IoFreeMdl(call; Mdl: *mut MDL) {
         call.operate(|kernel| kernel.free_mdl(Mdl));
     }
 
-    [DISPATCHER] silent fn MmBuildMdlForNonPagedPool(call; MemoryDescriptorList: *mut MDL) {
+    [TO_DISPATCH] silent fn MmBuildMdlForNonPagedPool(call; MemoryDescriptorList: *mut MDL) {
         call.operate(|kernel| kernel.check_allocated(MemoryDescriptorList as usize));
         // SAFETY: the list is allocated.
         let address = unsafe { start(MemoryDescriptorList) };
@@ -52,7 +52,7 @@ exports! {
         unsafe { (*MemoryDescriptorList).MdlFlags |= MDL_SOURCE_IS_NONPAGED_POOL };
     }
 
-    [DISPATCHER] silent fn MmMapLockedPagesSpecifyCache(
+    [TO_DISPATCH] silent fn MmMapLockedPagesSpecifyCache(
         call; MemoryDescriptorList: *mut MDL, _AccessMode: KPROCESSOR_MODE, _CacheType: LONG, _RequestedAddress: PVOID,
         _BugCheckOnFailure: ULONG, _Priority: ULONG
     ) -> PVOID {

@@ -6,7 +6,7 @@ use crate::engine::io::device::NextPacket;
 use crate::engine::io::routine::Routine;
 use crate::exports::ke::device_queue::AT_DISPATCH;
 use crate::exports::ke::spin_lock::raise_to_dispatch;
-use crate::exports::{DISPATCHER, exports};
+use crate::exports::{IO_DISPATCH, exports};
 use crate::machine::Call;
 use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{BOOLEAN, DEVICE_OBJECT, IRP, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, PDRIVER_CANCEL, ULONG};
@@ -85,7 +85,7 @@ fn start_next(call: Call, device: *mut DEVICE_OBJECT, packet: NextPacket) {
             let lock = kernel.objects[lock].address as u64;
             return Err(Violation::boxed(
                 codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-                [codes::verifier::SPIN_LOCK_RULE, lock, device as u64, 0],
+                [codes::verifier::SPIN_LOCK_SAFE, lock, device as u64, 0],
                 "IoStartNextPacket was called under a spin lock (rule SpinLockSafe): it calls the StartIo routine",
             ));
         }
@@ -119,7 +119,7 @@ fn start_next(call: Call, device: *mut DEVICE_OBJECT, packet: NextPacket) {
 }
 
 exports! {
-    [DISPATCHER] visible fn IoStartPacket(
+    [IO_DISPATCH] visible fn IoStartPacket(
         call; DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP, Key: *mut ULONG, CancelFunction: PDRIVER_CANCEL
     ) {
         call.operate(|kernel| {
@@ -180,7 +180,7 @@ exports! {
         start_next(call, DeviceObject, NextPacket { key: Some(Key), cancelable: Cancelable != 0 });
     }
 
-    [DISPATCHER] visible fn IoSetStartIoAttributes(
+    [IO_DISPATCH] visible fn IoSetStartIoAttributes(
         call; DeviceObject: *mut DEVICE_OBJECT, DeferredStartIo: BOOLEAN, NonCancelable: BOOLEAN
     ) {
         call.operate(|kernel| {

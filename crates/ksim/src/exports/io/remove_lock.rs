@@ -1,7 +1,7 @@
 //! Remove locks (rule 32).
 
 use crate::engine::io::remove_lock::remove_event;
-use crate::exports::{DISPATCHER, PASSIVE, exports};
+use crate::exports::{IO_DISPATCH, PASSIVE, exports};
 use ksync_sys::{CHAR, IO_REMOVE_LOCK, KeWaitForSingleObject, NTSTATUS, PVOID, ULONG};
 
 exports! {
@@ -11,13 +11,13 @@ exports! {
         call.operate(|kernel| kernel.initialize_remove_lock(Lock, RemlockSize));
     }
 
-    [DISPATCHER] visible(access remove_event(RemoveLock)) fn IoAcquireRemoveLockEx(
+    [IO_DISPATCH] visible(access remove_event(RemoveLock)) fn IoAcquireRemoveLockEx(
         call; RemoveLock: *mut IO_REMOVE_LOCK, Tag: PVOID, _File: *const CHAR, _Line: ULONG, RemlockSize: ULONG
     ) -> NTSTATUS {
         call.operate(|kernel| kernel.acquire_remove_lock(RemoveLock, Tag as usize, RemlockSize))
     }
 
-    [DISPATCHER] visible(access remove_event(RemoveLock)) fn IoReleaseRemoveLockEx(call; RemoveLock: *mut IO_REMOVE_LOCK, Tag: PVOID, RemlockSize: ULONG) {
+    [IO_DISPATCH] visible(access remove_event(RemoveLock)) fn IoReleaseRemoveLockEx(call; RemoveLock: *mut IO_REMOVE_LOCK, Tag: PVOID, RemlockSize: ULONG) {
         call.operate(|kernel| kernel.release_remove_lock(RemoveLock, Tag as usize, RemlockSize));
     }
 

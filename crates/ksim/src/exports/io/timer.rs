@@ -3,7 +3,7 @@
 use crate::engine::io::routine::Routine;
 use crate::engine::kernel::{Check, Kernel};
 use crate::exports::ke::spin_lock::{acquire, raise_to_dispatch};
-use crate::exports::{DISPATCHER, PASSIVE, exports};
+use crate::exports::{IO_DISPATCH, PASSIVE, exports};
 use crate::machine::{Call, current};
 use crate::report::bug_check::{Violation, codes};
 use crate::schedule::Footprint;
@@ -79,14 +79,14 @@ exports! {
         })
     }
 
-    [DISPATCHER] visible fn IoStartTimer(call; DeviceObject: *mut DEVICE_OBJECT) {
+    [IO_DISPATCH] visible fn IoStartTimer(call; DeviceObject: *mut DEVICE_OBJECT) {
         call.operate(|kernel| {
             let id = kernel.device_at(DeviceObject)?;
             kernel.start_io_timer(id, Some(call_routines))
         });
     }
 
-    [DISPATCHER] visible fn IoStopTimer(call; DeviceObject: *mut DEVICE_OBJECT) {
+    [IO_DISPATCH] visible fn IoStopTimer(call; DeviceObject: *mut DEVICE_OBJECT) {
         between_routines(call, "IoStopTimer", |kernel| {
             let id = kernel.device_at(DeviceObject)?;
             kernel.stop_io_timer(id)

@@ -1,7 +1,7 @@
 //! I/O work items.
 
 use crate::engine::io::work::{ITEM_BYTES, IoRoutine, Work};
-use crate::exports::{DISPATCHER, exports};
+use crate::exports::{IO_DISPATCH, exports};
 use crate::machine::Call;
 use ksync_sys::{
     BOOLEAN, DEVICE_OBJECT, IO_WORKITEM, PIO_WORKITEM_ROUTINE, PIO_WORKITEM_ROUTINE_EX, PVOID, ULONG, WORK_QUEUE_TYPE,
@@ -29,34 +29,34 @@ pub(crate) fn run(call: Call, work: Work) {
 }
 
 exports! {
-    [DISPATCHER] silent fn IoAllocateWorkItem(call; DeviceObject: *mut DEVICE_OBJECT) -> *mut IO_WORKITEM {
+    [IO_DISPATCH] silent fn IoAllocateWorkItem(call; DeviceObject: *mut DEVICE_OBJECT) -> *mut IO_WORKITEM {
         call.operate(|kernel| kernel.allocate_work_item(DeviceObject))
     }
 
-    [DISPATCHER] visible fn IoFreeWorkItem(call; IoWorkItem: *mut IO_WORKITEM) {
+    [IO_DISPATCH] visible fn IoFreeWorkItem(call; IoWorkItem: *mut IO_WORKITEM) {
         call.operate(|kernel| kernel.free_work_item(IoWorkItem, true));
     }
 
-    [DISPATCHER] silent fn IoSizeofWorkItem(call) -> ULONG {
+    [IO_DISPATCH] silent fn IoSizeofWorkItem(call) -> ULONG {
         let _ = call;
         ITEM_BYTES as ULONG
     }
 
-    [DISPATCHER] silent fn IoInitializeWorkItem(call; IoObject: PVOID, IoWorkItem: *mut IO_WORKITEM) {
+    [IO_DISPATCH] silent fn IoInitializeWorkItem(call; IoObject: PVOID, IoWorkItem: *mut IO_WORKITEM) {
         call.operate(|kernel| kernel.initialize_work_item(IoObject, IoWorkItem));
     }
 
-    [DISPATCHER] visible fn IoUninitializeWorkItem(call; IoWorkItem: *mut IO_WORKITEM) {
+    [IO_DISPATCH] visible fn IoUninitializeWorkItem(call; IoWorkItem: *mut IO_WORKITEM) {
         call.operate(|kernel| kernel.free_work_item(IoWorkItem, false));
     }
 
-    [DISPATCHER] visible fn IoQueueWorkItem(
+    [IO_DISPATCH] visible fn IoQueueWorkItem(
         call; IoWorkItem: *mut IO_WORKITEM, WorkerRoutine: PIO_WORKITEM_ROUTINE, QueueType: WORK_QUEUE_TYPE, Context: PVOID
     ) {
         call.operate(|kernel| kernel.queue_io(IoWorkItem, IoRoutine::Plain(WorkerRoutine), QueueType, Context));
     }
 
-    [DISPATCHER] visible fn IoTryQueueWorkItem(
+    [IO_DISPATCH] visible fn IoTryQueueWorkItem(
         call; IoWorkItem: *mut IO_WORKITEM, WorkerRoutine: PIO_WORKITEM_ROUTINE_EX, QueueType: WORK_QUEUE_TYPE, Context: PVOID
     ) -> BOOLEAN {
         BOOLEAN::from(call.operate(|kernel| {
@@ -68,7 +68,7 @@ exports! {
         }))
     }
 
-    [DISPATCHER] visible fn IoQueueWorkItemEx(
+    [IO_DISPATCH] visible fn IoQueueWorkItemEx(
         call; IoWorkItem: *mut IO_WORKITEM, WorkerRoutine: PIO_WORKITEM_ROUTINE_EX, QueueType: WORK_QUEUE_TYPE, Context: PVOID
     ) {
         call.operate(|kernel| kernel.queue_io(IoWorkItem, IoRoutine::Extended(WorkerRoutine), QueueType, Context));

@@ -1,14 +1,17 @@
 //! In-stack queued spin locks (rule 36).
 
 use super::spin_lock::{AT_DPC_LEVEL, RAISING, RELEASING, acquire, raise_if_below, raise_to_dispatch};
+use crate::engine::Kernel;
 use crate::engine::layout::lock_queue_handle;
 use crate::exports::exports;
 use crate::machine::Call;
-use crate::report::bug_check::{Violation, codes};
 use ksync_sys::{KLOCK_QUEUE_HANDLE, KSPIN_LOCK};
 
 /// Fills in the handle and takes the lock with it.
 pub(crate) fn acquire_queued(call: Call, lock: *mut KSPIN_LOCK, handle: *mut KLOCK_QUEUE_HANDLE, old_irql: Option<u8>) {
+    if let Err(fault) = call.read(|kernel| kernel.check_queue_handle(handle as usize)) {
+        call.fail(fault);
+    }
     // SAFETY: the caller passes a handle of its own.
     unsafe { handle.write(lock_queue_handle(lock, old_irql.unwrap_or(0))) };
     acquire(call, lock, old_irql, handle as usize);
@@ -27,11 +30,8 @@ fn lock_in(handle: *mut KLOCK_QUEUE_HANDLE) -> *mut KSPIN_LOCK {
 fn lock_of(call: Call, handle: *mut KLOCK_QUEUE_HANDLE) -> *mut KSPIN_LOCK {
     let lock = lock_in(handle);
     if lock.is_null() {
-        call.fail(Violation::boxed(
-            codes::SPIN_LOCK_NOT_OWNED,
-            [0, handle as u64, 0, 0],
-            "an in-stack queued spin lock was released with a handle that holds none",
-        ));
+        let why = "an in-stack queued spin lock was released with a handle that holds none";
+        call.fail(Kernel::wrong_queue_handle(0, handle as usize, why));
     }
     lock
 }

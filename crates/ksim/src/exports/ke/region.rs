@@ -7,11 +7,11 @@ use ksync_sys::BOOLEAN;
 
 exports! {
     [at_most(APC_LEVEL).rule(verifier::ENTER_CRITICAL_REGION)] silent fn KeEnterCriticalRegion(call) {
-        call.operate(|kernel| kernel.change_region(false, -1));
+        call.operate(|kernel| kernel.enter_critical_region());
     }
 
     [at_most(APC_LEVEL).rule(verifier::LEAVE_CRITICAL_REGION)] silent fn KeLeaveCriticalRegion(call) {
-        call.operate(|kernel| kernel.change_region(false, 1));
+        call.operate(|kernel| kernel.leave_critical_region());
     }
 
     [at_most(APC_LEVEL).rule(0x2_0010)] silent fn KeEnterGuardedRegion(call) {

@@ -94,11 +94,12 @@ pub(crate) fn check_wait_next(call: Call, wait: BOOLEAN, highest: u8) {
     if wait == 0 || call.is_dying() {
         return;
     }
-    let irql = call.read(|kernel| kernel.irql());
-    if irql > highest {
-        let range = crate::exports::at_most(highest).rule(0x2_0016);
-        let routine = call.export.map_or("a release with Wait = TRUE", |export| export.name);
-        call.fail(range.violation(routine, irql));
+    // The rule is that of the routine's other levels: IrqlKeSetEvent has one routine only.
+    let (routine, verifier) = call.export.map_or(("a release", 0), |export| (export.name, export.irql.verifier));
+    let range = crate::exports::at_most(highest).rule(verifier);
+    let (irql, on) = call.read(|kernel| (kernel.irql(), kernel.config.rules.has_level(verifier)));
+    if irql > highest && on {
+        call.fail(range.violation(&format!("{routine} with Wait = TRUE"), irql));
     }
 }
 
