@@ -268,6 +268,191 @@ fn owners_that_share_do_not_wait_for_each_other() {
     outcome.expect_clean();
 }
 
+/// Both orders of a mutex and a resource that is shared in both, and what a third thread does meanwhile.
+fn shared_in_both_orders(first: &dyn Lock, second: &dyn Lock, meanwhile: impl FnOnce(&Event)) {
+    let (mutex, between) = (Mutex::new(), Event::notification());
+    let one = spawn(|| {
+        Lock::acquire(&mutex);
+        first.acquire();
+        first.release();
+        Lock::release(&mutex);
+        between.set();
+        sleep(10 * MS);
+    });
+    let two = spawn(|| {
+        sleep(MS);
+        second.acquire();
+        Lock::acquire(&mutex);
+        Lock::release(&mutex);
+        second.release();
+    });
+    let three = spawn(|| {
+        sleep(2 * MS);
+        meanwhile(&between);
+    });
+    join_all([one, two, three]);
+}
+
+#[test]
+fn owners_that_share_wait_behind_one_who_does_not() {
+    let outcome = Machine::new().run(|| {
+        with_resources(|resource, _| {
+            let (shared, exclusive) = (Resource(resource, false), Resource(resource, true));
+            shared_in_both_orders(&shared, &shared, |_| {
+                exclusive.acquire();
+                exclusive.release();
+            });
+        });
+    });
+    let bug_check = expect_cycle(outcome);
+    assert_eq!(bug_check.related.len(), 3, "{bug_check}");
+    assert!(bug_check.related[2].what.contains("exclusively"), "{bug_check}");
+    let push_locks = Machine::new().run(|| {
+        let lock = Place::zeroed();
+        raw!(ExInitializePushLock(lock.ptr()));
+        let (shared, exclusive) = (PushLock(&lock, false), PushLock(&lock, true));
+        shared_in_both_orders(&shared, &shared, |_| {
+            exclusive.acquire();
+            exclusive.release();
+        });
+    });
+    expect_cycle(push_locks);
+}
+
+/// Shared acquisition past those who wait to own a resource exclusively.
+struct Ahead<'a>(&'a Place<ERESOURCE>);
+
+impl Lock for Ahead<'_> {
+    fn acquire(&self) {
+        raw!(KeEnterCriticalRegion());
+        raw!(ExAcquireSharedStarveExclusive(self.0.ptr(), TRUE));
+    }
+
+    fn release(&self) {
+        Resource(self.0, false).release();
+    }
+}
+
+#[test]
+fn exclusive_owners_that_cannot_come_between_are_none() {
+    let clean = |code: fn(&Place<ERESOURCE>)| {
+        Machine::new().run(|| with_resources(|resource, _| code(resource))).expect_clean();
+    };
+    // Who goes past them does not wait behind them.
+    clean(|resource| {
+        shared_in_both_orders(&Ahead(resource), &Resource(resource, false), |_| {
+            Resource(resource, true).acquire();
+            Resource(resource, true).release();
+        });
+    });
+    // Nor does anybody behind one who asks for it where a further lock keeps them apart,
+    clean(|resource| {
+        let (gate, mutex, shared) = (FastMutex::new(), Mutex::new(), Resource(resource, false));
+        let one = spawn(|| {
+            Lock::acquire(&gate);
+            within(&mutex, &shared);
+            Lock::release(&gate);
+        });
+        let two = spawn(|| {
+            sleep(MS);
+            within(&shared, &mutex);
+        });
+        let three = spawn(|| {
+            sleep(2 * MS);
+            within(&gate, &Resource(resource, true));
+        });
+        join_all([one, two, three]);
+    });
+    // or after one of them is through,
+    clean(|resource| {
+        let shared = Resource(resource, false);
+        shared_in_both_orders(&shared, &shared, |between| {
+            wait(between.object());
+            Resource(resource, true).acquire();
+            Resource(resource, true).release();
+        });
+    });
+    // or does not wait for it.
+    clean(|resource| {
+        let shared = Resource(resource, false);
+        shared_in_both_orders(&shared, &shared, |_| {
+            raw!(KeEnterCriticalRegion());
+            if raw!(ExAcquireResourceExclusiveLite(resource.ptr(), FALSE)) != 0 {
+                raw!(ExReleaseResourceLite(resource.ptr()));
+            }
+            raw!(KeLeaveCriticalRegion());
+        });
+    });
+}
+
+/// Rundown protection, as what is acquired and as what is waited for.
+struct Protection<'a>(&'a Place<EX_RUNDOWN_REF>);
+struct Rundown<'a>(&'a Place<EX_RUNDOWN_REF>);
+
+impl Lock for Protection<'_> {
+    fn acquire(&self) {
+        assert_ne!(raw!(ExAcquireRundownProtection(self.0.ptr())), 0);
+    }
+
+    fn release(&self) {
+        raw!(ExReleaseRundownProtection(self.0.ptr()));
+    }
+}
+
+impl Lock for Rundown<'_> {
+    fn acquire(&self) {
+        raw!(ExWaitForRundownProtectionRelease(self.0.ptr()));
+    }
+
+    fn release(&self) {}
+}
+
+fn with_rundown(code: impl FnOnce(&Place<EX_RUNDOWN_REF>, &Mutex)) -> Outcome {
+    Machine::new().run(|| {
+        let (rundown, mutex) = (Place::zeroed(), Mutex::new());
+        raw!(ExInitializeRundownProtection(rundown.ptr()));
+        code(&rundown, &mutex);
+    })
+}
+
+#[test]
+fn who_waits_for_a_rundown_waits_for_who_is_protected() {
+    let outcome = with_rundown(|rundown, mutex| both_orders((&Protection(rundown), mutex), (mutex, &Rundown(rundown))));
+    let bug_check = expect_cycle(outcome);
+    assert_eq!(bug_check.routine, Some("ExWaitForRundownProtectionRelease"));
+    // What follows a rundown does not meet what it has waited for.
+    with_rundown(|rundown, mutex| {
+        let other = Mutex::new();
+        let one = spawn(|| {
+            Protection(rundown).acquire();
+            within(&other, mutex);
+            Protection(rundown).release();
+        });
+        let two = spawn(|| {
+            sleep(MS);
+            Rundown(rundown).acquire();
+            within(mutex, &other);
+        });
+        join_all([one, two]);
+    })
+    .expect_clean();
+    // What another releases is nobody's.
+    with_rundown(|rundown, mutex| {
+        let one = spawn(|| {
+            Protection(rundown).acquire();
+            spawn(|| Protection(rundown).release()).join();
+            Lock::acquire(mutex);
+            Lock::release(mutex);
+        });
+        let two = spawn(|| {
+            sleep(MS);
+            within(mutex, &Rundown(rundown));
+        });
+        join_all([one, two]);
+    })
+    .expect_clean();
+}
+
 #[test]
 fn a_resource_that_was_released_is_not_in_the_order() {
     let outcome = Machine::new().run(|| {

@@ -7,7 +7,8 @@
 //! The check covers more than Driver Verifier's: spin locks of all kinds, fast and guarded mutexes, mutexes, push locks and resources.
 //!
 //! By default it reports only what can come to a deadlock: each order of the cycle is another thread's (or DPC's), nothing that signals and waits puts one behind
-//! another, no further lock keeps them apart, and shared acquisitions do not count against each other. A lock is the same lock as long as its memory is known to be: in pool, in a static,
+//! another, no further lock keeps them apart, and shared acquisitions do not count against each other, unless somebody else asks for the same lock exclusively: who
+//! would share it waits behind him. Rundown protection is a lock that is shared, and whoever waits for its release asks for it exclusively. A lock is the same lock as long as its memory is known to be: in pool, in a static,
 //! or since it was initialised. [`Machine::check_lock_order`](crate::Machine::check_lock_order) asks for more: there one thread alone can close a cycle, and locks of one class, which is where they were created,
 //! stand for each other.
 
@@ -15,7 +16,8 @@ mod clocks;
 mod graph;
 
 use self::clocks::Clocks;
-use self::graph::{Graph, Held, Known, Step, Use};
+pub(crate) use self::graph::Wanted;
+use self::graph::{Cycle, Graph, Held, Known, Use};
 use crate::engine::kernel::{Check, Executing, Kernel};
 use crate::engine::object::{Identity, Kind, ObjId};
 use crate::engine::{Cpu, Tid};
@@ -130,8 +132,10 @@ impl LockOrder {
 impl Kernel {
     /// What acts is about to wait for, or take, a lock: checks it against the order of all that were seen.
     #[inline]
-    pub(crate) fn check_lock_order(&mut self, id: ObjId, exclusive: bool) -> Check<()> {
-        if self.config.lock_order == Strictness::Off || !self.holds_locks() { Ok(()) } else { self.check_order_of(id, exclusive) }
+    pub(crate) fn check_lock_order(&mut self, id: ObjId, wanted: Wanted) -> Check<()> {
+        // What a claim says of orders before the first one is lost: clocks that never stand still would cost every run.
+        let matters = self.holds_locks() || (wanted == Wanted::Exclusive && self.lock_order.clocks.are_running());
+        if self.config.lock_order == Strictness::Off || !matters { Ok(()) } else { self.check_order_of(id, wanted) }
     }
 
     fn who(&self) -> Option<Who> {
@@ -198,10 +202,10 @@ impl Kernel {
         }
     }
 
-    fn check_order_of(&mut self, id: ObjId, exclusive: bool) -> Check<()> {
+    fn check_order_of(&mut self, id: ObjId, how: Wanted) -> Check<()> {
         let mut held = std::mem::take(&mut self.lock_order.held);
         let mut gates = std::mem::take(&mut self.lock_order.gates);
-        let result = self.check_order_within(id, exclusive, &mut held, &mut gates);
+        let result = self.check_order_within(id, how, &mut held, &mut gates);
         self.lock_order.held = held;
         self.lock_order.gates = gates;
         result
@@ -210,7 +214,7 @@ impl Kernel {
     fn check_order_within(
         &mut self,
         id: ObjId,
-        exclusive: bool,
+        how: Wanted,
         held: &mut Vec<(ObjId, Held)>,
         gates: &mut Vec<Held>,
     ) -> Check<()> {
@@ -225,10 +229,37 @@ impl Kernel {
         for &(lock, first) in held.iter() {
             // Locks of one class have no order among themselves that this check could know.
             if first.node != wanted {
-                self.check_pair(who, (lock, first), (id, wanted, exclusive), gates)?;
+                self.check_pair(who, (lock, first), (id, wanted, how), gates)?;
             }
         }
+        if how == Wanted::Exclusive && self.config.lock_order == Strictness::Certain {
+            return self.check_claim(who, id, wanted, gates);
+        }
         Ok(())
+    }
+
+    /// A lock that others share is asked for exclusively: those who ask for it from now on wait.
+    fn check_claim(&mut self, who: Who, id: ObjId, wanted: Node, gates: &[Held]) -> Check<()> {
+        let LockOrder { graph, clocks, .. } = &mut self.lock_order;
+        if !clocks.are_running() {
+            return Ok(());
+        }
+        let claim = Use {
+            who,
+            clock: clocks.now(who).clone(),
+            held_exclusive: false,
+            wanted: Wanted::Exclusive,
+            gates: gates.to_vec(),
+            held_at: None,
+            wanted_at: self.config.trace.then(|| self.sites.enter(Frames::capture())),
+        };
+        if !graph.claim(wanted, claim) {
+            return Ok(());
+        }
+        match self.lock_order.graph.cycle_of_claim(wanted) {
+            Some(cycle) => Err(self.lock_cycle(&cycle, id, id)),
+            None => Ok(()),
+        }
     }
 
     /// One lock is taken within another.
@@ -236,13 +267,13 @@ impl Kernel {
         &mut self,
         who: Who,
         (lock, first): (ObjId, Held),
-        (id, wanted, exclusive): (ObjId, Node, bool),
+        (id, wanted, asked): (ObjId, Node, Wanted),
         gates: &[Held],
     ) -> Check<()> {
         let LockOrder { graph, clocks, .. } = &mut self.lock_order;
         clocks.start();
         let clock = clocks.now(who);
-        let how = match graph.find(first.node, wanted, clock, who, (first.exclusive, exclusive), gates) {
+        let how = match graph.find(first.node, wanted, clock, who, (first.exclusive, asked), gates) {
             Known::Seen => return Ok(()),
             Known::Again(index) => graph.renew(first.node, wanted, index, clock),
             Known::New => {
@@ -253,7 +284,7 @@ impl Kernel {
                     who,
                     clock,
                     held_exclusive: first.exclusive,
-                    wanted_exclusive: exclusive,
+                    wanted: asked,
                     gates: gates.iter().copied().filter(|gate| gate.node != first.node).collect(),
                     held_at,
                     wanted_at,
@@ -277,7 +308,7 @@ impl Kernel {
         }
         if self.objects[id].identity == Identity::Unasked {
             let known = match self.objects[id].kind {
-                Kind::SpinLock(_) | Kind::SpinRw(_) | Kind::PushLock(_) => {
+                Kind::SpinLock(_) | Kind::SpinRw(_) | Kind::PushLock(_) | Kind::Rundown(_) => {
                     self.pool.is_allocated(address) || self.lock_order.class(address).is_some() || crate::host::is_static(address)
                 }
                 // These cannot be used without their initialisation, which makes them new.
@@ -308,9 +339,10 @@ impl Kernel {
                     1 => thread.fast_mutexes.len(),
                     2 => thread.push_locks.len(),
                     3 => thread.resources.len(),
+                    4 => thread.rundowns.len(),
                     _ => thread.spin_locks.len(),
                 };
-                for list in 0..5 {
+                for list in 0..6 {
                     for index in 0..lists(&self.threads[tid as usize], list) {
                         let thread = &self.threads[tid as usize];
                         let id = match list {
@@ -318,6 +350,7 @@ impl Kernel {
                             1 => thread.fast_mutexes[index],
                             2 => thread.push_locks[index],
                             3 => thread.resources[index],
+                            4 => thread.rundowns[index],
                             _ => thread.spin_locks[index],
                         };
                         self.collect_one(id, held);
@@ -340,6 +373,7 @@ impl Kernel {
             Kind::PushLock(state) => state.exclusive.is_some(),
             Kind::SpinRw(state) => state.exclusive.is_some(),
             Kind::Resource(state) => state.is_exclusive(),
+            Kind::Rundown(_) => false,
             _ => true,
         };
         if !held.iter().any(|(lock, _)| *lock == id) {
@@ -348,7 +382,7 @@ impl Kernel {
     }
 
     #[cold]
-    fn lock_cycle(&self, cycle: &[Step<'_>], wanted: ObjId, held: ObjId) -> crate::engine::Fault {
+    fn lock_cycle(&self, Cycle { steps: cycle, claims }: &Cycle<'_>, wanted: ObjId, held: ObjId) -> crate::engine::Fault {
         let mut related = Vec::new();
         for step in cycle {
             let who = self.describe_who(step.how.who);
@@ -357,6 +391,11 @@ impl Kernel {
                 related.push(Related { what: format!("{who} acquired {first}"), site: step.how.held_at });
             }
             related.push(Related { what: format!("{who}, holding {first}, asked for {second}"), site: step.how.wanted_at });
+        }
+        for (node, claim) in claims {
+            let what =
+                format!("{} asked for {} exclusively, and nobody shares it before he has had it", self.describe_who(claim.who), self.describe_node(*node));
+            related.push(Related { what, site: claim.wanted_at });
         }
         let order: Vec<_> = cycle.iter().skip(1).map(|step| self.describe_node(step.first)).collect();
         let (first, second) = (self.describe_node(cycle[0].first), self.describe_node(cycle[0].second));

@@ -7,6 +7,7 @@ use super::kernel::{Check, Kernel};
 use super::object::{Kind, ObjId};
 use super::thread::Tid;
 use super::wait::{Begun, WaitRequest};
+use crate::check::lock_order::Wanted;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
 use ksync_sys::{DISPATCHER_HEADER, FAST_MUTEX, KEVENT, KTHREAD};
@@ -68,7 +69,7 @@ impl Kernel {
     /// One attempt to take a fast mutex, which waits when another thread owns it.
     pub(crate) fn fast_acquire(&mut self, pointer: *mut FAST_MUTEX) -> Check<FastAttempt> {
         let id = self.fast_mutex_at(pointer)?;
-        self.check_lock_order(id, true)?;
+        self.check_lock_order(id, Wanted::Only)?;
         if self.fast_try_at(id, pointer) {
             return Ok(FastAttempt::Acquired);
         }

@@ -6,6 +6,7 @@
 use super::kernel::{Check, Kernel};
 use super::object::{Identity, Kind, ObjId};
 use super::thread::Tid;
+use crate::check::lock_order::Wanted;
 use crate::irql::APC_LEVEL;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
@@ -134,7 +135,7 @@ impl Kernel {
     pub(crate) fn push_acquire(&mut self, pointer: *mut EX_PUSH_LOCK, exclusive: bool, wait: bool) -> Check<bool> {
         let id = self.push_lock_at(pointer)?;
         if wait {
-            self.check_lock_order(id, exclusive)?;
+            self.check_lock_order(id, Wanted::of(exclusive))?;
         }
         let tid = self.this_thread();
         let number = self.objects[id].number;

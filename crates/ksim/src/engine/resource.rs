@@ -5,6 +5,7 @@
 use super::kernel::{Check, Kernel};
 use super::object::{Kind, ObjId};
 use super::thread::Tid;
+use crate::check::lock_order::Wanted;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
 use ksync_sys::{ERESOURCE, OWNER_ENTRY, ResourceOwnedExclusive};
@@ -220,7 +221,8 @@ impl Kernel {
     /// [`resource_granted`](Self::resource_granted).
     pub(crate) fn acquire_resource(&mut self, id: ObjId, how: Acquire, wait: bool) -> Check<Option<bool>> {
         if wait {
-            self.check_lock_order(id, how == Acquire::Exclusive)?;
+            let wanted = if how == Acquire::SharedStarveExclusive { Wanted::SharedAhead } else { Wanted::of(how == Acquire::Exclusive) };
+            self.check_lock_order(id, wanted)?;
         }
         let key = self.resource_key();
         let address = self.objects[id].address as u64;

@@ -1,8 +1,9 @@
 //! EX_RUNDOWN_REF: rundown protection (rule 31).
 
-use super::kernel::{Check, Kernel};
-use super::object::{Kind, ObjId};
+use super::kernel::{Check, Executing, Kernel};
+use super::object::{Identity, Kind, ObjId};
 use super::thread::Tid;
+use crate::check::lock_order::Wanted;
 use crate::report::UsesLeft;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
@@ -72,6 +73,7 @@ impl Kernel {
         // SAFETY: the caller of the export passes memory for a rundown reference.
         unsafe { pointer.cast::<usize>().write(0) };
         let id = self.rundown_at(pointer)?;
+        self.objects[id].identity = Identity::Known;
         self.rundown_state(id).driver = self.current_driver();
         Ok(())
     }
@@ -83,12 +85,42 @@ impl Kernel {
         let state = self.rundown_state(id);
         let granted = !state.begun;
         if granted {
+            self.note_rundown(id, count);
+            let state = self.rundown_state(id);
             state.references += u64::from(count);
             self.uses += u64::from(count);
             self.write_rundown_word(id);
         }
         self.record(Operation::AcquireRundown, number, u64::from(granted));
         Ok(granted)
+    }
+
+    /// The running thread holds protection, for the order of locks. What it takes in large numbers is for others to release.
+    fn note_rundown(&mut self, id: ObjId, count: u32) {
+        const OWN: u32 = 4;
+        if let Executing::Thread(tid) = self.executing
+            && count <= OWN
+        {
+            let held = &mut self.thread(tid).rundowns;
+            held.extend(std::iter::repeat_n(id, count as usize));
+        }
+    }
+
+    /// What acts releases protection. If it releases what others have acquired, nobody can tell whose is left.
+    fn forget_rundown(&mut self, id: ObjId, count: u32) {
+        let mut missing = count;
+        if let Executing::Thread(tid) = self.executing {
+            self.thread(tid).rundowns.retain(|&held| {
+                let released = held == id && missing > 0;
+                missing -= u32::from(released);
+                !released
+            });
+        }
+        if missing > 0 {
+            self.threads.iter_mut().filter(|thread| !thread.rundowns.is_empty()).for_each(|thread| {
+                thread.rundowns.retain(|&held| held != id);
+            });
+        }
     }
 
     /// Releases protection `count` times. The last release ends the wait.
@@ -105,6 +137,8 @@ impl Kernel {
         };
         state.references = left;
         self.uses = self.uses.saturating_sub(u64::from(count));
+        self.forget_rundown(id, count);
+        self.order_published(id);
         let state = self.rundown_state(id);
         let waiting = if left == 0 { std::mem::take(&mut state.waiting) } else { Vec::new() };
         self.write_rundown_word(id);
@@ -118,11 +152,16 @@ impl Kernel {
     /// True when nobody holds protection. Otherwise the running thread waits. Nothing is acquired any more in either case.
     pub(crate) fn wait_for_rundown(&mut self, pointer: *mut EX_RUNDOWN_REF) -> Check<bool> {
         let id = self.rundown_at(pointer)?;
+        self.check_lock_order(id, Wanted::Only)?;
         let tid = self.this_thread();
         let number = self.objects[id].number;
         let state = self.rundown_state(id);
         state.begun = true;
         let over = state.references == 0;
+        if over {
+            self.order_learned(id, tid);
+        }
+        let state = self.rundown_state(id);
         if !over && !state.waiting.contains(&tid) {
             state.waiting.push(tid);
         }

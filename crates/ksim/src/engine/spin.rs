@@ -7,6 +7,7 @@ use super::kernel::{Check, Executing, Kernel};
 use super::object::{Identity, Kind, ObjId};
 use super::processor::Cpu;
 use super::thread::Tid;
+use crate::check::lock_order::Wanted;
 use crate::check::rules::RuleId;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
@@ -138,7 +139,7 @@ impl Kernel {
         let id = self.spin_lock_at(pointer)?;
         let me = self.spin_owner(old_irql, handle);
         self.check_spin_use(id, handle != 0, true)?;
-        self.check_lock_order(id, true)?;
+        self.check_lock_order(id, Wanted::Only)?;
         let state = self.spin_state(id);
         match state.owner {
             None => {

@@ -5,6 +5,7 @@
 use super::kernel::{Check, Executing, Kernel};
 use super::object::{Kind, ObjId};
 use super::spin::{Attempt, SpinOwner};
+use crate::check::lock_order::Wanted;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
@@ -85,7 +86,7 @@ impl Kernel {
     ) -> Check<Option<Attempt>> {
         let id = self.spin_rw_at(pointer)?;
         if turn {
-            self.check_lock_order(id, exclusive)?;
+            self.check_lock_order(id, Wanted::of(exclusive))?;
         }
         let me = self.spin_rw_actor(old_irql);
         let number = self.objects[id].number;

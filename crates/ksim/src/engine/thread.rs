@@ -86,6 +86,8 @@ pub(crate) struct Thread {
     pub(crate) fast_mutexes: Vec<ObjId>,
     /// Push locks that it holds, once for each time.
     pub(crate) push_locks: Vec<ObjId>,
+    /// Rundown protection that it has acquired, as often as it has, where it is known to be the one that releases it.
+    pub(crate) rundowns: Vec<ObjId>,
     /// Resources that it owns, each once.
     pub(crate) resources: Vec<ObjId>,
     /// Spin locks that it holds.
@@ -153,6 +155,7 @@ impl Thread {
             mutants: Vec::new(),
             fast_mutexes: Vec::new(),
             push_locks: Vec::new(),
+            rundowns: Vec::new(),
             resources: Vec::new(),
             spin_locks: Vec::new(),
             queue: None,
@@ -200,6 +203,7 @@ impl Thread {
             mutants,
             fast_mutexes,
             push_locks,
+            rundowns,
             resources,
             spin_locks,
             queue,
@@ -229,7 +233,7 @@ impl Thread {
         watch.recycle();
         wait.recycle();
         apc.recycle();
-        for held in [mutants, fast_mutexes, push_locks, resources, spin_locks] {
+        for held in [mutants, fast_mutexes, push_locks, rundowns, resources, spin_locks] {
             held.clear();
         }
         raises.clear();
@@ -242,8 +246,8 @@ impl Thread {
     /// True when it holds a lock of any kind.
     #[inline]
     pub(crate) fn holds_locks(&self) -> bool {
-        let Self { spin_locks, mutants, fast_mutexes, push_locks, resources, .. } = self;
-        spin_locks.len() | mutants.len() | fast_mutexes.len() | push_locks.len() | resources.len() != 0
+        let Self { spin_locks, mutants, fast_mutexes, push_locks, rundowns, resources, .. } = self;
+        spin_locks.len() | mutants.len() | fast_mutexes.len() | push_locks.len() | rundowns.len() | resources.len() != 0
     }
 
     /// The true KWAIT_BLOCK of the wait that it is in, for one of the objects.

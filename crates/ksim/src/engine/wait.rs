@@ -8,6 +8,7 @@ use super::layout;
 use super::object::{Kind, ObjId, SYSTEM, Waiter};
 use super::thread::{State, Tid};
 use super::timer::{Due, Expiry, Target};
+use crate::check::lock_order::Wanted;
 use crate::faults::FaultKind;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
@@ -121,7 +122,7 @@ impl Kernel {
     pub(crate) fn begin_single_wait(&mut self, id: ObjId, request: &WaitRequest) -> Check<Begun> {
         let tid = self.this_thread();
         if request.timeout == Timeout::Never && matches!(self.objects[id].kind, Kind::Mutant(_)) {
-            self.check_lock_order(id, true)?;
+            self.check_lock_order(id, Wanted::Only)?;
         }
         if self.is_signaled_for(id, tid) {
             let abandoned = self.consume(id, tid)?;
@@ -184,7 +185,7 @@ impl Kernel {
         for index in 0..self.threads[tid as usize].wait.objects.len() {
             let id = self.threads[tid as usize].wait.objects[index];
             if matches!(self.objects[id].kind, Kind::Mutant(_)) {
-                self.check_lock_order(id, true)?;
+                self.check_lock_order(id, Wanted::Only)?;
             }
         }
         Ok(())

@@ -521,7 +521,71 @@ fn data_without_its_lock(wrong: bool) {
     assert_eq!(count.get(), 2);
 }
 
+fn shared_behind_an_exclusive_owner(wrong: bool) {
+    let (mutex, resource) = (Mutex::new(), Place::<ERESOURCE>::zeroed());
+    raw!(ExInitializeResourceLite(resource.ptr()));
+    let with = |acquire: unsafe extern "system-unwind" fn(*mut ERESOURCE, BOOLEAN) -> BOOLEAN, within: &dyn Fn()| {
+        raw!(KeEnterCriticalRegion());
+        raw!(acquire(resource.ptr(), TRUE));
+        within();
+        raw!(ExReleaseResourceLite(resource.ptr()));
+        raw!(KeLeaveCriticalRegion());
+    };
+    let take_mutex = || {
+        wait(mutex.object());
+        mutex.release();
+    };
+    let one = spawn(|| {
+        wait(mutex.object());
+        with(ExAcquireResourceSharedLite, &|| ());
+        mutex.release();
+    });
+    let two = spawn(|| if wrong { with(ExAcquireResourceSharedLite, &take_mutex) } else { take_mutex() });
+    let three = spawn(|| {
+        sleep(MS);
+        with(ExAcquireResourceExclusiveLite, &|| ());
+    });
+    join_all([one, two, three]);
+    raw!(ExDeleteResourceLite(resource.ptr()));
+}
+
+fn rundown_under_a_lock_of_its_users(wrong: bool) {
+    let (mutex, rundown) = (Mutex::new(), Place::<EX_RUNDOWN_REF>::zeroed());
+    raw!(ExInitializeRundownProtection(rundown.ptr()));
+    let user = spawn(|| {
+        if raw!(ExAcquireRundownProtection(rundown.ptr())) != 0 {
+            wait(mutex.object());
+            mutex.release();
+            raw!(ExReleaseRundownProtection(rundown.ptr()));
+        }
+    });
+    sleep(MS);
+    wait(mutex.object());
+    if !wrong {
+        mutex.release();
+    }
+    raw!(ExWaitForRundownProtectionRelease(rundown.ptr()));
+    if wrong {
+        mutex.release();
+    }
+    user.join();
+}
+
 pub(crate) const CASES: &[Case] = &[
+    sometimes(
+        "shared_behind_an_exclusive_owner",
+        "Two threads take a mutex and share a resource in opposite orders, and a third wants the resource exclusively, behind whom they would wait.",
+        Caught::By("LockOrder"),
+        3,
+        shared_behind_an_exclusive_owner,
+    ),
+    sometimes(
+        "rundown_under_a_lock_of_its_users",
+        "A thread waits for a rundown under a mutex that those take who are protected.",
+        Caught::By("LockOrder"),
+        3,
+        rundown_under_a_lock_of_its_users,
+    ),
     sometimes("abba_of_mutexes", "Two threads take two mutexes in opposite orders.", Caught::By("LockOrder"), 3, abba_of_mutexes),
     sometimes(
         "abba_of_a_mutex_and_a_fast_mutex",

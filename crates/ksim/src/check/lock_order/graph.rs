@@ -9,6 +9,28 @@ use rustc_hash::FxHashMap;
 const LONGEST: usize = 8;
 const PATIENCE: u32 = 10_000;
 
+/// How a lock is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wanted {
+    /// As what nobody shares.
+    Only,
+    /// Exclusively, where others share it.
+    Exclusive,
+    Shared,
+    /// Shared, past those who wait to have it exclusively.
+    SharedAhead,
+}
+
+impl Wanted {
+    pub(crate) fn of(exclusive: bool) -> Self {
+        if exclusive { Self::Exclusive } else { Self::Shared }
+    }
+
+    fn is_exclusive(self) -> bool {
+        matches!(self, Self::Only | Self::Exclusive)
+    }
+}
+
 /// One lock of several that were held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Held {
@@ -23,7 +45,7 @@ pub(super) struct Use {
     /// The clock then.
     pub(super) clock: Clock,
     pub(super) held_exclusive: bool,
-    pub(super) wanted_exclusive: bool,
+    pub(super) wanted: Wanted,
     /// The other locks that were held.
     pub(super) gates: Vec<Held>,
     /// Where the first lock was acquired, and where the second was asked for.
@@ -61,12 +83,20 @@ pub(super) struct Step<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Graph {
     after: FxHashMap<Node, Vec<(Node, Vec<Use>)>>,
+    /// Who asked for a lock exclusively that others share, whatever he held.
+    claims: FxHashMap<Node, Vec<Use>>,
+}
+
+/// A cycle, and who has to wait for a lock exclusively, so that others who would share it wait behind him.
+pub(super) struct Cycle<'a> {
+    pub(super) steps: Vec<Step<'a>>,
+    pub(super) claims: Vec<(Node, &'a Use)>,
 }
 
 impl Graph {
     /// True when no order has been seen.
     pub(super) fn is_empty(&self) -> bool {
-        self.after.is_empty()
+        self.after.is_empty() && self.claims.is_empty()
     }
 }
 
@@ -88,7 +118,7 @@ impl Graph {
         second: Node,
         clock: &Clock,
         who: Who,
-        exclusive: (bool, bool),
+        (held_exclusive, wanted): (bool, Wanted),
         held: &[Held],
     ) -> Known {
         let Some((_, uses)) = self.after.get(&first).and_then(|seconds| seconds.iter().find(|(node, _)| *node == second)) else {
@@ -96,7 +126,7 @@ impl Graph {
         };
         let same = |seen: &Use| {
             seen.who == who
-                && (seen.held_exclusive, seen.wanted_exclusive) == exclusive
+                && (seen.held_exclusive, seen.wanted) == (held_exclusive, wanted)
                 && seen.gates.iter().eq(held.iter().filter(|gate| gate.node != first))
         };
         match uses.iter().position(same) {
@@ -124,15 +154,67 @@ impl Graph {
     }
 
     /// A cycle that an order closes. With `certain`, only one in which a schedule of this very code can deadlock: all in different threads that nothing orders or
-    /// keeps apart, each asking for what the next one does not share with it.
-    pub(super) fn cycle<'a>(&'a self, first: Node, second: Node, how: &'a Use, certain: bool) -> Option<Vec<Step<'a>>> {
+    /// keeps apart, each asking for what the next one does not share with it, or what somebody else asks for in between who does not.
+    pub(super) fn cycle<'a>(&'a self, first: Node, second: Node, how: &'a Use, certain: bool) -> Option<Cycle<'a>> {
         if !self.after.contains_key(&second) {
             return None;
         }
         let mut search =
             Search { graph: self, target: first, certain, patience: PATIENCE, path: vec![Step { first, second, how }] };
-        search.extend().then_some(search.path)
+        let found = search.extend();
+        found.then(|| Cycle { claims: self.claims_of(&search.path), steps: search.path })
     }
+
+    /// Someone asks for a lock exclusively that others share. True unless nothing has changed since he last did.
+    pub(super) fn claim(&mut self, node: Node, claim: Use) -> bool {
+        let claims = self.claims.entry(node).or_default();
+        match claims.iter_mut().find(|seen| seen.who == claim.who && seen.gates == claim.gates) {
+            Some(seen) if seen.clock == claim.clock => return false,
+            Some(seen) => seen.clock = claim.clock,
+            None => claims.push(claim),
+        }
+        true
+    }
+
+    /// A cycle that a claim to a lock closes.
+    pub(super) fn cycle_of_claim(&self, node: Node) -> Option<Cycle<'_>> {
+        self.after.iter().find_map(|(&first, seconds)| {
+            let (_, uses) = seconds.iter().find(|(second, _)| *second == node)?;
+            let shared = uses.iter().filter(|how| how.wanted == Wanted::Shared);
+            shared.filter_map(|how| self.cycle(first, node, how, true)).next()
+        })
+    }
+
+    /// Who can ask for a lock exclusively while all of these are in the middle of what they do.
+    fn claim_amid(&self, node: Node, steps: &[Step<'_>]) -> Option<&Use> {
+        let meets = |claim: &Use, step: &Step<'_>| {
+            let held = |gate: &Held| gate.node == step.first && (gate.exclusive || step.how.held_exclusive);
+            claim.can_meet(step.how) && !claim.gates.iter().any(held)
+        };
+        self.claims.get(&node)?.iter().find(|claim| steps.iter().all(|step| meets(claim, step)))
+    }
+
+    /// True when the one that asks for a lock may have to wait though the one that holds it shares it.
+    fn waits_behind(&self, asks: Step<'_>, steps: &[Step<'_>]) -> bool {
+        asks.how.wanted == Wanted::Shared && self.claim_amid(asks.second, steps).is_some()
+    }
+
+    fn claims_of(&self, path: &[Step<'_>]) -> Vec<(Node, &Use)> {
+        pairs(path)
+            .filter(|(asks, holds)| !conflict(*asks, *holds))
+            .filter_map(|(asks, _)| Some((asks.second, self.claim_amid(asks.second, path)?)))
+            .collect()
+    }
+
+    /// True when all of a cycle can wait for each other at once.
+    fn can_close(&self, path: &[Step<'_>]) -> bool {
+        pairs(path).all(|(asks, holds)| conflict(asks, holds) || self.waits_behind(asks, path))
+    }
+}
+
+/// Each step of a cycle with the one that it waits for.
+fn pairs<'a, 'b>(path: &'b [Step<'a>]) -> impl Iterator<Item = (Step<'a>, Step<'a>)> + 'b {
+    (0..path.len()).map(move |index| (path[index], path[(index + 1) % path.len()]))
 }
 
 struct Search<'a> {
@@ -148,7 +230,7 @@ impl Search<'_> {
     fn extend(&mut self) -> bool {
         let last = self.path[self.path.len() - 1];
         if last.second == self.target {
-            return !self.certain || conflict(last, self.path[0]);
+            return !self.certain || self.graph.can_close(&self.path);
         }
         if self.path.len() == LONGEST {
             return false;
@@ -165,7 +247,8 @@ impl Search<'_> {
                     return false;
                 }
                 let step = Step { first: last.second, second: *second, how };
-                let fits = !self.certain || (conflict(last, step) && self.path.iter().all(|other| other.how.can_meet(how)));
+                let waits = || conflict(last, step) || self.graph.waits_behind(last, &[last, step]);
+                let fits = !self.certain || (waits() && self.path.iter().all(|other| other.how.can_meet(how)));
                 if !fits {
                     continue;
                 }
@@ -182,5 +265,5 @@ impl Search<'_> {
 
 /// True when the one that asks for a lock has to wait for the one that holds it.
 fn conflict(asks: Step<'_>, holds: Step<'_>) -> bool {
-    asks.how.wanted_exclusive || holds.how.held_exclusive
+    asks.how.wanted.is_exclusive() || holds.how.held_exclusive
 }
