@@ -192,7 +192,7 @@ fn table_of_rules() -> String {
          `ksim::rules()` is this table; `Machine::check_rule` turns those on and off that can be. Names and codes are those of Driver Verifier, Static Driver Verifier and NT's bug\n\
          checks; a first parameter from 0x6b730001 up is not NT's but this kernel's own. \"DDI compliance\" is the number of Driver Verifier's DDI compliance checking, which is\n\
          the parameter 1 unless another check sees the breach first. The order of locks has a [setting](../crates/ksim/src/check/lock_order.rs) of its own,\n\
-         `Machine::check_lock_order`.\n\n\
+         `Machine::check_lock_order`; by default it does not follow spin locks and push locks that are only zeroed, and lie neither in pool nor in a static.\n\n\
          This file is made from the rules (`KSIM_UPDATE=1 cargo test -p ksim --test corpus`), and a test keeps it so.\n\n\
          | Rule | Bug check | Parameter 1 | DDI compliance | Says | By default | Can be off |\n|---|---|---|---|---|---|---|\n",
     );

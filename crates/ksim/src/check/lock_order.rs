@@ -211,13 +211,7 @@ impl Kernel {
         result
     }
 
-    fn check_order_within(
-        &mut self,
-        id: ObjId,
-        how: Wanted,
-        held: &mut Vec<(ObjId, Held)>,
-        gates: &mut Vec<Held>,
-    ) -> Check<()> {
+    fn check_order_within(&mut self, id: ObjId, how: Wanted, held: &mut Vec<(ObjId, Held)>, gates: &mut Vec<Held>) -> Check<()> {
         let (Some(who), Some(wanted)) = (self.who(), self.order_node(id)) else { return Ok(()) };
         self.collect_held(held);
         // Taking again what is held, where that is allowed, gives no order.
@@ -393,8 +387,11 @@ impl Kernel {
             related.push(Related { what: format!("{who}, holding {first}, asked for {second}"), site: step.how.wanted_at });
         }
         for (node, claim) in claims {
-            let what =
-                format!("{} asked for {} exclusively, and nobody shares it before he has had it", self.describe_who(claim.who), self.describe_node(*node));
+            let what = format!(
+                "{} asked for {} exclusively, and nobody shares it before he has had it",
+                self.describe_who(claim.who),
+                self.describe_node(*node)
+            );
             related.push(Related { what, site: claim.wanted_at });
         }
         let order: Vec<_> = cycle.iter().skip(1).map(|step| self.describe_node(step.first)).collect();

@@ -264,7 +264,7 @@ rules! {
     UserWaitOnStack: VERIFIER, Some(verifier::USER_WAIT_ON_STACK), AUTOMATIC_CHECKS, ON,
         "A user-mode wait names no object on the stack, and no wait blocks there, unless KeSetKernelStackSwapEnable keeps the stack in memory.";
     WaitStatus: VERIFIER, Some(verifier::WAIT_STATUS_IGNORED), Page::At("ddi/wdm/nf-wdm-kewaitforsingleobject"), OFF,
-        "Who waited in vain (STATUS_TIMEOUT, STATUS_ALERTED, STATUS_USER_APC, all of which are NT_SUCCESS) does not release what the wait should have given.";
+        "Who waited in vain (STATUS_TIMEOUT, STATUS_ALERTED, STATUS_USER_APC, all of which are NT_SUCCESS) does not release what the wait should have given: a semaphore that is used as a lock, which is full at first, and released only by those who have taken it. (For mutexes: Exception.)";
     Exception: codes::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, None, Page::BugCheck, ALWAYS,
         "What a routine raises is handled. A semaphore is not released past its limit, a mutex not by another thread. In a DPC this is bug check 0x1E, in a system call 0x3B.";
 

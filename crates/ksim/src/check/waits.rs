@@ -7,7 +7,7 @@ use crate::engine::object::ObjId;
 use crate::exports::Export;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
-use ksync_sys::{NTSTATUS, STATUS_ALERTED, STATUS_TIMEOUT, STATUS_USER_APC};
+use ksync_sys::{NTSTATUS, STATUS_ABANDONED_WAIT_0, STATUS_ALERTED, STATUS_TIMEOUT, STATUS_USER_APC};
 
 impl Kernel {
     /// A thread is about to block: not while it holds a spin lock, wherever it has lowered the IRQL to.
@@ -49,28 +49,76 @@ impl Kernel {
         ))
     }
 
-    /// A wait for one object has ended, which may have been in vain.
+    /// A wait for these objects has ended, which may have been in vain. Otherwise it has brought one of them, or `all`.
     #[inline]
-    pub(crate) fn note_wait(&mut self, id: ObjId, status: NTSTATUS) {
+    pub(crate) fn note_wait(&mut self, objects: impl Iterator<Item = usize>, status: NTSTATUS, all: bool) {
         let Some(tid) = self.current_thread() else { return };
         let in_vain = matches!(status, STATUS_TIMEOUT | STATUS_ALERTED | STATUS_USER_APC);
-        let number = self.objects[id].number;
-        self.threads[tid as usize].waited_in_vain = in_vain.then_some((number, status));
+        if in_vain {
+            self.threads[tid as usize].waited_in_vain.clear();
+        } else if self.threads[tid as usize].waited_in_vain.is_empty() {
+            return;
+        }
+        for (index, address) in objects.enumerate() {
+            let Some(id) = self.objects.find(address) else { continue };
+            let number = self.objects[id].number;
+            let waited = &mut self.threads[tid as usize].waited_in_vain;
+            if in_vain {
+                waited.push((number, status));
+            } else if all || i32::try_from(index).is_ok_and(|index| status & !STATUS_ABANDONED_WAIT_0 == index) {
+                waited.retain(|(other, _)| *other != number);
+            }
+        }
     }
 
     /// How the last wait of what acts for an object ended, if it was in vain.
     pub(crate) fn waited_in_vain(&self, id: ObjId) -> Option<&'static str> {
         let tid = self.current_thread()?;
-        let (number, status) = self.threads[tid as usize].waited_in_vain?;
-        (number == self.objects[id].number).then(|| ksync_sys::status_name(status).unwrap_or("a status that is no success"))
+        let waited = &self.threads[tid as usize].waited_in_vain;
+        let (_, status) = waited.iter().find(|(number, _)| *number == self.objects[id].number)?;
+        Some(ksync_sys::status_name(*status).unwrap_or("a status that is no success"))
     }
 
-    /// A semaphore is released: not by who waited for it in vain and took that for success (rule 19).
-    pub(crate) fn check_release_after_wait(&self, id: ObjId) -> Check<()> {
+    /// A semaphore is initialised. One that is full may be a lock.
+    pub(crate) fn note_semaphore(&mut self, id: ObjId, full: bool) {
+        if full && self.config.rules.has(RuleId::WaitStatus) {
+            let number = self.objects[id].number;
+            self.semaphore_locks.insert(number, Vec::new());
+        }
+    }
+
+    /// A wait for a semaphore was satisfied.
+    #[inline]
+    pub(crate) fn note_semaphore_taken(&mut self, id: ObjId, tid: Tid) {
+        if self.config.rules.has(RuleId::WaitStatus)
+            && let Some(holders) = self.semaphore_locks.get_mut(&self.objects[id].number)
+        {
+            holders.push(tid);
+        }
+    }
+
+    /// A semaphore is released: not by who waited for it in vain and took that for success (rule 19). What code has compared is not seen; but who releases a
+    /// lock has it. So this is for semaphores that are locks: that were full at first, and that only those have released who had taken them.
+    pub(crate) fn check_release_after_wait(&mut self, id: ObjId, adjustment: i32) -> Check<()> {
         if !self.config.rules.has(RuleId::WaitStatus) {
             return Ok(());
         }
-        let Some(status) = self.waited_in_vain(id) else { return Ok(()) };
+        let (tid, number) = (self.current_thread(), self.objects[id].number);
+        let Some(holders) = self.semaphore_locks.get_mut(&number) else { return Ok(()) };
+        let mut missing = adjustment;
+        holders.retain(|holder| {
+            let released = Some(*holder) == tid && missing > 0;
+            missing -= i32::from(released);
+            !released
+        });
+        if missing == 0 {
+            return Ok(());
+        }
+        let Some(status) = self.waited_in_vain(id) else {
+            // A signal, then, and no lock.
+            self.semaphore_locks.remove(&number);
+            return Ok(());
+        };
         let object = &self.objects[id];
         Err(Violation::boxed_owned(
             codes::DRIVER_VERIFIER_DETECTED_VIOLATION,

@@ -137,6 +137,8 @@ pub(crate) struct Kernel {
     pub(crate) lock_order: LockOrder,
     /// How often rundown references and remove locks have been acquired and not released.
     pub(crate) uses: u64,
+    /// Semaphores that may be locks, by number, with those who have taken them, if rule WaitStatus is on.
+    pub(crate) semaphore_locks: FxHashMap<u32, Vec<Tid>>,
     pub(crate) trace: Trace,
     /// Whether operations are recorded, in the trace or by their sites.
     pub(crate) records: bool,

@@ -221,7 +221,8 @@ impl Kernel {
     /// [`resource_granted`](Self::resource_granted).
     pub(crate) fn acquire_resource(&mut self, id: ObjId, how: Acquire, wait: bool) -> Check<Option<bool>> {
         if wait {
-            let wanted = if how == Acquire::SharedStarveExclusive { Wanted::SharedAhead } else { Wanted::of(how == Acquire::Exclusive) };
+            let wanted =
+                if how == Acquire::SharedStarveExclusive { Wanted::SharedAhead } else { Wanted::of(how == Acquire::Exclusive) };
             self.check_lock_order(id, wanted)?;
         }
         let key = self.resource_key();

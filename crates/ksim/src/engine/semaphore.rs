@@ -2,7 +2,7 @@
 
 use super::kernel::{Check, Kernel};
 use super::object::{Kind, ObjId};
-use crate::report::bug_check::Violation;
+use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
 use ksync_sys::{KSEMAPHORE, STATUS_SEMAPHORE_LIMIT_EXCEEDED};
 
@@ -17,6 +17,8 @@ impl Kernel {
         unsafe { self.initialize_dispatcher(semaphore.cast(), object_type, size, count, Kind::Semaphore)? };
         // SAFETY: as above.
         unsafe { (*semaphore).Limit = limit };
+        let id = self.semaphore_at(semaphore)?;
+        self.note_semaphore(id, count == limit);
         Ok(())
     }
 
@@ -28,7 +30,14 @@ impl Kernel {
     /// Adds to a semaphore and serves as many waits as that allows. Returns the previous count. Past the limit it
     /// raises and leaves the count as it was (rule 6).
     pub(crate) fn release_semaphore(&mut self, id: ObjId, increment: i32, adjustment: i32) -> Check<i32> {
-        self.check_release_after_wait(id)?;
+        if adjustment == 0 {
+            return Err(Violation::boxed(
+                codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
+                [codes::verifier::BAD_ARGUMENT, self.objects[id].address as u64, 0, 0],
+                "a semaphore was released by 0: the adjustment must be positive",
+            ));
+        }
+        self.check_release_after_wait(id, adjustment)?;
         let object = &self.objects[id];
         let previous = object.signal_state();
         let number = object.number;

@@ -114,6 +114,7 @@ impl Kernel {
             image_locals: Default::default(),
             lock_order: Default::default(),
             uses: 0,
+            semaphore_locks: FxHashMap::default(),
             trace: Trace::new(false),
             records: false,
             sites: Default::default(),
@@ -180,6 +181,7 @@ impl Kernel {
             image_locals,
             lock_order,
             uses,
+            semaphore_locks,
             trace,
             records: _,
             sites,
@@ -225,6 +227,7 @@ impl Kernel {
         renew_unless(image_locals.is_unused(), image_locals);
         renew_unless(lock_order.is_unused(), lock_order);
         *uses = 0;
+        semaphore_locks.clear();
         *trace = Trace::new(false);
         renew_unless(sites.is_empty(), sites);
         acquired.clear();

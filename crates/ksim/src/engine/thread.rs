@@ -116,7 +116,7 @@ pub(crate) struct Thread {
     /// The processors of KeSetSystemAffinityThreadEx, while in force.
     pub(crate) system_affinity: Option<u64>,
     /// The object that it last waited for alone, by number, and how that ended, if it was in vain.
-    pub(crate) waited_in_vain: Option<(u32, NTSTATUS)>,
+    pub(crate) waited_in_vain: Vec<(u32, NTSTATUS)>,
     /// Where it made its last call, if that is recorded.
     pub(crate) site: Option<SiteId>,
 }
@@ -170,7 +170,7 @@ impl Thread {
             last_operation: 0,
             user_affinity: 0,
             system_affinity: None,
-            waited_in_vain: None,
+            waited_in_vain: Vec::new(),
             site: None,
         }
     }
@@ -240,7 +240,8 @@ impl Thread {
         name.clear();
         (*queue, *exit_status, *runs_dpcs, *stack_swap) = (None, 0, false, true);
         (*user_mode_before, *worker, *terminating) = (false, false, false);
-        (*idle_clock_reads, *last_operation, *waited_in_vain, *site) = (0, 0, None, None);
+        (*idle_clock_reads, *last_operation, *site) = (0, 0, None);
+        waited_in_vain.clear();
     }
 
     /// True when it holds a lock of any kind.

@@ -9,6 +9,7 @@ use super::object::{Kind, ObjId, SYSTEM, Waiter};
 use super::thread::{State, Tid};
 use super::timer::{Due, Expiry, Target};
 use crate::check::lock_order::Wanted;
+use crate::check::rules::RuleId;
 use crate::faults::FaultKind;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
@@ -143,6 +144,7 @@ impl Kernel {
         let level = self.irql();
         let thread = &mut *self.threads[tid as usize];
         let is_unusual = thread.runs_dpcs || thread.wait.next_irql.is_some() || thread.holds_locks();
+        let is_unusual = is_unusual || self.config.rules.has(RuleId::WaitStatus);
         if level >= DISPATCH_LEVEL || is_unusual || self.records || self.lock_order.clocks.are_running() {
             return None;
         }
@@ -488,7 +490,10 @@ impl Kernel {
         let object = &mut self.objects[id];
         match &mut object.kind {
             Kind::Event { notification: false } => object.set_signal_state(0),
-            Kind::Semaphore => object.set_signal_state(object.signal_state() - 1),
+            Kind::Semaphore => {
+                object.set_signal_state(object.signal_state() - 1);
+                self.note_semaphore_taken(id, tid);
+            }
             Kind::Timer(timer) if !timer.notification => object.set_signal_state(0),
             Kind::ExTimer(timer) if !timer.notification => object.set_signal_state(0),
             Kind::Mutant(_) => return self.acquire_mutant(id, tid),

@@ -248,6 +248,18 @@ fn rule_36_one_lock_is_not_used_both_ways() {
     assert_eq!(released_otherwise.parameters[..2], [0x1009, place.object() as u64]);
 }
 
+/// The release that restores no level leaves that to the caller, whichever acquisition raised it.
+#[test]
+fn rule_33_release_without_a_level_and_lowered_after() {
+    run(|| {
+        let lock = SpinLock::new();
+        let old = lock.acquire();
+        raw!(KeReleaseSpinLockFromDpcLevel(lock.ptr()));
+        assert_eq!(irql(), DISPATCH_LEVEL);
+        raw!(KeLowerIrql(old));
+    });
+}
+
 #[test]
 fn rule_36_word_on_the_stack_may_become_another_lock() {
     run(|| {

@@ -149,7 +149,8 @@ fn timeout_that_never_happens(wrong: bool) {
 }
 
 fn alert_taken_for_success(wrong: bool) {
-    let semaphore = Semaphore::new(0, 10);
+    let semaphore = Semaphore::new(1, 1);
+    wait(semaphore.object());
     let worker = spawn(|| {
         let status = wait_mode(semaphore.object(), KernelMode, true, None);
         let granted = if wrong { status >= 0 } else { status == STATUS_SUCCESS };
@@ -160,6 +161,21 @@ fn alert_taken_for_success(wrong: bool) {
     settle();
     worker.alert(KernelMode);
     worker.join();
+    semaphore.release(1);
+}
+
+fn timeout_of_several_taken_for_success(wrong: bool) {
+    let (semaphore, event) = (Semaphore::new(1, 1), Event::notification());
+    wait(semaphore.object());
+    let worker = spawn(|| {
+        let status = wait_many(&[event.object(), semaphore.object()], WaitAny, Some(-MS));
+        let granted = if wrong { status >= 0 } else { status == STATUS_WAIT_1 };
+        if granted {
+            semaphore.release(1);
+        }
+    });
+    worker.join();
+    semaphore.release(1);
 }
 
 fn over_release_of_a_semaphore(wrong: bool) {
@@ -343,6 +359,15 @@ pub(crate) const CASES: &[Case] = &[
             "NT_SUCCESS is asked of a wait for a semaphore that an alert ended (a rule that is off by default).",
             Caught::By("WaitStatus"),
             alert_taken_for_success,
+        ),
+    ),
+    with(
+        |machine| machine.check_rule(RuleId::WaitStatus, true),
+        always(
+            "timeout_of_several_taken_for_success",
+            "NT_SUCCESS is asked of a wait for an event or a semaphore that timed out (a rule that is off by default).",
+            Caught::By("WaitStatus"),
+            timeout_of_several_taken_for_success,
         ),
     ),
     always(

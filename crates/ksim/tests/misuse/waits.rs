@@ -1,6 +1,7 @@
 //! Waits.
 
 use crate::{Expected, address, expected, misuse};
+use ksim::{Machine, RuleId};
 use ksync_sys::*;
 use std::ptr::{null, null_mut};
 use test_support::*;
@@ -121,6 +122,43 @@ fn over_release_of_a_semaphore() {
         let semaphore = Semaphore::new(1, 2);
         raw!(KeReleaseSemaphore(semaphore.ptr(), 0, 2, FALSE));
     });
+}
+
+#[test]
+fn semaphore_released_by_nothing() {
+    misuse(&expected!(semaphore_released_by_nothing, 0xc4, [Some(0x6b73_0005)], "KeReleaseSemaphore", 0), || {
+        raw!(KeReleaseSemaphore(Semaphore::new(1, 2).ptr(), 0, 0, FALSE));
+    });
+}
+
+/// Who waits in vain for a signal may give it himself; only who had taken a lock gives it back.
+#[test]
+fn semaphores_that_are_no_locks_are_released_after_waits_in_vain() {
+    let machine = || Machine::new().check_rule(RuleId::WaitStatus, true);
+    let outcome = machine().run(|| {
+        let signal = Semaphore::new(0, 1);
+        if wait_until(signal.object(), -1000 * MS) == STATUS_TIMEOUT {
+            signal.release(1);
+        }
+        // This one is full at first, and given by others than those who took it.
+        let baton = Semaphore::new(1, 1);
+        wait(baton.object());
+        spawn(|| {
+            baton.release(1);
+        })
+        .join();
+        wait(baton.object());
+        if poll(baton.object()) == STATUS_TIMEOUT {
+            baton.release(1);
+        }
+        // This one is a lock, and owned.
+        let lock = Semaphore::new(1, 1);
+        wait(lock.object());
+        if poll(lock.object()) == STATUS_TIMEOUT {
+            lock.release(1);
+        }
+    });
+    outcome.expect_clean();
 }
 
 #[test]

@@ -5,8 +5,10 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use ksync::dpc::{self, Dpc, ThreadedDpc};
 use ksync::thread;
-use ksync::timer::{HrTimer, Timer};
+use ksync::timer::{self, HrTimer, Timer, TimerKind};
+use ksync::wait::{Dispatchable, WaitOptions};
 use std::sync::Arc;
+use test_support::threads::crowd;
 
 /// A DPC that is dropped has run as often as it was queued, or was cancelled, and never runs afterwards.
 fn dpc(threads: usize) {
@@ -157,4 +159,106 @@ fn threads_exhaustively() {
 #[test]
 fn threads_portfolio() {
     sample(6, || results(5));
+}
+
+/// What runs after a delay does so once, and is freed.
+fn delays(threads: u32) {
+    let runs = Arc::new(AtomicU32::new(0));
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            let counter = Arc::clone(&runs);
+            let start = move || {
+                let run = move || _ = counter.fetch_add(1, Ordering::Relaxed);
+                assert!(timer::delay_run(Duration::from_millis(1), run).is_ok());
+            };
+            scope.spawn(start).unwrap();
+        }
+    });
+    thread::this_thread::sleep(Duration::from_millis(5)).unwrap();
+    assert_eq!(runs.load(Ordering::Relaxed), threads);
+    assert_eq!(Arc::strong_count(&runs), 1, "the closures are freed");
+}
+
+#[test]
+fn delays_exhaustively() {
+    assert!(exhaust(2, || delays(1)).is_exhausted());
+    assert!(exhaust(3, || delays(2)).is_exhausted());
+}
+
+#[test]
+fn delays_portfolio() {
+    sample(5, || delays(4));
+}
+
+/// The tick is as short as the shortest request that is left, and what is asked for is taken back.
+fn resolutions(threads: usize) {
+    crowd(threads, |thread| {
+        let wanted = Duration::from_millis(1 + thread as u64);
+        let resolution = timer::set_timer_resolution(wanted).unwrap();
+        assert!(resolution.tick() <= wanted);
+        drop(resolution);
+    });
+}
+
+#[test]
+fn timer_resolution_exhaustively() {
+    assert!(exhaust(3, || resolutions(2)).is_exhausted());
+}
+
+#[test]
+fn timer_resolution_portfolio() {
+    sample(5, || resolutions(4));
+}
+
+/// An expiry releases all who wait for a notification timer, and one of those who wait for a synchronization timer.
+fn expiries(threads: u32, kind: TimerKind, start: impl Fn(), timer: &(dyn Dispatchable + Sync)) {
+    let released = AtomicU32::new(0);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            let wait = || {
+                let options = WaitOptions::from(ksync::time::Timeout::after(Duration::from_millis(5)));
+                _ = released.fetch_add(timer.wait_with(options).success().into(), Ordering::Relaxed);
+            };
+            scope.spawn(wait).unwrap();
+        }
+        start();
+    });
+    let expected = if kind == TimerKind::Notification { threads } else { 1 };
+    assert_eq!(released.into_inner(), expected);
+}
+
+fn waitable(threads: u32) {
+    let (due, once) = (Duration::from_millis(1), Duration::ZERO);
+    for kind in [TimerKind::Notification, TimerKind::Synchronization] {
+        let timer = Timer::waitable(kind).unwrap();
+        expiries(threads, kind, || assert_eq!(timer.start(due, once), Ok(false)), &timer);
+    }
+}
+
+#[test]
+fn waitable_timer_exhaustively() {
+    assert!(exhaust(3, || waitable(2)).is_exhausted());
+}
+
+#[test]
+fn waitable_timer_portfolio() {
+    sample(5, || waitable(4));
+}
+
+fn waitable_fine(threads: u32) {
+    let (due, once) = (Duration::from_millis(1), Duration::ZERO);
+    for kind in [TimerKind::Notification, TimerKind::Synchronization] {
+        let timer = HrTimer::waitable(kind).unwrap();
+        expiries(threads, kind, || assert_eq!(timer.start(due, once), Ok(false)), &timer);
+    }
+}
+
+#[test]
+fn waitable_high_resolution_timer_exhaustively() {
+    assert!(exhaust(3, || waitable_fine(1)).is_exhausted());
+}
+
+#[test]
+fn waitable_high_resolution_timer_portfolio() {
+    sample(5, || waitable_fine(4));
 }

@@ -5,7 +5,10 @@ use core::cell::Cell;
 use core::pin::pin;
 use core::sync::atomic::{AtomicU32, Ordering};
 use ksync::NtError;
-use ksync::mutex::{Exclusive, InStackQueueLocked, KMutex, Locked, LockedQueueHandle, ReentrantKMutex, Shared, Sharing};
+use ksync::irql::{Irql, Passive};
+use ksync::mutex::{
+    Exclusive, FastLocked, InStackQueueLocked, KMutex, Locked, LockedQueueHandle, ReentrantKMutex, Shared, Sharing, SpinLocked,
+};
 use test_support::threads::crowd;
 
 type Pair = (u32, u32);
@@ -182,4 +185,34 @@ fn timed_kmutex_exhaustively() {
 #[test]
 fn timed_kmutex_portfolio() {
     sample(5, || timed(4));
+}
+
+/// Locks within each other at levels that the compiler knows: one that waits, and within it two that do not.
+fn counts_at_levels(threads: u32, turns: u32) {
+    let (outer, middle, inner) = (FastLocked::new(0u32).unwrap(), SpinLocked::const_new(0u32), SpinLocked::const_new(0u32));
+    crowd(threads as usize, |_| {
+        for _ in 0..turns {
+            let mut passive = Irql::<Passive>::claim().unwrap();
+            outer.with_at(&mut passive, |outer, apc| {
+                let mut middle = middle.lock_at(apc);
+                let (middle, dispatch) = middle.split();
+                let mut inner = inner.lock_at(dispatch);
+                *inner += 1;
+                *middle += 1;
+                *outer += 1;
+                assert_eq!((*outer, *middle), (*inner, *inner));
+            });
+        }
+    });
+    assert_eq!(inner.into_inner(), threads * turns);
+}
+
+#[test]
+fn locks_at_levels_exhaustively() {
+    assert!(exhaust(3, || counts_at_levels(2, 1)).is_exhausted());
+}
+
+#[test]
+fn locks_at_levels_portfolio() {
+    sample(5, || counts_at_levels(4, 3));
 }

@@ -4,7 +4,9 @@ use super::{exhaust, sample};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use ksync::event::{Event, EventProperty};
-use ksync::mutex::{Barrier, Condvar, FastLocked, Rundown};
+use ksync::handle::ObjectHandle;
+use ksync::mutex::{Barrier, CacheAwareRundown, Condvar, FastLocked, Rundown};
+use ksync::object::EventObject;
 use ksync::semaphore::Semaphore;
 use ksync::wait::{Dispatchable, WaitOptions, WaitResult, wait_all, wait_any};
 use test_support::threads::crowd;
@@ -167,18 +169,28 @@ fn barrier_portfolio() {
 }
 
 /// No user after the end.
-fn run_down(users: usize) {
-    let (rundown, gone) = (Rundown::new(), Cell::new(false));
+fn end<G>(users: usize, wait: impl Fn(), acquire: impl Fn() -> Option<G>) {
+    let gone = Cell::new(false);
     crowd(users + 1, |thread| {
         if thread == 0 {
-            rundown.wait().unwrap();
+            wait();
             gone.set(true);
-        } else if let Ok(guard) = rundown.acquire() {
+        } else if let Some(guard) = acquire() {
             assert!(!gone.get());
             drop(guard);
         }
     });
     assert!(gone.get());
+}
+
+fn run_down(users: usize) {
+    let rundown = Rundown::new();
+    end(users, || rundown.wait().unwrap(), || rundown.acquire().ok());
+}
+
+fn run_down_cache_aware(users: usize) {
+    let rundown = CacheAwareRundown::new().unwrap();
+    end(users, || rundown.wait().unwrap(), || rundown.acquire().ok());
 }
 
 #[test]
@@ -190,4 +202,41 @@ fn rundown_exhaustively() {
 #[test]
 fn rundown_portfolio() {
     sample(6, || run_down(5));
+}
+
+#[test]
+fn cache_aware_rundown_exhaustively() {
+    assert!(exhaust(3, || run_down_cache_aware(1)).is_exhausted());
+    assert!(exhaust(4, || run_down_cache_aware(2)).is_exhausted());
+}
+
+#[test]
+fn cache_aware_rundown_portfolio() {
+    sample(6, || run_down_cache_aware(5));
+}
+
+/// An object stays while there is a reference to it, whoever closes the handle meanwhile.
+fn by_handle(threads: usize) {
+    let handle = ObjectHandle::create_event(None, EventProperty::Notification, false).unwrap();
+    let event: EventObject = handle.to_object().unwrap();
+    let handle = Cell::new(Some(handle));
+    crowd(threads, |thread| {
+        if thread == 0 {
+            handle.take().unwrap().close().unwrap();
+            event.set().unwrap();
+        } else {
+            let mine = event.clone();
+            assert!(mine.wait().success());
+        }
+    });
+}
+
+#[test]
+fn objects_by_handle_exhaustively() {
+    assert!(exhaust(3, || by_handle(2)).is_exhausted());
+}
+
+#[test]
+fn objects_by_handle_portfolio() {
+    sample(6, || by_handle(5));
 }

@@ -194,11 +194,7 @@ exports! {
         let request = wait_request(ksync_sys::WaitAny, WaitMode, Alertable, timeout);
         let status = wait(call, |kernel| begin_wait(kernel, Object, &request));
         if timeout != Timeout::Never || request.alertable || request.user_mode {
-            call.read(|kernel| {
-                if let Some(id) = kernel.objects.find(Object as usize) {
-                    kernel.note_wait(id, status);
-                }
-            });
+            call.read(|kernel| kernel.note_wait(std::iter::once(Object as usize), status, true));
         }
         status
     }
@@ -212,7 +208,8 @@ exports! {
         let mut request = wait_request(WaitType, WaitMode, Alertable, timeout);
         request.blocks = WaitBlockArray;
         request.reason = "KeWaitForMultipleObjects";
-        wait(call, |kernel| {
+        let all = request.all;
+        let status = wait(call, |kernel| {
             restore_level(kernel)?;
             if Count as usize > limit as usize || Count == 0 {
                 return Err(Violation::boxed_owned(
@@ -244,7 +241,13 @@ exports! {
             }
             kernel.thread(tid).wait.objects = objects;
             kernel.begin_wait(request)
-        })
+        });
+        call.read(|kernel| {
+            // SAFETY: as above.
+            let objects = (0..Count as usize).map(|index| unsafe { *Object.wrapping_add(index) } as usize);
+            kernel.note_wait(objects, status, all);
+        });
+        status
     }
 
     [BLOCKING.rule(0x2_000f)] visible(delay time(Interval).unwrap_or(0), is_ended_by_others(WaitMode, Alertable)) fn KeDelayExecutionThread(
