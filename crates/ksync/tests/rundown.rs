@@ -189,16 +189,26 @@ fn waiting_for_oneself_is_a_deadlock<P: Protection>() {
     assert!(outcome.deadlock().is_some(), "{outcome:?}");
 }
 
-/// Neither a forgotten guard nor a finished rundown stands in the way of its end.
+/// A finished rundown does not stand in the way of its end.
 fn dropped_in_every_state<P: Protection>() {
     on_machine(|| {
-        let (unused, used, over, forgotten) = (P::make(), P::make(), P::make(), P::make());
+        let (unused, used, over) = (P::make(), P::make(), P::make());
         drop(used.acquire()?);
         over.wait()?;
-        mem::forget(forgotten.acquire()?);
-        drop((unused, used, over, forgotten));
+        drop((unused, used, over));
         Ok(())
     })
+}
+
+/// Nor does a forgotten guard, but what nobody will release any more is told.
+fn dropped_with_a_forgotten_guard<P: Protection>() {
+    let outcome = Machine::new().run(|| {
+        let forgotten = P::make();
+        mem::forget(forgotten.acquire().unwrap());
+        drop(forgotten);
+    });
+    let stop = outcome.expect_bug_check(ksim::bug_check::DRIVER_VERIFIER_DETECTED_VIOLATION);
+    assert!(stop.meaning.contains("is acquired"), "{stop}");
 }
 
 /// An extension that a DPC uses as long as it is there.
@@ -235,7 +245,7 @@ fn a_dpc_is_a_user<P: Protection>() {
 
 for_both_forms! {
     nobody_is_inside_after_the_wait users_nest_until_the_wait_begins a_guard_is_released_by_another_thread levels_are_checked
-    waiting_for_oneself_is_a_deadlock dropped_in_every_state a_dpc_is_a_user
+    waiting_for_oneself_is_a_deadlock dropped_in_every_state dropped_with_a_forgotten_guard a_dpc_is_a_user
 }
 
 /// As a static, which needs no initialisation.
