@@ -74,6 +74,8 @@ pub(crate) struct Config {
     pub(crate) threaded_dpcs: bool,
     pub(crate) flushes_threaded_dpcs: bool,
     pub(crate) force_irql_checking: bool,
+    /// Objects in statics are used: no other machine that uses any runs meanwhile.
+    pub(crate) statics: bool,
     pub(crate) lock_order: Strictness,
     pub(crate) rules: RuleSet,
     /// In 100 ns units.
@@ -95,7 +97,7 @@ impl Default for Config {
             pool_limit: 1 << 30,
             failing_allocation: None,
             failing: None,
-            step_limit: 20_000_000,
+            step_limit: 2_000_000,
             early_expiries: 0,
             trace: true,
             sites: false,
@@ -103,6 +105,7 @@ impl Default for Config {
             threaded_dpcs: true,
             flushes_threaded_dpcs: true,
             force_irql_checking: false,
+            statics: false,
             lock_order: Strictness::Certain,
             rules: RuleSet::default(),
             dispatch_limit: 200_000_000,

@@ -329,6 +329,11 @@ impl Explore {
         workers::replay(&explore, token, &program)
     }
 
+    /// The same search, of a program that is known to use statics or not.
+    fn of_statics(&self, uses: bool) -> Self {
+        Self { machine: self.machine.clone().claim_statics(uses), ..self.clone() }
+    }
+
     /// The machine that each schedule runs on.
     fn faulty_machine(&self) -> Machine {
         match self.fault {

@@ -68,6 +68,8 @@ pub(crate) struct Recorded {
     pub(crate) class: u64,
     /// What the run says about others, if its choices were to be kept.
     pub(crate) estimate: Estimate,
+    /// Objects in statics were used.
+    pub(crate) uses_statics: bool,
 }
 
 /// One running machine.
@@ -189,11 +191,11 @@ impl Machine {
         drop(leave);
         let mut kernel = cell.kernel.borrow_mut();
         kernel.note_end();
-        let (choices, class) = (kernel.choices.take(), kernel.class);
+        let (choices, class, uses_statics) = (kernel.choices.take(), kernel.class, kernel.objects.uses_statics());
         let estimate = choices.as_ref().map(|_| kernel.estimate()).unwrap_or_default();
         let choices = choices.unwrap_or_default();
         drop(kernel);
-        Recorded { outcome: cell.outcome(self.config.seed), choices, class, estimate }
+        Recorded { outcome: cell.outcome(self.config.seed), choices, class, estimate, uses_statics }
     }
 }
 

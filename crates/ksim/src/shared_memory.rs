@@ -19,6 +19,7 @@ fn call(what: &str) -> Option<Call> {
 #[expect(non_snake_case, reason = "it stands beside NT's routines")]
 extern "system-unwind" fn KsimBeforeAtomic(Address: usize, Writes: bool) {
     let Some(call) = call("an atomic operation") else { return };
+    call.read(|kernel| kernel.objects.claim(Address));
     let object: *const u8 = std::ptr::without_provenance(Address);
     let footprint = if Writes { Footprint::access(object) } else { Footprint::read(object) };
     call.read(|kernel| {

@@ -88,7 +88,7 @@ impl Kernel {
     /// All have: the processors go on with what they did.
     pub(crate) fn end_broadcast(&mut self) -> Check<()> {
         let Broadcast { levels, caller, plain, .. } = std::mem::take(&mut self.generic.broadcast);
-        self.plain = plain && !self.stalls && !self.races.enabled;
+        self.plain = plain && !self.stalls && !self.polled && !self.races.enabled;
         for (cpu, &level) in (0..).zip(&levels).filter(|&(cpu, _)| cpu != caller) {
             self.cpu = cpu;
             self.change_level(level);

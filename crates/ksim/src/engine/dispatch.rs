@@ -5,7 +5,7 @@ use super::processor::Cpu;
 use super::thread::{LOW_REALTIME_PRIORITY, State, Tid};
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::trace::Operation;
-use crate::schedule::{Actor, Event};
+use crate::schedule::{Actor, Event, Footprint};
 use std::collections::VecDeque;
 
 /// One queue for each of the 32 priorities.
@@ -220,6 +220,7 @@ impl Kernel {
         let thread = &mut self.threads[tid as usize];
         thread.state = State::Running;
         thread.watch.waiting = false;
+        thread.passed_over = 0;
         thread.last_cpu = cpu;
         let processor = &mut self.processors[cpu as usize];
         processor.current = Some(tid);
@@ -364,6 +365,14 @@ impl Kernel {
         highest >= thread.priority.min(thread.base_priority)
     }
 
+    /// Another thread could have the processor of the running one at this operation: true when the running one has had it for very long.
+    pub(crate) fn quantum_has_to_end(&mut self, operation: Footprint) -> bool {
+        let Executing::Thread(tid) = self.executing else { return false };
+        let thread = self.thread(tid);
+        thread.passed_over += 1;
+        thread.passed_over >= if operation.lets_time_pass() { LONGEST_STALLING } else { LONGEST_QUANTUM }
+    }
+
     /// The thread that would run if the quantum of the running one ended now: itself, if only its boost decays.
     pub(crate) fn after_quantum(&self) -> Option<Tid> {
         let Executing::Thread(tid) = self.executing else { return None };
@@ -389,6 +398,11 @@ impl Kernel {
         }
     }
 }
+
+/// A quantum ends by itself after so many operations at which it could end: the thread may wait in a loop for what waits for the processor.
+const LONGEST_QUANTUM: u32 = 10_000;
+/// The same at an operation that lets time pass, of which a loop that polls makes one in each turn.
+const LONGEST_STALLING: u32 = 1_000;
 
 /// The priority after one quantum.
 fn decayed(priority: u8, base: u8) -> u8 {

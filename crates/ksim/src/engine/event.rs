@@ -69,6 +69,7 @@ impl Kernel {
         let state = self.objects[id].signal_state();
         let number = self.objects[id].number;
         self.record(Operation::ReadState, number, state as u32 as u64);
+        self.has_polled(self.objects[id].address, state);
         state
     }
 }

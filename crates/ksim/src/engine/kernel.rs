@@ -149,6 +149,8 @@ pub(crate) struct Kernel {
     /// What `DbgPrint` printed behind the last line's end.
     pub(crate) debug_partial: String,
     pub(crate) races: Races,
+    /// A context has waited for a change of an object by reading its state.
+    pub(super) polled: bool,
     /// How often all contexts that were left have looked in vain for a write.
     pub(crate) vain_rounds: u32,
     pub(crate) stop: Option<Stop>,
@@ -533,13 +535,20 @@ impl Kernel {
         if self.races.enabled && operation.synchronizes {
             self.races.performs(actor, operation);
         }
-        if !self.observed {
+        if !self.observed && !self.polled {
             return;
         }
-        self.note_interrupts();
+        if self.observed {
+            self.note_interrupts();
+        }
         let operation = self.resolved(operation, actor, self.irql(), self.cpu);
-        let available = self.objects.is_available(operation.object, None);
-        self.policy.observe(Event::Performs { actor, operation, available });
+        if self.observed {
+            let available = self.objects.is_available(operation.object, None);
+            self.policy.observe(Event::Performs { actor, operation, available });
+        }
+        if self.polled {
+            self.has_changed(operation);
+        }
     }
 
     /// What an operation of a context turns out to be now.

@@ -36,6 +36,7 @@ use ksync_sys::{DISPATCHER_HEADER, LIST_ENTRY};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::MutexGuard;
 
 /// The index of an object in the side table.
 pub(crate) type ObjId = u32;
@@ -233,6 +234,8 @@ pub(crate) struct ObjectTable {
     last_number: u32,
     /// Objects that may lie on the stack of a thread.
     on_stack: Vec<ObjId>,
+    /// Keeps other machines from the statics of the program.
+    statics: Option<MutexGuard<'static, ()>>,
     /// What each object was, by its number, if that is kept. There is no number 0.
     kinds: Vec<&'static str>,
     keeps_kinds: bool,
@@ -272,6 +275,34 @@ impl ObjectTable {
         let entry = (&raw const self.slots[id as usize]).addr();
         super::timer::prefetch(entry);
         super::timer::prefetch(entry + 64);
+    }
+
+    /// What is at `address` is about to be looked at for the first time: if it is a static, other machines have to be done with it.
+    pub(crate) fn claim(&mut self, address: usize) {
+        if self.statics.is_none() && crate::host::is_in_program(address) {
+            self.claim_all();
+        }
+    }
+
+    /// Statics are, or will be, used: other machines have to be done with them.
+    pub(crate) fn claim_all(&mut self) {
+        self.statics = Some(crate::host::claim_statics());
+    }
+
+    /// True when the machine has used statics.
+    pub(crate) fn uses_statics(&self) -> bool {
+        self.statics.is_some()
+    }
+
+    /// Frees the locks in statics, which the machine leaves as it ends: the next one finds them as the first did.
+    pub(crate) fn free_statics(&mut self) {
+        for object in &self.slots[..self.used] {
+            let is_word = matches!(object.kind, Kind::SpinLock(_) | Kind::SpinRw(_) | Kind::PushLock(_) | Kind::Rundown(_));
+            if is_word && crate::host::is_in_program(object.address) {
+                // SAFETY: the word of a registered lock is valid, and statics are there for ever.
+                unsafe { (object.address as *mut usize).write(0) };
+            }
+        }
     }
 
     /// Enters an object. One that stood at the same address before is replaced and keeps its index, not its number.
@@ -319,6 +350,8 @@ impl ObjectTable {
         self.by_address.insert(address, id);
         if may_be_on_stack {
             self.on_stack.push(id);
+        } else {
+            self.claim(address);
         }
         id
     }
@@ -364,7 +397,7 @@ impl ObjectTable {
 
     /// Removes everything, and forgets that it was there.
     pub(crate) fn clear(&mut self) {
-        let Self { slots, used, free, by_address, last_number, on_stack, kinds, keeps_kinds } = self;
+        let Self { slots, used, free, by_address, last_number, on_stack, statics, kinds, keeps_kinds } = self;
         by_address.clear();
         for object in &mut slots[..*used] {
             object.address = 0;
@@ -375,6 +408,7 @@ impl ObjectTable {
         free.clear();
         *last_number = 0;
         on_stack.clear();
+        *statics = None;
         kinds.clear();
         *keeps_kinds = false;
     }
@@ -477,6 +511,7 @@ impl Kernel {
         if (pointer as usize) < 0x1_0000 || self.pool.describe_freed(pointer as usize).is_some() {
             return Err(self.unknown_object(pointer as usize));
         }
+        self.objects.claim(pointer as usize);
         // SAFETY: the caller of the export vouches for the pointer.
         let word = unsafe { pointer.read() }.bits();
         if word != 0 {

@@ -32,6 +32,7 @@ impl Kernel {
         let word: *const usize = pointer.cast_const().cast();
         let known = self.objects.find(pointer as usize).is_some_and(|id| matches!(self.objects[id].kind, Kind::Rundown(_)));
         if !known && (pointer as usize) >= 0x1_0000 {
+            self.objects.claim(pointer as usize);
             // A word of 1 is a reference that is run down, which header code may store as well as a 0.
             // SAFETY: the caller of the export vouches for the pointer.
             if unsafe { word.read() } == 1 {

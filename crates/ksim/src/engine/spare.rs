@@ -4,7 +4,7 @@
 
 use super::addresses::AddressTable;
 use super::clock::Clock;
-use super::kernel::{Executing, Kernel};
+use super::kernel::{Executing, Kernel, Stop};
 use super::ob::ObjectManager;
 use super::object::ObjectTable;
 use super::pool::Pool;
@@ -60,6 +60,9 @@ impl Kernel {
         kernel.looks = policy.looks();
         kernel.plain = !kernel.observed && config.early_expiries == 0;
         kernel.policy = policy;
+        if config.statics {
+            kernel.objects.claim_all();
+        }
         kernel.early_left = config.early_expiries;
         kernel.config.clone_from(config);
         kernel.boot_object_manager();
@@ -122,6 +125,7 @@ impl Kernel {
             debug_output: Vec::new(),
             debug_partial: String::new(),
             races: Default::default(),
+            polled: false,
             vain_rounds: 0,
             stop: None,
             failing: 0,
@@ -189,6 +193,7 @@ impl Kernel {
             debug_output,
             debug_partial,
             races,
+            polled,
             vain_rounds,
             stop,
             failing,
@@ -196,6 +201,13 @@ impl Kernel {
             switches,
             dpcs_run,
         } = &mut *self;
+        if objects.uses_statics() {
+            objects.free_statics();
+            if !matches!(stop, Some(Stop::Completed)) {
+                // What it has left in other statics may name its threads, and no thread of another machine is to be taken for one of them.
+                std::mem::forget(std::mem::take(threads));
+            }
+        }
         *policy = Box::new(NoPolicy);
         *choices = None;
         (*classifies, *class, *last_unknown) = (false, 0, 0);
@@ -234,7 +246,7 @@ impl Kernel {
         debug_output.clear();
         debug_partial.clear();
         renew_unless(races.is_unused(), races);
-        (*vain_rounds, *stop, *failing) = (0, None, 0);
+        (*polled, *vain_rounds, *stop, *failing) = (false, 0, None, 0);
         (*steps, *switches, *dpcs_run) = (0, 0, 0);
         SPARE.set(Some(self));
     }

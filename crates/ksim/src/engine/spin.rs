@@ -76,6 +76,7 @@ impl Kernel {
                 format!("a spin lock in freed pool was used: {freed}"),
             ));
         }
+        self.objects.claim(pointer as usize);
         // SAFETY: the caller of the export vouches for the pointer.
         let word = unsafe { pointer.read() };
         if word != 0 {

@@ -1,8 +1,8 @@
-//! Loops that wait by reading: on an atomic, again and again, until another context writes it.
+//! Loops that wait by reading: an atomic, or the state of an object, again and again, until another context changes it.
 //!
 //! Each pass of such a loop is one more schedule that differs in nothing, and a policy that prefers the looping context would never end. So a context that reads, at one
 //! place of its code, what it has read there before and nobody has written since, is let wait until somebody writes it or the clock moves. If nothing else can happen it goes on
-//! all the same: it may not be a loop.
+//! all the same: it may not be a loop. Where the state of an object is read nothing tells the place: there it is the number of times.
 
 use super::Tid;
 use super::kernel::{Executing, Kernel, Stop};
@@ -10,7 +10,7 @@ use super::processor::Cpu;
 use super::thread::State;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::WaitGraph;
-use crate::schedule::{Actor, Event};
+use crate::schedule::{Actor, Effect, Event, Footprint};
 
 /// Stands for the clock in footprints. Who only looks at it, or lets it move, changes nothing.
 pub(crate) const CLOCK: usize = 1;
@@ -18,11 +18,16 @@ pub(crate) const CLOCK: usize = 1;
 /// How often all contexts that are left may look in vain before this is a deadlock.
 const VAIN_ROUNDS: u32 = 256;
 
+/// How often a context may read the same state of an object, and do nothing else, before it is let wait.
+const POLLS: u32 = 8;
+
 /// What a context has read since it last changed something that others see.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    /// Addresses that have not been written since, and the places that read them.
+    /// Addresses that have not been written since, and the places that read them, or the states that were read.
     reads: Vec<(usize, usize)>,
+    /// How often it has read a state again.
+    polls: u32,
     /// It has read one of them again, and is let wait.
     pub(crate) waiting: bool,
 }
@@ -31,7 +36,7 @@ impl Watch {
     /// Becomes that of a fresh context, and keeps its memory.
     pub(super) fn recycle(&mut self) {
         self.reads.clear();
-        self.waiting = false;
+        (self.polls, self.waiting) = (0, false);
     }
 
     /// True when the context has read nothing since.
@@ -63,7 +68,42 @@ impl Kernel {
             watch.reads.push((address, site));
             return;
         }
-        watch.waiting = true;
+        self.wait_for_write();
+    }
+
+    /// The context that runs has read the state of an object.
+    pub(crate) fn has_polled(&mut self, object: usize, state: i32) {
+        let watch = self.watch();
+        let read = (object, state as u32 as usize);
+        if !watch.reads.contains(&read) {
+            watch.reads.push(read);
+            watch.polls = 0;
+            return;
+        }
+        watch.polls += 1;
+        if watch.polls >= POLLS {
+            // Operations on objects have to be followed from now on.
+            (self.polled, self.plain) = (true, false);
+            self.wait_for_write();
+        }
+    }
+
+    /// A context performs an operation: who waits for a change of its objects looks again.
+    pub(super) fn has_changed(&mut self, operation: Footprint) {
+        if operation.effect == Effect::Unknown {
+            self.let_all_look();
+            return;
+        }
+        for (effect, object) in operation.objects() {
+            if effect != Effect::Read && object != CLOCK {
+                self.wake_readers(object);
+            }
+        }
+    }
+
+    /// What the context that runs has read it has read before: it is let wait.
+    fn wait_for_write(&mut self) {
+        self.watch().waiting = true;
         self.attention = true;
         let cpu = self.cpu;
         if self.ready.highest().is_some() && self.irql() < DISPATCH_LEVEL && matches!(self.executing, Executing::Thread(_)) {
@@ -75,8 +115,13 @@ impl Kernel {
 
     /// An atomic at `address` has been written.
     pub(crate) fn has_written(&mut self, address: usize) {
-        self.vain_rounds = 0;
         self.watch().reads.clear();
+        self.wake_readers(address);
+    }
+
+    /// Contexts that wait for a change at `address` look again.
+    fn wake_readers(&mut self, address: usize) {
+        self.vain_rounds = 0;
         for cpu in 0..self.config.processors {
             let processor = &mut self.processors[cpu as usize];
             let dpcs = written(&mut processor.dpc_watch, address).then_some(Actor::dpcs(cpu));

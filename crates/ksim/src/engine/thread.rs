@@ -76,6 +76,8 @@ pub(crate) struct Thread {
     /// How far it has come, for policies.
     pub(crate) progress: Progress,
     pub(crate) watch: Watch,
+    /// How often another thread could have had its processor since it got it.
+    pub(super) passed_over: u32,
     pub(crate) wait: Wait,
     /// The wait blocks of up to three objects, and the memory NT has for the timer's.
     pub(crate) wait_blocks: [KWAIT_BLOCK; 4],
@@ -149,6 +151,7 @@ impl Thread {
             stack: 0..0,
             progress: Progress::default(),
             watch: Watch::default(),
+            passed_over: 0,
             wait: Wait::default(),
             wait_blocks: [layout::WAIT_BLOCK; 4],
             apc: ApcState::default(),
@@ -196,6 +199,7 @@ impl Thread {
             stack,
             progress,
             watch,
+            passed_over,
             wait,
             // They are written before they are used.
             wait_blocks: _,
@@ -231,6 +235,7 @@ impl Thread {
         *stack = 0..0;
         *progress = Progress::default();
         watch.recycle();
+        *passed_over = 0;
         wait.recycle();
         apc.recycle();
         for held in [mutants, fast_mutexes, push_locks, rundowns, resources, spin_locks] {

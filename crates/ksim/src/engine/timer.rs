@@ -237,6 +237,9 @@ impl Kernel {
             _ => false,
         };
         self.record(Operation::TimerExpired, number, u64::from(periodic));
+        if self.polled {
+            self.let_all_look();
+        }
         if matches!(self.objects[id].kind, Kind::ExTimer(_)) {
             return self.ex_timer_expired(id, cpu);
         }

@@ -126,6 +126,11 @@ impl Kernel {
             // Those that have not said what they would do go on until they have.
             return self.hand_over(silent.trailing_zeros() as Cpu);
         }
+        if rotatable && self.quantum_has_to_end(footprint) {
+            self.end_quantum();
+            self.chosen = Some(self.cpu);
+            return Point::Waits;
+        }
         let rotation = if rotatable { self.after_quantum() } else { None };
         match self.decide(rotation) {
             Next::Acts(cpu) if cpu == self.cpu => {

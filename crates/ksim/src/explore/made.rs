@@ -1,10 +1,8 @@
 //! What the runs of a search came to that plans them.
 
-use super::Explore;
 use super::token::Choice;
-use super::workers::{check_repetition, fails};
-use crate::machine::{Keep, Machine, Recorded};
-use crate::schedule::Policy;
+use super::workers::fails;
+use crate::machine::Recorded;
 
 /// What became of some runs, one after the other.
 #[derive(Default)]
@@ -50,22 +48,4 @@ impl Made {
         self.unsupported = self.unsupported.or(other.unsupported);
         self.is_late |= other.is_late;
     }
-}
-
-/// Makes a run. The first of a search is made twice.
-#[track_caller]
-pub(super) fn run_planned(
-    explore: &Explore,
-    machine: &Machine,
-    policy: Box<dyn Policy>,
-    is_first: bool,
-    program: &dyn Fn(),
-) -> Recorded {
-    let keep = Keep::Choices(Vec::new());
-    if !is_first {
-        return machine.run_recorded(policy, keep, program);
-    }
-    let run = machine.clone().record_trace(explore.repeats).run_recorded(policy, keep, program);
-    check_repetition(explore, &run, program);
-    run
 }

@@ -4,11 +4,12 @@
 //! in the same way. When the turn of a part has come, the search goes on from where that has got to. So the runs, their order and their number are those of one OS thread
 //! (`schedule/exhaustive/given.rs`).
 
-use super::made::{Made, run_planned};
+use super::made::Made;
 use super::progress::{Progress, REPORT_EVERY};
 use super::systematic::refuse;
 use super::workers::{jobs, report};
 use super::{Exploration, Explore, watchdog};
+use crate::machine::Keep;
 use crate::schedule::{Exhaustive, ExhaustiveSearch as Search, NextRun};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::RefCell;
@@ -59,7 +60,6 @@ struct Stealing<'a> {
 /// Makes a search. Also returns whether a run came to the fault that was asked for.
 #[track_caller]
 pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync), whole: Search) -> (Exploration, bool) {
-    assert!(!crate::machine::is_running(), "a search cannot be made from code that runs on a machine");
     let (begin, deadline) = (Instant::now(), explore.deadline());
     let limit = usize::try_from(explore.limit()).unwrap_or(usize::MAX);
     let shared = Stealing {
@@ -167,7 +167,8 @@ impl Stealing<'_> {
                 break;
             }
             drop(search);
-            let run = run_planned(self.explore, &machine, Box::new(Exhaustive::of(&shared)), is_first, self.program);
+            let policy = Box::new(Exhaustive::of(&shared));
+            let run = machine.run_recorded(policy, Keep::Choices(Vec::new()), self.program);
             let mut search = shared.borrow_mut();
             let counts = search.finish().counts;
             made.unsupported = search.unsupported();

@@ -3,12 +3,13 @@
 //! A search that takes long is divided: after some runs, what is left becomes several parts, which OS threads take as they come, and which are divided again. What is in
 //! a part depends on nothing but the part, and parts have an order: so neither the number of OS threads nor their speed changes what is found and counted.
 
-use super::made::{Made, run_planned};
+use super::made::Made;
 use super::progress::Progress;
-use super::workers::{jobs, report};
+use super::workers::{first_run, jobs, report};
 use super::{Exploration, Explore, Shard};
 use super::{stealing, watchdog};
 use crate::explore::token::Choice;
+use crate::machine::Keep;
 use crate::schedule::{Bounded, BoundedSearch, Exhaustive, ExhaustiveSearch, Finished, Policy, Strategy};
 use rustc_hash::FxHashSet;
 use std::cell::RefCell;
@@ -129,6 +130,10 @@ struct Systematic<'a, S> {
 /// Makes a search. Also returns whether a run came to the fault that was asked for.
 #[track_caller]
 pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Exploration, bool) {
+    assert!(!crate::machine::is_running(), "a search cannot be made from code that runs on a machine");
+    // Only for whether it can be repeated, and uses statics. It also sets those that are set once.
+    let first = explore.repeats.then(|| first_run(explore, program));
+    let explore = &explore.of_statics(first.is_some_and(|first| first.uses_statics));
     match explore.strategy {
         Strategy::Bounded { preemptions } => search_all(explore, program, BoundedSearch::new(preemptions)),
         _ => {
@@ -143,7 +148,6 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
 
 #[track_caller]
 fn search_all<S: Plan>(explore: &Explore, program: &(dyn Fn() + Sync), whole: S) -> (Exploration, bool) {
-    assert!(!crate::machine::is_running(), "a search cannot be made from code that runs on a machine");
     let (begin, deadline) = (Instant::now(), explore.deadline());
     let limit = explore.limit();
     let whole = Slot { origin: Origin::WHOLE, number: 0, state: State::Waits(whole) };
@@ -250,7 +254,7 @@ impl<S: Plan> Systematic<'_, S> {
                 made.is_late = true;
                 return (made, Vec::new());
             }
-            let run = run_planned(self.explore, &machine, S::policy(&search), is_first, self.program);
+            let run = machine.run_recorded(S::policy(&search), Keep::Choices(Vec::new()), self.program);
             let finished = search.borrow_mut().finish();
             made.unsupported = search.borrow().unsupported();
             if made.unsupported.is_some() {

@@ -61,9 +61,8 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
         u64::MAX => u64::MAX,
         total => total.saturating_sub(explore.shard.index).div_ceil(explore.shard.count),
     };
-    let first =
-        explore.faulty_machine().record_trace(explore.repeats).run_recorded(uneventful(), Keep::Choices(Vec::new()), program);
-    check_repetition(explore, &first, program);
+    let first = first_run(explore, program);
+    let explore = &explore.of_statics(first.uses_statics);
     let estimate = Arc::new(first.estimate);
     let planned = Planned { strategy: explore.strategy, seed: explore.seed, estimate };
     let shared = Shared {
@@ -149,22 +148,31 @@ pub(super) fn report(explore: &Explore, schedule: u64, choices: &[Choice], progr
     })
 }
 
-/// Repeats a run that completed, which was recorded with its trace. One that did not is repeated for its report.
+/// The uneventful run, which a search makes twice to see that the program does the same things each time. One that did not complete is repeated for its report.
+///
+/// Statics that the program sets once are set by the first run of all: where that differs from its repetition, the repetition counts as the first.
 ///
 /// # Panics
 /// If the program did something else.
 #[track_caller]
-pub(super) fn check_repetition(explore: &Explore, first: &Recorded, program: &dyn Fn()) {
-    if !explore.repeats || !first.outcome.is_completed() {
-        return;
+pub(super) fn first_run(explore: &Explore, program: &dyn Fn()) -> Recorded {
+    let machine = explore.faulty_machine().record_trace(explore.repeats);
+    let run = |policy: Box<dyn Policy>| machine.run_recorded(policy, Keep::Choices(Vec::new()), program);
+    let mut first = run(uneventful());
+    for is_last in [false, true] {
+        if !explore.repeats || !first.outcome.is_completed() {
+            break;
+        }
+        let second = run(Box::new(Replay::new(&first.choices)));
+        let Some(difference) = first.difference(&second) else { break };
+        if is_last {
+            panic!(
+                "ksim: the program is not deterministic: {difference}. It must decide nothing by the host's clock, addresses, hash maps or statics"
+            );
+        }
+        first = run(uneventful());
     }
-    let policy = Box::new(Replay::new(&first.choices));
-    let second = explore.faulty_machine().record_trace(true).run_recorded(policy, Keep::Choices(Vec::new()), program);
-    if let Some(difference) = first.difference(&second) {
-        panic!(
-            "ksim: the program is not deterministic: {difference}. It must decide nothing by the host's clock, addresses, hash maps or statics"
-        );
-    }
+    first
 }
 
 impl Shared<'_> {

@@ -93,7 +93,13 @@ impl Machine {
         self
     }
 
-    /// After how many scheduling points a run is given up. The default is 20 million.
+    /// Keeps other machines from statics from the beginning on, rather than from their first use.
+    pub(crate) fn claim_statics(mut self, claim: bool) -> Self {
+        self.config.statics = claim;
+        self
+    }
+
+    /// After how many scheduling points a run is given up. The default is 2 million.
     pub fn step_limit(mut self, steps: u64) -> Self {
         self.config.step_limit = steps;
         self

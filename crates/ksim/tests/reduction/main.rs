@@ -4,6 +4,7 @@ mod dpcs;
 mod irps;
 mod lists;
 mod locks;
+mod polls;
 mod queues;
 mod steps;
 mod threaded;
