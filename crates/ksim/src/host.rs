@@ -43,8 +43,10 @@ fn program() -> Range<usize> {
     }
 
     unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _: usize, search: *mut libc::c_void) -> libc::c_int {
-        // SAFETY: the loader passes a description of an image, and what `dl_iterate_phdr` was given below.
-        let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
+        // SAFETY: the loader passes a description of an image.
+        let info = unsafe { &*info };
+        // SAFETY: this is what `dl_iterate_phdr` was given below, which nothing else uses meanwhile.
+        let search = unsafe { &mut *search.cast::<Search>() };
         // SAFETY: the image has so many headers there.
         let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
         let loaded = headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W != 0);

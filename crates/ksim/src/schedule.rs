@@ -95,6 +95,27 @@ pub enum Event {
         /// Which.
         processor: u8,
     },
+    /// What has happened last, after which `actor` acts, creates a thread.
+    Creates {
+        /// Who creates it.
+        actor: Actor,
+        /// Whether its ideal processor was that of a thread that has ended.
+        reuses: bool,
+    },
+    /// Likewise, it frees a block of pool.
+    Frees {
+        /// Who frees it.
+        actor: Actor,
+        /// Stands for the block: two that have the same number may be the same one.
+        block: u16,
+    },
+    /// Likewise, it lets a DPC run that lies in a block of pool.
+    Uses {
+        /// The DPCs of a processor.
+        actor: Actor,
+        /// As in `Frees`.
+        block: u16,
+    },
     /// What has happened last queues a DPC.
     Queues {
         /// Stands for it within the run.

@@ -473,12 +473,24 @@ unsafe extern "system-unwind" fn thread_routine(context: PVOID) {
     closure();
 }
 
+/// What a thread is given to run.
+fn context<'a>(code: impl FnOnce() + 'a) -> PVOID {
+    let closure: Box<ThreadClosure<'a>> = Box::new(Box::new(code));
+    Box::into_raw(closure).cast()
+}
+
+/// Starts a system thread, which ends before what it borrows goes. Its handle is the caller's.
+pub fn spawn_with_handle<'a>(code: impl FnOnce() + 'a) -> HANDLE {
+    let (mut handle, context, kernel) = (null_mut(), context(code), attributes(OBJ_KERNEL_HANDLE));
+    let status = raw!(PsCreateSystemThread(&mut handle, 0, &kernel, null_mut(), null_mut(), Some(thread_routine), context));
+    assert_eq!(status, STATUS_SUCCESS);
+    handle
+}
+
 /// Starts a system thread. It must be joined before what it borrows goes.
 pub fn spawn<'a>(code: impl FnOnce() + 'a) -> Thread {
-    let closure: Box<ThreadClosure<'a>> = Box::new(Box::new(code));
-    let mut handle = null_mut();
-    let context = Box::into_raw(closure).cast();
-    let kernel = attributes(OBJ_KERNEL_HANDLE);
+    // Not by the other: reports name who has called this.
+    let (mut handle, context, kernel) = (null_mut(), context(code), attributes(OBJ_KERNEL_HANDLE));
     let status = raw!(PsCreateSystemThread(&mut handle, 0, &kernel, null_mut(), null_mut(), Some(thread_routine), context));
     assert_eq!(status, STATUS_SUCCESS);
     let mut object = null_mut();

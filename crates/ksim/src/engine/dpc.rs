@@ -310,6 +310,9 @@ impl Kernel {
         if let Some(actor) = self.actor() {
             if self.observed {
                 self.policy.observe(Event::Starts { actor, dpc: memory.addr() });
+                if let Some(block) = self.pool.name_around(memory.addr()) {
+                    self.policy.observe(Event::Uses { actor, block });
+                }
             }
             if self.races.enabled {
                 self.races.learns(actor, memory.addr());

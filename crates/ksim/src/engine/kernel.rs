@@ -553,10 +553,10 @@ impl Kernel {
 
     /// What an operation of a context turns out to be now.
     fn resolved(&self, operation: Footprint, actor: Actor, level: u8, cpu: Cpu) -> Footprint {
-        let Self { objects, timers, clock, threads, processors, .. } = self;
+        let Self { objects, timers, clock, threads, processors, pool, .. } = self;
         let thread = actor.as_thread().map(|tid| &*threads[tid as usize]);
         let early = self.config.early_expiries > 0;
-        let resolver = Resolver { objects, timers, time: clock, processors, threads, early };
+        let resolver = Resolver { objects, timers, time: clock, processors, threads, pool, early };
         resolver.resolved(operation, thread, level, cpu)
     }
 

@@ -1,13 +1,15 @@
 //! Pool: every allocation accounted for, guarded on both sides, and kept for a while after it is freed.
 
-use super::kernel::{Check, Kernel};
+use super::kernel::{Check, Executing, Kernel};
 use super::object::{Kind, ObjId};
+use super::thread::Tid;
 use crate::check::rules::RuleId;
 use crate::image::PagedMemory;
 use crate::irql::{APC_LEVEL, DISPATCH_LEVEL};
 use crate::report::bug_check::Related;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::sites::SiteId;
+use crate::schedule::Event;
 use std::alloc::Layout;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -31,6 +33,8 @@ pub(crate) struct PoolBlock {
     pub(crate) driver: Option<u16>,
     /// Its place among all allocations.
     pub(crate) order: u64,
+    /// Stands for it among others that drivers have: that and who allocated it, and how many he had before, say the same. 0 for the system's.
+    name: u16,
     /// It holds an object of the system's, which is no driver's to free.
     pub(crate) system: bool,
     /// Where it was allocated, and freed, if that is recorded.
@@ -174,10 +178,10 @@ impl Pool {
     }
 
     /// Memory for a driver, or null when there is none.
-    fn allocate(&mut self, request: PoolRequest, driver: Option<u16>, allocated_at: Option<SiteId>) -> *mut u8 {
+    fn allocate(&mut self, request: PoolRequest, driver: Option<u16>, allocated_at: Option<SiteId>, name: u16) -> *mut u8 {
         let PoolRequest { size, tag, paged, .. } = request;
         let order = self.allocations + 1;
-        let block = PoolBlock { size, tag, paged, driver, order, system: false, allocated_at, freed_at: None };
+        let block = PoolBlock { size, tag, paged, driver, order, name, system: false, allocated_at, freed_at: None };
         self.allocate_block(block)
     }
 
@@ -189,7 +193,8 @@ impl Pool {
         }
         let order = self.allocations + 1;
         let tag = u32::from_le_bytes(tag);
-        let block = PoolBlock { size, tag, paged: false, driver: None, order, system: true, allocated_at: None, freed_at: None };
+        let block =
+            PoolBlock { size, tag, paged: false, driver: None, order, name: 0, system: true, allocated_at: None, freed_at: None };
         let memory = self.allocate_block(block);
         if memory.is_null() {
             return None;
@@ -283,6 +288,12 @@ impl Pool {
     fn find(blocks: &BTreeMap<usize, PoolBlock>, address: usize) -> Option<(usize, &PoolBlock)> {
         let (start, block) = blocks.range(..=address).next_back()?;
         (address < *start + block.size).then_some((*start, block))
+    }
+
+    /// What stands for the block that an address lies in, or has lain in.
+    pub(crate) fn name_around(&self, address: usize) -> Option<u16> {
+        let found = Self::find(&self.blocks, address).or_else(|| Self::find(&self.freed, address));
+        found.map(|(_, block)| block.name).filter(|&name| name != 0)
     }
 
     /// True when an address lies in an allocated block.
@@ -401,7 +412,8 @@ impl Kernel {
         self.check_pool_tag(request)?;
         let driver = self.current_driver();
         let site = self.site();
-        let memory = self.pool.allocate(request, driver, site);
+        let name = self.name_of_block();
+        let memory = self.pool.allocate(request, driver, site, name);
         if !memory.is_null() {
             let fill = if request.zeroed { 0 } else { 0xcd };
             // SAFETY: the block is fresh and so large.
@@ -442,7 +454,8 @@ impl Kernel {
     pub(crate) fn allocate_system(&mut self, size: usize, tag: u32, driver: Option<u16>) -> *mut u8 {
         let request = PoolRequest { size, tag, paged: false, zeroed: true };
         let site = self.site();
-        let memory = self.pool.allocate(request, driver, site);
+        let name = self.name_of_block();
+        let memory = self.pool.allocate(request, driver, site, name);
         if !memory.is_null() {
             // SAFETY: the block is fresh and so large.
             unsafe { memory.write_bytes(0, size) };
@@ -457,14 +470,37 @@ impl Kernel {
 
     /// Frees memory of the system's own.
     pub(crate) fn release_system(&mut self, memory: usize) -> Check<()> {
+        self.note_free(memory);
         let Some(block) = self.pool.blocks.get(&memory).copied() else {
             return Err(self.bad_free(memory));
         };
         self.release_block(memory, block)
     }
 
+    /// The name of the next block that what runs allocates. It is the same in all runs in which that has done the same before.
+    fn name_of_block(&mut self) -> u16 {
+        let (owner, count) = match self.executing {
+            Executing::Thread(tid) => (tid, &mut self.threads[tid as usize].allocated),
+            _ => (Tid::MAX - Tid::from(self.cpu), &mut self.processors[self.cpu as usize].allocated),
+        };
+        *count = count.wrapping_add(1);
+        let spread = (u64::from(owner) << 32 | u64::from(*count)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        1 + ((spread >> 48) as u16).min(u16::MAX - 2)
+    }
+
+    /// Tells the policy that a block is about to be freed, or is tried to be.
+    fn note_free(&mut self, memory: usize) {
+        if self.observed
+            && let Some(actor) = self.actor()
+            && let Some(block) = self.pool.name_around(memory)
+        {
+            self.policy.observe(Event::Frees { actor, block });
+        }
+    }
+
     /// Frees pool. `tag` 0 accepts any.
     pub(crate) fn free_pool(&mut self, memory: usize, tag: u32) -> Check<()> {
+        self.note_free(memory);
         let irql = self.irql();
         let Some(block) = self.pool.blocks.get(&memory).copied().filter(|block| !block.system) else {
             return Err(self.bad_free(memory));

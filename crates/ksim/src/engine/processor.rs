@@ -56,6 +56,8 @@ pub(crate) struct Processor {
     pub(crate) dispatch_time: u64,
     /// How many calls it has made at DISPATCH_LEVEL or above without a break.
     pub(crate) dispatch_calls: u64,
+    /// How many blocks of pool its DPC routines have allocated.
+    pub(crate) allocated: u32,
     /// Where the running DPC routine made its last call, if that is recorded.
     pub(crate) dpc_site: Option<SiteId>,
     /// Where the thread-context IRQL raised by KeRaiseIrql must return to, innermost last (rule 59).
@@ -154,7 +156,9 @@ impl Processor {
             dispatch_calls,
             dpc_site,
             raises,
+            allocated,
         } = self;
+        *allocated = 0;
         (*irql, *current, *in_dpc, *interrupted_irql) = (0, None, false, 0);
         (*idle_thread, *spinning) = (None, false);
         dpcs.clear();

@@ -13,7 +13,7 @@ use crate::irql::{DISPATCH_LEVEL, PASSIVE_LEVEL};
 use crate::report::bug_check::{Violation, codes};
 use crate::report::sites::SiteId;
 use crate::report::trace::Operation;
-use crate::schedule::{Footprint, Progress};
+use crate::schedule::{Event, Footprint, Progress};
 use ksync_sys::{DISPATCHER_HEADER, KWAIT_BLOCK, NTSTATUS};
 use std::ops::Range;
 
@@ -67,6 +67,8 @@ pub(crate) struct Thread {
     pub(crate) last_cpu: Cpu,
     /// The processor that it is to run on where that is idle, if someone has said so.
     pub(crate) ideal_cpu: Option<Cpu>,
+    /// How many blocks of pool it has allocated.
+    pub(crate) allocated: u32,
     /// Its level while it is not on a processor.
     pub(crate) irql: u8,
     pub(crate) raises: Vec<u8>,
@@ -145,6 +147,7 @@ impl Thread {
             affinity: 0,
             last_cpu: 0,
             ideal_cpu: None,
+            allocated: 0,
             irql: PASSIVE_LEVEL,
             raises: Vec::new(),
             context: None,
@@ -193,6 +196,7 @@ impl Thread {
             affinity,
             last_cpu,
             ideal_cpu,
+            allocated,
             irql,
             raises,
             context,
@@ -228,7 +232,7 @@ impl Thread {
         (*object, *client_id, *process, *driver) = (0, 0, 0, None);
         (*state, *base_priority, *priority) = (State::Ready, NORMAL_PRIORITY, NORMAL_PRIORITY);
         (*affinity, *user_affinity, *system_affinity, *last_cpu, *irql) = (0, 0, None, 0, PASSIVE_LEVEL);
-        *ideal_cpu = None;
+        (*ideal_cpu, *allocated) = (None, 0);
         if context.is_some() {
             *context = None;
         }
@@ -292,14 +296,29 @@ impl Kernel {
         tid
     }
 
-    /// The ideal processor of a new thread: they go round, as in NT. So where each thread has a processor of its own, it keeps that, whoever else has ended or waits.
+    /// The ideal processor of a new thread: they go round, as in NT, over those of threads that have ended before those that others have. So where each thread has a processor of its own, it
+    /// keeps that, whoever else waits. Which one it is depends on what has been created before, and where they have gone round, on what has ended.
     fn next_ideal_processor(&mut self, tid: Tid) -> Cpu {
-        let affinity = self.threads[tid as usize].affinity;
+        let reuses = self.threads.len() > self.processors.len();
+        if self.observed
+            && let Some(actor) = self.actor()
+        {
+            self.policy.observe(Event::Creates { actor, reuses });
+        }
+        let all = self.threads[tid as usize].affinity;
+        let affinity = if reuses { self.without_ideal(all) } else { all };
         let from = self.ideal_seed;
         let behind = affinity & (u64::MAX << from);
         let ideal = (if behind != 0 { behind } else { affinity }).trailing_zeros() as Cpu;
         self.ideal_seed = (ideal + 1) % self.config.processors;
         ideal
+    }
+
+    /// Those of some processors that no thread has as its ideal one; all, if there are none.
+    fn without_ideal(&self, of: u64) -> u64 {
+        let live = self.threads.iter().filter(|thread| thread.state != State::Terminated);
+        let taken = live.filter_map(|thread| thread.ideal_cpu).fold(0, |taken, cpu| taken | 1 << cpu);
+        if of & !taken != 0 { of & !taken } else { of }
     }
 
     fn new_thread(&mut self, process: u32, context: Box<Context>) -> Tid {

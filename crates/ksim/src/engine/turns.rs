@@ -87,8 +87,8 @@ impl Kernel {
         }
         let Options { first, continues, others, rotation, clock } = options;
         let may_repeat = self.plain && rotation.is_none() && clock.is_none();
-        let Self { processors, threads, objects, timers, clock: time, policy, choices, repeats, .. } = self;
-        let contexts = Contexts { processors, threads, objects, timers, time, first, continues, others, rotation, clock };
+        let Self { processors, threads, objects, timers, clock: time, pool, policy, choices, repeats, .. } = self;
+        let contexts = Contexts { processors, threads, objects, timers, time, pool, first, continues, others, rotation, clock };
         let decision = Decision { contexts: Some(contexts), passed: repeats.passed, ..Decision::of(count) };
         let choice = policy.choose(&decision);
         check_choice(choice, count);

@@ -169,7 +169,7 @@ exports! {
         call.read(|kernel| kernel.process_address(kernel.current_process())) as *mut EPROCESS
     }
 
-    [PASSIVE] visible(level acting_processor()) fn ZwYieldExecution(call) -> NTSTATUS {
+    [PASSIVE] visible(yields acting_processor()) fn ZwYieldExecution(call) -> NTSTATUS {
         call.operate(|kernel| {
             let switches = kernel.switches;
             kernel.end_quantum();

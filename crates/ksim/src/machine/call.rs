@@ -241,7 +241,7 @@ impl Call {
             let tid = kernel.this_thread();
             kernel.threads[tid as usize].address()
         });
-        self.again(Footprint::access(object as *const u8));
+        self.again(Footprint::end_thread(object as *const u8));
         self.operate(|kernel| kernel.terminate_thread(status));
     }
 

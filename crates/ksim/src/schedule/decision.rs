@@ -5,6 +5,7 @@ use crate::engine::Kind;
 use crate::engine::clock::Clock;
 use crate::engine::dpc::DpcState;
 use crate::engine::object::{ObjId, Object, ObjectTable};
+use crate::engine::pool::Pool;
 use crate::engine::processor::{Cpu, Processors};
 use crate::engine::spinning::CLOCK;
 use crate::engine::thread::{State, Thread, Tid};
@@ -108,6 +109,7 @@ pub(crate) struct Contexts<'a> {
     pub(crate) objects: &'a ObjectTable,
     pub(crate) timers: &'a TimerQueue,
     pub(crate) time: &'a Clock,
+    pub(crate) pool: &'a Pool,
     /// The processor of option 0, whether it is the one that acted last, and the processors of the others.
     pub(crate) first: Cpu,
     pub(crate) continues: bool,
@@ -235,6 +237,15 @@ impl Decision<'_> {
         self.contexts.as_ref().is_some_and(|contexts| !contexts.timers.is_empty())
     }
 
+    /// True when something would go on if no context could act: the clock, or who waits for a write.
+    pub(crate) fn ends_by_itself(&self) -> bool {
+        let watches = |contexts: &Contexts<'_>| {
+            contexts.threads.iter().any(|thread| thread.watch.waiting)
+                || contexts.processors.iter().any(|processor| processor.dpc_watch.waiting)
+        };
+        self.clock_can_move() || self.contexts.as_ref().is_some_and(watches)
+    }
+
     /// True when the option's context would do nothing but wait: it wants what another has.
     #[must_use]
     pub fn would_wait(&self, option: u32) -> bool {
@@ -245,10 +256,10 @@ impl Decision<'_> {
     /// What the option's context would do, in the state that it would do it in. `early` says whether the clock may move early in this run.
     pub(crate) fn resolved(&self, option: u32, early: bool) -> Option<Footprint> {
         let (contexts, candidate) = (self.contexts.as_ref()?, self.candidate(option)?);
-        let Contexts { objects, timers, threads, time, processors, .. } = *contexts;
+        let Contexts { objects, timers, threads, time, processors, pool, .. } = *contexts;
         let thread = candidate.actor.as_thread().map(|tid| &*threads[tid as usize]);
         let level = processors[usize::from(candidate.processor)].irql;
-        let resolver = Resolver { objects, timers, time, processors, threads, early };
+        let resolver = Resolver { objects, timers, time, processors, threads, pool, early };
         Some(resolver.resolved(candidate.operation, thread, level, candidate.processor))
     }
 
@@ -391,6 +402,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) processors: &'a Processors,
     #[expect(clippy::vec_box, reason = "as the kernel has them")]
     pub(crate) threads: &'a Vec<Box<Thread>>,
+    pub(crate) pool: &'a Pool,
     /// Whether the clock may move early.
     pub(crate) early: bool,
 }
@@ -398,7 +410,12 @@ pub(crate) struct Resolver<'a> {
 impl Resolver<'_> {
     /// What an operation turns out to be, which is a thread's if that is given, at a level of a processor.
     pub(crate) fn resolved(&self, operation: Footprint, thread: Option<&Thread>, level: u8, cpu: Cpu) -> Footprint {
+        let operation = self.with_boosts(self.with_pool(operation));
         let objects = self.objects;
+        if operation.ends_thread() && thread.is_some_and(|thread| !thread.mutants.is_empty()) {
+            // Its mutexes are released.
+            return Footprint::UNKNOWN;
+        }
         let moves_clock = match operation.effect {
             Effect::Access => operation.object == CLOCK,
             Effect::Read => operation.object == CLOCK && thread.is_some_and(Thread::makes_time_pass),
@@ -436,6 +453,24 @@ impl Resolver<'_> {
         };
         let operation = Footprint { effect, processor: cpu, ..operation }.at(self.time.exact());
         if self.threads.iter().any(|thread| thread.queue.is_some()) { self.with_queues(operation, thread) } else { operation }
+    }
+
+    /// The same operation, if its objects lie in pool.
+    fn with_pool(&self, operation: Footprint) -> Footprint {
+        if self.pool.is_unused() {
+            return operation;
+        }
+        let blocks = operation.objects().filter_map(|(_, object)| self.pool.name_around(object));
+        blocks.fold(operation, Footprint::using_pool)
+    }
+
+    /// The same operation, if it wakes threads, or waits for what boosts those that it wakes.
+    fn with_boosts(&self, operation: Footprint) -> Footprint {
+        // What others may signal with an increment.
+        let boosts = |object: &&Object| matches!(object.kind, Kind::Event { .. } | Kind::Semaphore | Kind::Mutant(_));
+        let Some(object) = self.objects.peek(operation.object).filter(boosts) else { return operation };
+        let operation = if object.waiters.is_empty() { operation } else { operation.boosting() };
+        if operation.waits() { operation.boosted() } else { operation }
     }
 
     fn dpc(&self, operation: Footprint) -> Option<&DpcState> {

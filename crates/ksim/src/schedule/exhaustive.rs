@@ -140,6 +140,11 @@ pub(crate) struct Search {
     told: Option<Told>,
     /// Whether the clock may move early.
     early: bool,
+    /// The first context of the present run that has created a thread.
+    creator: Option<u32>,
+    /// What operations have turned out to do once they were performed, and, for a part, what they had when it was divided from the others.
+    turned_out: u16,
+    divided_by: Option<u16>,
     /// Why the search cannot be complete.
     unsupported: Option<&'static str>,
 }
@@ -184,6 +189,7 @@ impl Search {
         self.clocks.clear();
         self.pasts.clear();
         self.held.clear();
+        self.creator = None;
         self.openers.clear();
         self.queued.clear();
         self.before_move = Default::default();
@@ -241,7 +247,7 @@ impl Search {
         let is_clock = |candidate: &Named| candidate.actor == clock;
         let interrupts = |&&(option, ..): &&(u32, Named, bool)| decision.interrupts(option);
         let all_wait = candidates.iter().all(|(_, candidate, waits)| *waits || is_clock(candidate));
-        let stuck = all_wait && !decision.clock_can_move();
+        let stuck = all_wait && !decision.ends_by_itself();
         // What would wait is let wait before the clock moves.
         let can_act =
             |(_, candidate, waits): &&(u32, Named, bool)| !(if is_clock(candidate) { all_wait } else { *waits && !all_wait });
@@ -290,7 +296,7 @@ impl Search {
             let is_known = known.into_iter().any(|actor| actor == interrupt.actor);
             // Whether that happens to an idle processor is known later.
             if !is_known && (interrupt.operation.depends_on(operation) || interrupt.operation.is_idling()) {
-                wakeup.push(Branch::to(interrupt));
+                wakeup.push(Branch::to_interrupt(interrupt));
             }
         }
         self.clock_could_move = clock_is_candidate;
@@ -370,8 +376,12 @@ impl Search {
                 let actor = self.names.created(actor, after, past);
                 let seen = (self.clock(after).clone(), past);
                 self.follow(actor, seen);
+                self.hold_created(actor, after);
             }
-            Event::Occupies { processor } => self.occupy(processor),
+            Event::Occupies { processor } => self.mark(None, |operation| operation.occupying(processor)),
+            Event::Creates { actor, reuses } => self.mark(Some(actor), |operation| operation.creating(reuses)),
+            Event::Frees { actor, block } => self.mark(Some(actor), |operation| operation.freeing_pool(block)),
+            Event::Uses { actor, block } => self.mark(Some(actor), |operation| operation.using_pool(block)),
             Event::Queues { dpc } => {
                 let end = self.done.last().map(Done::end).unwrap_or_default();
                 self.queued.insert(dpc, end);

@@ -66,6 +66,48 @@ const REMOVES: u8 = 0xfd;
 /// More than one processor.
 const SEVERAL: u8 = 0xfc;
 
+/// What an operation does beside what it does to objects: bits.
+mod also {
+    /// It creates a thread, which gets the next processor as its ideal one.
+    pub(super) const CREATES: u16 = 1;
+    /// That processor was the ideal one of a thread that has ended.
+    pub(super) const REUSES: u16 = 1 << 1;
+    /// It ends its thread.
+    pub(super) const ENDS: u16 = 1 << 2;
+    /// It may change priorities: it wakes threads.
+    pub(super) const BOOSTS: u16 = 1 << 3;
+    /// It returns a priority.
+    pub(super) const READS_PRIORITY: u16 = 1 << 4;
+    /// It sets one. Two that do so to the same thread touch the same object.
+    pub(super) const SETS_PRIORITY: u16 = 1 << 5;
+    /// It waits, and is boosted when it is woken.
+    pub(super) const IS_BOOSTED: u16 = 1 << 6;
+    /// It touches what lies in a block of pool.
+    pub(super) const USES_POOL: u16 = 1 << 7;
+    /// It frees a block of pool.
+    pub(super) const FREES_POOL: u16 = 1 << 8;
+    /// What is only known once an operation is performed, and may be.
+    pub(super) const UNSURE: u16 = CREATES | REUSES | USES_POOL | FREES_POOL;
+
+    /// What depends on each.
+    const DEPENDENT: [(u16, u16); 6] = [
+        (CREATES, CREATES),
+        (REUSES, ENDS),
+        (ENDS, REUSES),
+        (BOOSTS, READS_PRIORITY | SETS_PRIORITY),
+        (READS_PRIORITY, BOOSTS),
+        (SETS_PRIORITY, BOOSTS),
+    ];
+
+    /// True when the order of the two may matter. What is done to pool is another matter.
+    pub(super) fn depend(one: u16, other: u16) -> bool {
+        DEPENDENT.iter().any(|(bit, others)| one & bit != 0 && other & others != 0)
+    }
+}
+
+/// More than one block of pool, or any.
+const BLOCKS: u16 = u16::MAX;
+
 /// What an operation touches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Footprint {
@@ -85,6 +127,11 @@ pub struct Footprint {
     pub(crate) idles: u8,
     /// The processor that it has given a thread, which is known once it is performed.
     pub(crate) occupies: u8,
+    /// What it does beside that: see [`also`].
+    pub(crate) also: u16,
+    /// The block of pool that its objects lie in, or that it has made a DPC run of; and the one that it has freed.
+    pub(crate) uses: u16,
+    pub(crate) frees: u16,
     /// Whether those that perform it on the same object are ordered by it. An atomic says that by itself.
     pub(crate) synchronizes: bool,
 }
@@ -111,11 +158,14 @@ impl Footprint {
             leaves: NONE,
             idles: NONE,
             occupies: NONE,
+            also: 0,
+            uses: 0,
+            frees: 0,
             synchronizes: true,
         }
     }
 
-    /// The same operation, which touches a second object too. One that waits has none: see [`waits`](Self::waits).
+    /// The same operation, which touches a second object too. One that [waits](Self::waits) waits for the first.
     #[inline]
     pub(crate) const fn and(self, second_effect: Effect, second: usize) -> Self {
         Self { second, second_effect, ..self }
@@ -178,6 +228,92 @@ impl Footprint {
         Self { occupies: if [NONE, processor].contains(&self.occupies) { processor } else { SEVERAL }, ..self }
     }
 
+    /// The same operation, which has created a thread. `reuses` says whether that has the ideal processor of one that has ended.
+    pub(crate) fn creating(self, reuses: bool) -> Self {
+        Self { also: self.also | also::CREATES | if reuses { also::REUSES } else { 0 }, ..self }
+    }
+
+    /// True if it has created a thread.
+    pub(crate) fn creates_thread(self) -> bool {
+        self.also & also::CREATES != 0
+    }
+
+    /// The end of a thread.
+    pub(crate) fn end_thread<T>(thread: *const T) -> Self {
+        Self { also: also::ENDS, ..Self::access(thread) }
+    }
+
+    /// True for the end of a thread.
+    pub(crate) fn ends_thread(self) -> bool {
+        self.also & also::ENDS != 0
+    }
+
+    /// What stands for the priority of a thread.
+    fn priority<T>(effect: Effect, thread: *const T) -> Self {
+        // The thread itself must still be there.
+        Self::one(effect, thread.addr() | 2).and(Effect::Read, thread.addr())
+    }
+
+    /// Returns the priority of a thread.
+    pub(crate) fn query_priority<T>(thread: *const T) -> Self {
+        Self { also: also::READS_PRIORITY, ..Self::priority(Effect::Read, thread) }
+    }
+
+    /// Sets the priority of a thread, and returns what it was.
+    pub(crate) fn set_priority<T>(thread: *const T) -> Self {
+        Self { also: also::SETS_PRIORITY, ..Self::priority(Effect::Access, thread) }
+    }
+
+    /// True when it returns a priority.
+    pub(crate) fn sees_priority(self) -> bool {
+        self.also & (also::READS_PRIORITY | also::SETS_PRIORITY) != 0
+    }
+
+    /// The same operation, which may change the priorities of threads.
+    pub(crate) fn boosting(self) -> Self {
+        Self { also: self.also | also::BOOSTS, ..self }
+    }
+
+    /// The same wait, of which a priority tells whether the thread had to wait.
+    pub(crate) fn boosted(self) -> Self {
+        Self { also: self.also | also::IS_BOOSTED, ..self }
+    }
+
+    /// True for a wait of which a priority tells whether the thread had to wait.
+    pub(crate) fn is_boosted(self) -> bool {
+        self.also & also::IS_BOOSTED != 0
+    }
+
+    /// One more among some blocks.
+    fn with_block(blocks: u16, block: u16) -> u16 {
+        if [0, block].contains(&blocks) { block } else { BLOCKS }
+    }
+
+    /// The same operation, which touches what lies in a block of pool.
+    pub(crate) fn using_pool(self, block: u16) -> Self {
+        Self { also: self.also | also::USES_POOL, uses: Self::with_block(self.uses, block), ..self }
+    }
+
+    /// The same operation, which has freed a block of pool.
+    pub(crate) fn freeing_pool(self, block: u16) -> Self {
+        Self { also: self.also | also::FREES_POOL, frees: Self::with_block(self.frees, block), ..self }
+    }
+
+    /// The same operation, which has not been performed, so that some of what it does is not known: of that, what may be.
+    pub(crate) fn unsure(self, may_be: u16) -> Self {
+        let blocks = |bit: u16, known: u16| if may_be & bit != 0 { BLOCKS } else { known };
+        let (uses, frees) = (blocks(also::USES_POOL, self.uses), blocks(also::FREES_POOL, self.frees));
+        Self { also: self.also | may_be, uses, frees, ..self }
+    }
+
+    /// What a DPC interrupt may turn out to do.
+    pub(crate) const OF_INTERRUPT: u16 = also::USES_POOL | also::FREES_POOL;
+
+    /// What it does of that which is only known once an operation is performed. To create threads does not matter while nobody else does.
+    pub(crate) fn turned_out(self, others_create: bool) -> u16 {
+        self.also & if others_create { also::UNSURE } else { also::USES_POOL | also::FREES_POOL }
+    }
+
     /// The DPC interrupt of a processor, which touches nothing else.
     pub(crate) fn interrupt(cpu: u8) -> Self {
         // No address and no handle is so small and odd.
@@ -220,7 +356,7 @@ impl Footprint {
     pub(crate) fn delay(interval: i64, is_ended_by_others: bool) -> Self {
         match interval {
             _ if is_ended_by_others => Self::UNKNOWN,
-            0 => Self::level(crate::machine::acting_processor()),
+            0 => Self::yields(crate::machine::acting_processor()),
             _ => Self::one(Effect::Arm, PRIVATE | crate::machine::acting_context()).and(Effect::Read, CLOCK),
         }
     }
@@ -235,6 +371,11 @@ impl Footprint {
     #[inline]
     pub(crate) fn set_timer_within<T>(timer: *const T, due: i64, tolerance: u32) -> Self {
         if tolerance == 0 { Self::set_timer(timer, due) } else { Self::UNKNOWN }
+    }
+
+    /// Gives others the processor, which may take away a boost.
+    pub(crate) fn yields(cpu: u8) -> Self {
+        Self::level(cpu).boosting()
     }
 
     /// A change of the level of a processor: only that processor's interrupts see it.
@@ -308,6 +449,17 @@ impl Footprint {
             Some((object, _)) => Self::one(Effect::Access, object).and(Effect::Read, Self::of_handle(handle)),
             None => Self::UNKNOWN,
         }
+    }
+
+    /// A wait for the object of a handle. One that ends at a time touches more than can be stated.
+    pub(crate) fn wait_by_handle<T>(handle: *const T, timeout: Option<i64>, is_ended_by_others: bool) -> Self {
+        let object = crate::machine::object_of_handle(handle.addr()).filter(|_| !is_ended_by_others);
+        let effect = match timeout {
+            None => Effect::Acquire,
+            Some(0) => Effect::Access,
+            Some(_) => return Self::UNKNOWN,
+        };
+        object.map_or(Self::UNKNOWN, |(object, _)| Self::one(effect, object).and(Effect::Read, Self::of_handle(handle)))
     }
 
     /// The same, where those that wait already make a difference.
@@ -387,7 +539,8 @@ impl Footprint {
         if self.effect == Unknown || other.effect == Unknown {
             return true;
         }
-        if self.second | other.second != 0 || self.interrupts & other.interrupts & self.idles & other.idles != NONE {
+        let does_more = self.second | other.second != 0 || self.also != 0 && other.also != 0;
+        if does_more || self.interrupts & other.interrupts & self.idles & other.idles != NONE {
             return self.depends_by_any(other);
         }
         self.object == other.object && !self.effect.commutes_with(other.effect)
@@ -407,6 +560,15 @@ impl Footprint {
             || other.interrupts(self)
             || self.idles(other)
             || other.idles(self)
+            || also::depend(self.also, other.also)
+            || self.frees(other)
+            || other.frees(self)
+    }
+
+    /// True when it frees pool that the other touches or frees.
+    pub(crate) fn frees(self, other: Self) -> bool {
+        let among = |theirs: u16| theirs != 0 && (theirs == self.frees || theirs == BLOCKS || self.frees == BLOCKS);
+        self.frees != 0 && (among(other.uses) || among(other.frees))
     }
 
     /// True for what makes DPCs interrupt the processor that the other is performed on, or interrupt it too.

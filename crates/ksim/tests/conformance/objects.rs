@@ -315,7 +315,8 @@ fn rule_05_woken_thread_is_boosted() {
                     let (event, seen) = (Event::synchronization(), Cell::new(0));
                     let thread = spawn(|| {
                         wait(event.object());
-                        seen.set(own_priority());
+                        // Before its quantum can end, which takes from the boost.
+                        seen.set(at(DISPATCH_LEVEL, own_priority));
                     });
                     settle();
                     event.set_boosting(increment);

@@ -5,9 +5,12 @@ mod irps;
 mod lists;
 mod locks;
 mod polls;
+mod pool;
+mod priorities;
 mod queues;
 mod steps;
 mod threaded;
+mod threads;
 mod waits;
 mod work;
 
@@ -97,7 +100,13 @@ fn search(
 ) -> (Exploration, BTreeSet<Seen>) {
     let seen = HostMutex::new(BTreeSet::new());
     let machine = Machine::new().processors(threads as u8 + 1).check_lock_order(false);
-    let search = explore().machine(machine).strategy(strategy).keep_going(true).progress(false).jobs(jobs.try_into().unwrap());
+    let search = explore()
+        .machine(machine)
+        .strategy(strategy)
+        .keep_going(true)
+        .shrink(false)
+        .progress(false)
+        .jobs(jobs.try_into().unwrap());
     let exploration = search.schedules(most).check(|| {
         let result = run();
         seen.lock().unwrap().insert(result);

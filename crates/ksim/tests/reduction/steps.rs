@@ -550,6 +550,12 @@ fn an_object_is_the_same_whatever_has_happened_before() {
     ]);
 }
 
+/// While all others wait, who waits for a write goes on, and what comes then is looked at.
+#[test]
+fn who_waits_for_a_write_is_not_stuck() {
+    check(&vec![vec![Step::Load(0), Step::Load(0), Step::Set(0), Step::Load(1)], vec![Step::Wait(0), Step::Store(1, 1)]]);
+}
+
 /// The processor that a timer expires on is the one that it was set on, whichever acted last.
 #[test]
 fn a_timer_expires_on_its_processor() {

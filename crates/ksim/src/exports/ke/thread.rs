@@ -14,7 +14,7 @@ exports! {
         })
     }
 
-    [PASSIVE] visible fn KeSetPriorityThread(call; Thread: *mut KTHREAD, Priority: KPRIORITY) -> KPRIORITY {
+    [PASSIVE] visible(set_priority Thread) fn KeSetPriorityThread(call; Thread: *mut KTHREAD, Priority: KPRIORITY) -> KPRIORITY {
         call.operate(|kernel| {
             let tid = kernel.thread_at(Thread)?;
             match u8::try_from(Priority) {
@@ -35,14 +35,14 @@ exports! {
         }))
     }
 
-    [DISPATCHER] silent fn KeQueryPriorityThread(call; Thread: *mut KTHREAD) -> KPRIORITY {
+    [DISPATCHER] visible(query_priority Thread) fn KeQueryPriorityThread(call; Thread: *mut KTHREAD) -> KPRIORITY {
         call.operate(|kernel| {
             let tid = kernel.thread_at(Thread)?;
             Ok(KPRIORITY::from(kernel.thread(tid).priority))
         })
     }
 
-    [DISPATCHER] visible fn KeSetBasePriorityThread(call; Thread: *mut KTHREAD, Increment: LONG) -> LONG {
+    [DISPATCHER] visible(set_priority Thread) fn KeSetBasePriorityThread(call; Thread: *mut KTHREAD, Increment: LONG) -> LONG {
         call.operate(|kernel| {
             let tid = kernel.thread_at(Thread)?;
             let base = i32::from(kernel.thread(tid).base_priority);

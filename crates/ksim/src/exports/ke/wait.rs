@@ -26,7 +26,7 @@ pub(crate) fn read_timeout(call: Call, timeout: *const LARGE_INTEGER) -> Timeout
 }
 
 /// A time that a driver passed, as it is.
-pub(super) fn time(pointer: *const LARGE_INTEGER) -> Option<LARGE_INTEGER> {
+pub(crate) fn time(pointer: *const LARGE_INTEGER) -> Option<LARGE_INTEGER> {
     if pointer.is_null() {
         return None;
     }

@@ -4,7 +4,7 @@ use super::{Mode, Use, ZW_PASSIVE};
 use crate::engine::layout;
 use crate::engine::object::ObjId;
 use crate::exports::exports;
-use crate::exports::ke::wait::{read_timeout, wait, wait_request};
+use crate::exports::ke::wait::{read_timeout, time, wait, wait_request};
 use crate::machine::Call;
 use crate::report::trace::Operation;
 use ksync_sys::{
@@ -65,7 +65,7 @@ fn wait_on(call: Call, objects: &[ObjId], how: How) -> NTSTATUS {
 }
 
 exports! {
-    [ZW_PASSIVE] visible fn ZwWaitForSingleObject(
+    [ZW_PASSIVE] visible(wait_by_handle Handle, time(Timeout), Alertable != 0) fn ZwWaitForSingleObject(
         call; Handle: HANDLE, Alertable: BOOLEAN, Timeout: *const LARGE_INTEGER
     ) -> NTSTATUS {
         let reason = "ZwWaitForSingleObject";

@@ -49,6 +49,8 @@ impl Search {
             nodes: passed().into_iter().chain([first]).collect(),
             floor: node + 1,
             early: self.early,
+            turned_out: self.turned_out,
+            divided_by: Some(self.turned_out),
             ..Self::default()
         };
         match &self.nodes[node] {
@@ -70,7 +72,8 @@ impl Search {
                 for branch in branches {
                     let actor = branch.step.actor;
                     let Step { number, operation, .. } = branch.step;
-                    let first = able.iter().find(|able| able.actor == actor).copied();
+                    let unsure = |able: &Named| Named { operation: able.operation.unsure(self.turned_out), ..*able };
+                    let first = able.iter().find(|able| able.actor == actor).map(unsure);
                     parts.push(part(Node::act(sleep.clone(), vec![branch])));
                     sleep.push(Asleep::of(first.unwrap_or(Named { actor, number, operation }), false));
                 }

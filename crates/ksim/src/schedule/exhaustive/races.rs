@@ -116,23 +116,47 @@ impl Search {
         &mut self.pasts[index]
     }
 
-    /// The last event has given a processor a thread.
-    pub(super) fn occupy(&mut self, processor: u8) {
+    /// The last event turns out to have done more, by what came of it before the next. So does what `actor` does from now on, who did it.
+    pub(super) fn mark(&mut self, actor: Option<Actor>, with: impl Fn(Footprint) -> Footprint) {
         let Some((last, before)) = self.done.split_last_mut() else { return };
-        last.operation = last.operation.occupying(processor);
-        for done in before.iter().rev().filter(|done| done.operation.is_idling()) {
-            if !last.clock.has(done.actor, done.number) && done.operation.depends_on(last.operation) {
-                last.clock.join(&done.clock);
-                last.past = last.past.wrapping_add(mixed(done.past));
+        let operation = with(last.operation);
+        if operation == last.operation {
+            return;
+        }
+        last.operation = operation;
+        if let Some(actor) = actor {
+            let actor = self.names.actor(actor);
+            let others_create = self.creator.is_some_and(|creator| creator != actor);
+            if operation.creates_thread() {
+                self.creator.get_or_insert(actor);
+            }
+            self.turned_out |= operation.turned_out(others_create);
+            if self.divided_by.is_some_and(|known| known != self.turned_out) {
+                self.unsupported = Some("what threads create or free is not known from the first schedule: search it as a whole");
             }
         }
-        let (actor, operation, node, (clock, past)) = (last.actor, last.operation, last.node, last.end());
-        if let Some(node) = node {
-            if let Node::Act { performed: Some(performed), .. } = &mut self.nodes[node] {
-                performed.operation = operation;
+        let (mut clock, mut past) = (Clock::default(), 0_u64);
+        for done in before.iter().rev() {
+            if !last.clock.has(done.actor, done.number)
+                && !clock.has(done.actor, done.number)
+                && done.operation.depends_on(operation)
+            {
+                clock.join(&done.clock);
+                past = past.wrapping_add(mixed(done.past));
             }
-            *self.clock(actor) = clock;
-            *self.past(actor) = past;
+        }
+        last.clock.join(&clock);
+        last.past = last.past.wrapping_add(past);
+        let Some(node) = last.node else { return };
+        let context = last.actor;
+        if let Node::Act { performed: Some(performed), .. } = &mut self.nodes[node] {
+            performed.operation = operation;
+        }
+        let other = actor.map(|actor| self.names.actor(actor)).filter(|&other| other != context);
+        for later in [Some(context), other].into_iter().flatten() {
+            self.clock(later).join(&clock);
+            let before = self.past(later);
+            *before = before.wrapping_add(past);
         }
     }
 
@@ -153,7 +177,17 @@ impl Search {
 
     /// DPCs have held back what a context does next until this had happened.
     pub(super) fn hold(&mut self, actor: u32, dpcs: u32, (clock, past): (Clock, u64)) {
-        let held = Held { clock, past, opener: self.openers.get(&dpcs).copied() };
+        self.hold_by(actor, Held { clock, past, opener: self.openers.get(&dpcs).copied() });
+    }
+
+    /// What holds a context back until it has performed something holds back what it creates before that.
+    pub(super) fn hold_created(&mut self, actor: u32, creator: u32) {
+        if let Some(held) = self.held.get(creator as usize).cloned().flatten() {
+            self.hold_by(actor, held);
+        }
+    }
+
+    fn hold_by(&mut self, actor: u32, held: Held) {
         let index = actor as usize;
         if index >= self.held.len() {
             self.held.resize(index + 1, None);
@@ -212,9 +246,11 @@ impl Search {
     /// Finds the races of the present run, and keeps the ways to their reversals.
     pub(super) fn plan_reversals(&mut self) {
         let the_clock = self.names.actor(Actor::CLOCK);
+        // A priority tells who has had to wait: runs that are the same but for that are others.
+        let sees_priority = self.done.iter().any(|done| done.operation.sees_priority());
         for later in 0..self.done.len() {
             let event = &self.done[later];
-            if event.node.is_some_and(|node| node < self.parts_at) {
+            if event.node.is_some_and(|node| node < self.parts_at) && !(sees_priority && event.operation.is_boosted()) {
                 continue;
             }
             let mut ordered = event.own.clone();
@@ -227,9 +263,10 @@ impl Search {
                 {
                     continue;
                 }
-                // What only waits could not have come before what held the object, or gave it. Before what sees those that wait it could begin to.
+                // What only waits could not have come before what held the object, or gave it. Before what sees those that wait it could begin to, and before the object goes.
                 let sees_waiters = matches!(other.operation.effect, Effect::AmongWaiters | Effect::Leave);
-                let came_too_early = event.operation.waits() && !other.available && !sees_waiters;
+                let is_seen_to_wait = sees_priority && event.operation.is_boosted() || other.operation.frees(event.operation);
+                let came_too_early = event.operation.waits() && !other.available && !sees_waiters && !is_seen_to_wait;
                 if came_too_early && (other.operation.second == 0 || other.operation.object == event.operation.object) {
                     continue;
                 }

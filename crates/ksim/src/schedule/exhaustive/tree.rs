@@ -41,6 +41,11 @@ impl Branch {
         Self { step: Step::planned(actor), unsure: false, then: Vec::new() }
     }
 
+    /// One that begins with the DPC interrupt of a processor, and leads anywhere.
+    pub(super) fn to_interrupt(first: Named) -> Self {
+        Self::to(Named { operation: first.operation.unsure(Footprint::OF_INTERRUPT), ..first })
+    }
+
     /// One that begins like this, and leads anywhere.
     pub(super) fn to(first: Named) -> Self {
         let Named { actor, number, operation } = first;
