@@ -766,6 +766,34 @@ fn threads_are_joined_by_handle() {
     assert_eq!(exploration.expect_clean().executions(), 1, "{exploration}");
 }
 
+/// A thread that waits for one of two events, or both, or for no longer than some time, beside others that have nothing to do with them.
+fn wait_for_two(kind: WAIT_TYPE, timeout: Option<i64>, turns: usize) -> Exploration {
+    exhaust(5, || {
+        let events = [Event::synchronization(), Event::synchronization()];
+        let word = AtomicU32::new(0);
+        let worker = || {
+            for _ in 0..turns {
+                wait_many(&[events[0].object(), events[1].object()], kind, timeout);
+            }
+        };
+        let count = || (0..2).for_each(|_| _ = word.fetch_add(1, Ordering::SeqCst));
+        let set = || (0..turns).for_each(|_| events.iter().for_each(|event| _ = event.set()));
+        join_all([spawn(worker), spawn(set), spawn(count)]);
+    })
+}
+
+/// What is waited for among several objects depends on each of them, and on nothing else.
+#[test]
+fn waits_for_several_objects_touch_these() {
+    let executions = [
+        wait_for_two(WaitAny, None, 1),
+        wait_for_two(WaitAll, None, 1),
+        wait_for_two(WaitAny, Some(-MS), 1),
+        wait_for_two(WaitAny, None, 2),
+    ];
+    assert_eq!(executions.map(|exploration| exploration.executions()), [3, 3, 3, 14]);
+}
+
 /// Threads' own priorities are as independent of each other as the threads are.
 #[test]
 fn priorities_are_of_threads() {

@@ -176,6 +176,8 @@ pub(crate) struct Object {
     pub(crate) kind: Kind,
     pub(crate) waiters: VecDeque<Waiter>,
     pub(crate) identity: Identity,
+    /// A thread waits for it among several, or has.
+    pub(crate) of_several: bool,
     /// The last operation on it, for the class of the run.
     pub(crate) last_operation: u64,
     /// What the true structure begins with as long as it is there, or 0 for those that are not looked at: see [`liveness`](super::liveness).
@@ -321,7 +323,7 @@ impl ObjectTable {
             let object = &mut self.slots[id as usize];
             object.number = number;
             object.kind = kind;
-            object.identity = Identity::Unasked;
+            (object.identity, object.of_several) = (Identity::Unasked, false);
             object.waiters.clear();
             object.last_operation = 0;
             object.beginning = 0;
@@ -337,14 +339,15 @@ impl ObjectTable {
                 object.address = address;
                 object.number = number;
                 object.kind = kind;
-                object.identity = Identity::Unasked;
+                (object.identity, object.of_several) = (Identity::Unasked, false);
                 object.last_operation = 0;
                 object.beginning = 0;
                 object.stack_of = stack_of;
             }
             None => {
                 let (waiters, identity) = (VecDeque::new(), Identity::Unasked);
-                self.slots.push(Object { address, number, kind, waiters, identity, last_operation: 0, beginning: 0, stack_of });
+                let (last_operation, beginning) = (0, 0);
+                self.slots.push(Object { address, number, kind, waiters, identity, of_several: false, last_operation, beginning, stack_of });
             }
         }
         self.by_address.insert(address, id);

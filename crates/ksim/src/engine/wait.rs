@@ -14,6 +14,7 @@ use crate::faults::FaultKind;
 use crate::irql::DISPATCH_LEVEL;
 use crate::report::bug_check::{Violation, codes};
 use crate::report::trace::Operation;
+use crate::schedule::Actor;
 use ksync_sys::{KWAIT_BLOCK, LIST_ENTRY, NTSTATUS};
 use ksync_sys::{STATUS_ABANDONED_WAIT_0, STATUS_ALERTED, STATUS_KERNEL_APC, STATUS_SUCCESS, STATUS_TIMEOUT, STATUS_USER_APC};
 
@@ -319,6 +320,7 @@ impl Kernel {
         }
         let objects = std::mem::take(&mut self.threads[tid as usize].wait.objects);
         for (slot, &id) in objects.iter().enumerate() {
+            self.objects[id].of_several = true;
             self.enqueue_wait(Waiter { thread: tid, slot: slot as u16 }, id);
         }
         self.threads[tid as usize].wait.objects = objects;
@@ -464,6 +466,10 @@ impl Kernel {
     fn consume_all(&mut self, tid: Tid, objects: &[ObjId]) -> Check<NTSTATUS> {
         let mut status = STATUS_SUCCESS;
         for &id in objects {
+            if self.races.enabled && tid != NOBODY {
+                // Also after what has signaled the others, before the last.
+                self.races.learns(Actor::thread(tid), self.objects[id].address);
+            }
             if self.consume(id, tid)? {
                 status = STATUS_ABANDONED_WAIT_0;
             }

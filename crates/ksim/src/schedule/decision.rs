@@ -410,7 +410,7 @@ pub(crate) struct Resolver<'a> {
 impl Resolver<'_> {
     /// What an operation turns out to be, which is a thread's if that is given, at a level of a processor.
     pub(crate) fn resolved(&self, operation: Footprint, thread: Option<&Thread>, level: u8, cpu: Cpu) -> Footprint {
-        let operation = self.with_boosts(self.with_pool(operation));
+        let operation = self.with_several(self.with_boosts(self.with_pool(operation)));
         let objects = self.objects;
         if operation.ends_thread() && thread.is_some_and(|thread| !thread.mutants.is_empty()) {
             // Its mutexes are released.
@@ -426,7 +426,7 @@ impl Resolver<'_> {
         // It may lower the level, or end the DPCs, that held expiries back.
         let may_lower = !operation.waits() || thread.is_some_and(|thread| thread.wait.next_irql.is_some());
         let lets_expire = self.timers.has_deferred_before() && level >= DISPATCH_LEVEL && may_lower;
-        if expires || lets_expire || self.is_of_several(operation) {
+        if expires || lets_expire {
             return Footprint::UNKNOWN;
         }
         if operation.queues_dpc() {
@@ -462,6 +462,12 @@ impl Resolver<'_> {
         }
         let blocks = operation.objects().filter_map(|(_, object)| self.pool.name_around(object));
         blocks.fold(operation, Footprint::using_pool)
+    }
+
+    /// The same operation, if it touches what somebody waits for among several objects. That somebody has done so at all depends on what has been done to each of them, and never changes back.
+    fn with_several(&self, operation: Footprint) -> Footprint {
+        let is_one = |(_, object)| self.objects.peek(object).is_some_and(|object| object.of_several);
+        if operation.objects().any(is_one) { operation.on_one_of_several() } else { operation }
     }
 
     /// The same operation, if it wakes threads, or waits for what boosts those that it wakes.
@@ -547,12 +553,5 @@ impl Resolver<'_> {
             };
         }
         touched
-    }
-
-    /// True where a thread waits for several objects, of which the operation touches one: what is done to another may end the wait, or be what it still lacks.
-    fn is_of_several(&self, operation: Footprint) -> bool {
-        let waits_for_several =
-            |object: &Object| object.waiters.iter().any(|waiter| self.threads[waiter.thread as usize].wait.objects.len() > 1);
-        operation.objects().any(|(_, object)| self.objects.peek(object).is_some_and(waits_for_several))
     }
 }

@@ -86,6 +86,10 @@ mod also {
     pub(super) const USES_POOL: u16 = 1 << 7;
     /// It frees a block of pool.
     pub(super) const FREES_POOL: u16 = 1 << 8;
+    /// It touches an object that somebody waits for among several, or has waited for: what is done to one of those may end the wait, or be what it still lacks.
+    pub(super) const OF_SEVERAL: u16 = 1 << 9;
+    /// It depends on what moves the clock.
+    pub(super) const TIMED: u16 = 1 << 10;
     /// What is only known once an operation is performed, and may be.
     pub(super) const UNSURE: u16 = CREATES | REUSES | USES_POOL | FREES_POOL;
 
@@ -352,6 +356,32 @@ impl Footprint {
         Self::one(Effect::Leave, object.addr())
     }
 
+    /// A wait for several objects. More than two cannot be stated.
+    pub(crate) fn wait_for_several(objects: &[usize], timeout: Option<i64>, is_ended_by_others: bool) -> Self {
+        let object = |address: usize| std::ptr::without_provenance::<u8>(address);
+        match *objects {
+            _ if is_ended_by_others => Self::UNKNOWN,
+            [one] => Self::wait(object(one), timeout, false),
+            [first, second] => {
+                let both = Self::among_waiters(object(first)).and(Effect::AmongWaiters, second);
+                match timeout {
+                    None | Some(0) => both,
+                    Some(_) => Self { effect: Effect::Arm, also: also::TIMED, ..both },
+                }
+            }
+            _ => Self::UNKNOWN,
+        }
+    }
+
+    /// The same operation, if it touches an object that somebody waits for among several: it may end that wait, so that nothing of it is left to what its effect says.
+    pub(crate) fn on_one_of_several(self) -> Self {
+        let effect = match self.effect {
+            Effect::Read | Effect::Arm | Effect::Unknown => self.effect,
+            _ => Effect::AmongWaiters,
+        };
+        Self { also: self.also | also::OF_SEVERAL, effect, ..self }
+    }
+
     /// A delay: one that is a pause only gives up the processor. Others see of it only what the clock lets go on.
     pub(crate) fn delay(interval: i64, is_ended_by_others: bool) -> Self {
         match interval {
@@ -561,8 +591,15 @@ impl Footprint {
             || self.idles(other)
             || other.idles(self)
             || also::depend(self.also, other.also)
+            || self.also & other.also & also::OF_SEVERAL != 0 && !(self.only_reads() && other.only_reads())
+            || self.also & also::TIMED != 0 && other.moves_clock()
+            || other.also & also::TIMED != 0 && self.moves_clock()
             || self.frees(other)
             || other.frees(self)
+    }
+
+    fn only_reads(self) -> bool {
+        self.effect == Effect::Read && self.second_effect == Effect::Read
     }
 
     /// True when it frees pool that the other touches or frees.

@@ -4,8 +4,10 @@ use super::{exhaust, sample};
 use core::sync::atomic::Ordering;
 use ksim::explore;
 use ksim::explore::Strategy;
+use ksync::event::{Event, EventProperty};
 use ksync::sync::RaceCell;
 use ksync::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32};
+use ksync::wait::{WaitOptions, wait_all};
 use std::collections::BTreeSet;
 use std::sync::Mutex as HostMutex;
 use test_support::threads::crowd;
@@ -197,4 +199,26 @@ fn first_one_wins_exhaustively() {
 #[test]
 fn first_one_wins_portfolio() {
     sample(7, || first_one_wins(6));
+}
+
+/// Who has waited for all of several events comes after what was done before each was set.
+#[test]
+fn waits_for_all_events_order_cells() {
+    let exploration = exhaust(4, || {
+        let events = [(); 2].map(|()| Event::new(EventProperty::Synchronization, false).unwrap());
+        let cells = [RaceCell::new(0), RaceCell::new(0)];
+        crowd(3, |thread| match thread {
+            0 => {
+                assert!(wait_all(&[&events[0], &events[1]], WaitOptions::new()).success());
+                // SAFETY: both are written before the events are set, and not after.
+                cells.iter().for_each(|cell| assert_eq!(unsafe { cell.get() }, 1));
+            }
+            other => {
+                // SAFETY: nobody reads it before the event is set.
+                unsafe { cells[other - 1].set(1) };
+                events[other - 1].set().unwrap();
+            }
+        });
+    });
+    assert!(exploration.expect_clean().is_exhausted());
 }

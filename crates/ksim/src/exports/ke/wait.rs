@@ -11,6 +11,7 @@ use ksync_sys::{
     BOOLEAN, KPROCESSOR_MODE, KWAIT_BLOCK, KWAIT_REASON, LARGE_INTEGER, MAXIMUM_WAIT_OBJECTS, NTSTATUS, PVOID, STATUS_KERNEL_APC,
     STATUS_SUCCESS, STATUS_TIMEOUT, THREAD_WAIT_OBJECTS, ULONG, UserMode, WAIT_TYPE, WaitAll,
 };
+use smallvec::SmallVec;
 
 /// Reads a timeout that a driver passed.
 pub(crate) fn read_timeout(call: Call, timeout: *const LARGE_INTEGER) -> Timeout {
@@ -37,6 +38,15 @@ pub(crate) fn time(pointer: *const LARGE_INTEGER) -> Option<LARGE_INTEGER> {
 /// True for a wait that an alert or an APC ends.
 fn is_ended_by_others(mode: KPROCESSOR_MODE, alertable: BOOLEAN) -> bool {
     mode == UserMode || alertable != 0
+}
+
+/// What a wait for several objects names, as far as footprints go: more are as good as none.
+fn addresses(count: ULONG, objects: *const PVOID) -> SmallVec<[usize; 2]> {
+    if count > 2 || objects.is_null() {
+        return SmallVec::new();
+    }
+    // SAFETY: the caller of the wait passes an array of so many pointers.
+    (0..count as usize).map(|index| unsafe { *objects.wrapping_add(index) }.addr()).collect()
 }
 
 /// Checks that a wait is allowed here (rule 16). One that follows a release with Wait = TRUE returns to the level before that (rule 3).
@@ -199,7 +209,7 @@ exports! {
         status
     }
 
-    [ANY] visible fn KeWaitForMultipleObjects(
+    [ANY] visible(wait_for_several &addresses(Count, Object), time(Timeout), is_ended_by_others(WaitMode, Alertable)) fn KeWaitForMultipleObjects(
         call; Count: ULONG, Object: *const PVOID, WaitType: WAIT_TYPE, _WaitReason: KWAIT_REASON, WaitMode: KPROCESSOR_MODE,
         Alertable: BOOLEAN, Timeout: *const LARGE_INTEGER, WaitBlockArray: *mut KWAIT_BLOCK
     ) -> NTSTATUS {

@@ -267,7 +267,7 @@ impl Search {
                 let sees_waiters = matches!(other.operation.effect, Effect::AmongWaiters | Effect::Leave);
                 let is_seen_to_wait = sees_priority && event.operation.is_boosted() || other.operation.frees(event.operation);
                 let came_too_early = event.operation.waits() && !other.available && !sees_waiters && !is_seen_to_wait;
-                if came_too_early && (other.operation.second == 0 || other.operation.object == event.operation.object) {
+                if came_too_early && other.operation.object == event.operation.object {
                     continue;
                 }
                 // What arms depends on all, so that nothing between the two could have let the clock move.
