@@ -4,9 +4,11 @@ use ksync_sys::{
     CCHAR, DEVICE_OBJECT, DISPATCHER_HEADER, DRIVER_OBJECT, ETHREAD, FILE_OBJECT, IO_PARAMETERS, IO_STACK_LOCATION,
     IO_STATUS_BLOCK, IO_STATUS_BLOCK_0, IRP, IRP_ASSOCIATED, IRP_TAIL_OVERLAY, KAPC, KDEVICE_QUEUE, KDPC, KLOCK_QUEUE_HANDLE,
     KMUTANT, KPROCESSOR_MODE, KQUEUE, KSPIN_LOCK, KSPIN_LOCK_QUEUE, KTHREAD, KWAIT_BLOCK, LIST_ENTRY, MDL, NTSTATUS,
-    PKDEFERRED_ROUTINE, PKKERNEL_ROUTINE, PKNORMAL_ROUTINE, PKRUNDOWN_ROUTINE, PVOID, SINGLE_LIST_ENTRY, UNICODE_STRING,
+    PDRIVER_CANCEL, PKDEFERRED_ROUTINE, PKKERNEL_ROUTINE, PKNORMAL_ROUTINE, PKRUNDOWN_ROUTINE, PVOID, SINGLE_LIST_ENTRY,
+    UNICODE_STRING,
 };
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// A list entry that is in no list.
 const UNLINKED: LIST_ENTRY = LIST_ENTRY { Flink: null_mut(), Blink: null_mut() };
@@ -350,4 +352,18 @@ pub(crate) fn clear_location(location: &mut IO_STACK_LOCATION) {
     location.FileObject = null_mut();
     location.CompletionRoutine = None;
     location.Context = null_mut();
+}
+
+/// What `IoSetCancelRoutine` does, where it is a part of an operation: by itself it is a point.
+///
+/// # Safety
+/// The request is valid.
+pub(crate) unsafe fn exchange_cancel_routine(irp: *mut IRP, routine: PDRIVER_CANCEL) -> PDRIVER_CANCEL {
+    // SAFETY: by this function's contract.
+    let field: *mut PDRIVER_CANCEL = unsafe { &raw mut (*irp).CancelRoutine };
+    // SAFETY: an optional function pointer is a pointer that may be null; the field is only ever changed atomically while others look.
+    let word = unsafe { AtomicPtr::<()>::from_ptr(field.cast()) };
+    let old = word.swap(routine.map_or(null_mut(), |routine| routine as *mut ()), Ordering::SeqCst);
+    // SAFETY: the field holds a function pointer of this type, or null.
+    unsafe { std::mem::transmute::<*mut (), PDRIVER_CANCEL>(old) }
 }

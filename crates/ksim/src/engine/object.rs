@@ -347,7 +347,17 @@ impl ObjectTable {
             None => {
                 let (waiters, identity) = (VecDeque::new(), Identity::Unasked);
                 let (last_operation, beginning) = (0, 0);
-                self.slots.push(Object { address, number, kind, waiters, identity, of_several: false, last_operation, beginning, stack_of });
+                self.slots.push(Object {
+                    address,
+                    number,
+                    kind,
+                    waiters,
+                    identity,
+                    of_several: false,
+                    last_operation,
+                    beginning,
+                    stack_of,
+                });
             }
         }
         self.by_address.insert(address, id);

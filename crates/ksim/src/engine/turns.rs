@@ -16,7 +16,7 @@ impl Kernel {
     }
 
     #[inline]
-    fn progress(&mut self) -> &mut Progress {
+    pub(crate) fn progress(&mut self) -> &mut Progress {
         match self.executing {
             Executing::Thread(tid) => &mut self.threads[tid as usize].progress,
             _ => &mut self.processors[self.cpu as usize].dpc_progress,

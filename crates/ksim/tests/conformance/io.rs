@@ -383,20 +383,36 @@ unsafe extern "system-unwind" fn cancel_pending(_device: *mut DEVICE_OBJECT, irp
 thread_local! {
     /// The request that the driver has, until it is completed.
     static PENDING: Cell<*mut IRP> = const { Cell::new(null_mut()) };
+    /// Its driver's lock, under which it is there or not.
+    static PENDING_LOCK: Cell<*mut KSPIN_LOCK> = const { Cell::new(null_mut()) };
+}
+
+fn with_pending_lock<R>(code: impl FnOnce() -> R) -> R {
+    let lock = PENDING_LOCK.get();
+    let old = raw!(KeAcquireSpinLockRaiseToDpc(lock));
+    let result = code();
+    raw!(KeReleaseSpinLock(lock, old));
+    result
 }
 
 #[test]
 fn a_pending_request_is_completed_or_cancelled_and_never_both() {
-    unsafe extern "system-unwind" fn cancel(device: *mut DEVICE_OBJECT, irp: *mut IRP) {
-        PENDING.set(null_mut());
-        raw!(cancel_pending(device, irp));
+    unsafe extern "system-unwind" fn cancel(_device: *mut DEVICE_OBJECT, irp: *mut IRP) {
+        raw!(IoReleaseCancelSpinLock((*irp).CancelIrql));
+        // Whoever has found it under the lock is done with it then.
+        with_pending_lock(|| PENDING.set(null_mut()));
+        complete(irp, STATUS_CANCELLED, 0);
     }
     explore(|| {
+        let lock = SpinLock::new();
+        PENDING_LOCK.set(lock.ptr());
         let sample = Sample::load("sample");
         sample.on(IRP_MJ_DEVICE_CONTROL, |_, irp| {
             raw!(IoMarkIrpPending(irp));
-            raw!(IoSetCancelRoutine(irp, Some(cancel)));
-            PENDING.set(irp);
+            with_pending_lock(|| {
+                raw!(IoSetCancelRoutine(irp, Some(cancel)));
+                PENDING.set(irp);
+            });
             STATUS_PENDING
         });
         let device = sample.open();
@@ -404,8 +420,11 @@ fn a_pending_request_is_completed_or_cancelled_and_never_both() {
         assert!(!request.is_done());
         let completer = spawn(|| {
             let irp = PENDING.get();
-            // Other threads run at scheduling points only, so that this needs no lock.
-            if !irp.is_null() && raw!(IoSetCancelRoutine(irp, None)).is_some() {
+            let is_own = with_pending_lock(|| {
+                let is_there = !irp.is_null() && PENDING.get() == irp;
+                is_there && raw!(IoSetCancelRoutine(irp, None)).is_some()
+            });
+            if is_own {
                 complete(irp, STATUS_SUCCESS, 0);
             }
         });

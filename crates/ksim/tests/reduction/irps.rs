@@ -1,6 +1,6 @@
 //! Requests (IRPs): sent, kept by their driver in a queue of its own or in a cancel-safe one, completed, cancelled, and waited for.
 
-use crate::{LONG_RUNS, Seen, Words, compare_if_small, few, perform};
+use crate::{LONG_RUNS, MOST, Search, Seen, Words, apart, compare, compare_if_small, few, perform, search};
 use ksync_sys::atomic::{AtomicBool, Ordering};
 use ksync_sys::*;
 use proptest::prelude::*;
@@ -33,6 +33,8 @@ enum Step {
     Locked(usize),
     /// A request that the I/O manager builds for this thread, and the end of that.
     Control,
+    /// Likewise, through a filter whose completion routine looks at a word.
+    Filtered(usize),
     /// A request of the system's own, through an open file, that its sender waits for.
     Read,
     /// Likewise one that its sender cancels.
@@ -80,7 +82,8 @@ fn through_step() -> impl Strategy<Value = Step> {
 
 fn system_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => Just(Step::Control),
+        2 => Just(Step::Control),
+        3 => which().prop_map(Step::Filtered),
         3 => Just(Step::Read),
         2 => Just(Step::ReadAndCancel),
         5 => Just(Step::Serve),
@@ -263,7 +266,7 @@ impl Shared {
         value
     }
 
-    fn perform(&self, sample: &Sample, step: Step, file: &ksim::DeviceHandle) -> i64 {
+    fn perform(&self, sample: &Sample, filters: &[*mut DEVICE_OBJECT], step: Step, file: &ksim::DeviceHandle) -> i64 {
         let words = &self.words;
         let device = sample.device();
         match step {
@@ -291,7 +294,8 @@ impl Shared {
                 raw!(IoReleaseCancelSpinLock(irql));
                 value
             }
-            Step::Control => {
+            Step::Control | Step::Filtered(_) => {
+                let device = if let Step::Filtered(which) = step { filters[which] } else { device };
                 let (event, mut status) = (Event::notification(), Place::<IO_STATUS_BLOCK>::zeroed().read());
                 let irp = raw!(IoBuildDeviceIoControlRequest(
                     BUFFERED,
@@ -304,10 +308,12 @@ impl Shared {
                     event.ptr(),
                     &mut status
                 ));
-                if raw!(IofCallDriver(device, irp)) == STATUS_PENDING {
+                let is_pending = raw!(IofCallDriver(device, irp)) == STATUS_PENDING;
+                let is_early = event.state() != 0;
+                if is_pending {
                     wait(event.object());
                 }
-                raw!(status.u.Status) as u32 as i64 + ((status.Information as i64) << 32)
+                i64::from(is_early) + 10 * raw!(status.u.Status) as u32 as i64 + ((status.Information as i64) << 32)
             }
             Step::Read => {
                 let result = file.read(0);
@@ -321,6 +327,53 @@ impl Shared {
             }
         }
     }
+}
+
+/// What a filter's device extension holds.
+struct Filter {
+    below: *mut DEVICE_OBJECT,
+    shared: *const Shared,
+    /// Whether its completion routine changes the word that it looks at.
+    changes: bool,
+}
+
+unsafe extern "system-unwind" fn passed(_device: *mut DEVICE_OBJECT, irp: *mut IRP, context: PVOID) -> NTSTATUS {
+    // SAFETY: the context is a device's extension, and the device outlives its requests.
+    let filter = unsafe { &*context.cast_const().cast::<Filter>() };
+    if raw!((*irp).PendingReturned) != 0 {
+        raw!(IoMarkIrpPending(irp));
+    }
+    // SAFETY: it outlives the devices.
+    let words = unsafe { &(*filter.shared).words };
+    if filter.changes {
+        words.double(0);
+    } else {
+        words.load(0);
+    }
+    STATUS_SUCCESS
+}
+
+/// A driver of two devices over another's, each of which passes requests on to that and sees them come back.
+fn filters(below: &Sample, shared: &Shared) -> (Sample, Vec<*mut DEVICE_OBJECT>) {
+    let filter = Sample::try_load("filter", size_of::<Filter>() as ULONG).expect("the driver loads");
+    let mut second = null_mut();
+    let driver = raw!((*filter.device()).DriverObject);
+    let first = filter.device();
+    let size = size_of::<Filter>() as ULONG;
+    assert_eq!(raw!(IoCreateDevice(driver, size, null_mut(), FILE_DEVICE_UNKNOWN, 0, FALSE, &mut second)), STATUS_SUCCESS);
+    // They pass on without being attached, so that two may do so beside each other.
+    for (device, changes) in [(first, false), (second, true)] {
+        let extension = raw!((*device).DeviceExtension).cast::<Filter>();
+        raw!(extension.write(Filter { below: below.device(), shared, changes }));
+        raw!((*device).StackSize = (*below.device()).StackSize + 1);
+    }
+    filter.on(IRP_MJ_DEVICE_CONTROL, |device, irp| {
+        let extension = raw!((*device).DeviceExtension).cast::<Filter>();
+        raw!(IoCopyCurrentIrpStackLocationToNext(irp));
+        raw!(IoSetCompletionRoutine(irp, Some(passed), extension.cast(), TRUE, TRUE, TRUE));
+        raw!(IofCallDriver((*extension).below, irp))
+    });
+    (filter, vec![first, second])
 }
 
 fn run(program: &Program) -> Seen {
@@ -344,19 +397,98 @@ fn run(program: &Program) -> Seen {
         complete(irp, STATUS_SUCCESS, value as usize)
     });
     let file = sample.open();
-    let results = perform(program, |step, _, _| shared.perform(&sample, step, &file));
+    let is_filtered = program.iter().flatten().any(|step| matches!(step, Step::Filtered(_)));
+    let (filter, filters) = is_filtered.then(|| filters(&sample, shared)).unzip();
+    let filters = filters.unwrap_or_default();
+    let results = perform(program, |step, _, _| shared.perform(&sample, &filters, step, &file));
     while shared.serve() != -1 {}
     while shared.complete(raw!(IoCsqRemoveNextIrp(shared.csq(), null_mut()))) != -1 {}
     let mut end = shared.words.both();
     end.extend(shared.requests.iter().map(|request| request.result.get()));
     drop(file);
     shared.requests.iter().for_each(|request| raw!(IoFreeIrp(request.irp)));
+    if let Some(filter) = filter {
+        filter.unload();
+    }
     sample.unload();
     (results, end)
 }
 
+fn check_all(program: &Program) {
+    compare(program.len(), || run(program));
+}
+
 fn check(program: &Program) {
     compare_if_small(program.len(), LONG_RUNS, || run(program));
+}
+
+unsafe extern "system-unwind" fn completes(_device: *mut DEVICE_OBJECT, irp: *mut IRP) {
+    raw!(IoReleaseCancelSpinLock((*irp).CancelIrql));
+    complete(irp, STATUS_CANCELLED, 0);
+}
+
+/// A driver that looks whether its request is cancelled, gives it a cancel routine, and does not look again, keeps for ever what is cancelled in between.
+#[test]
+fn a_cancellation_between_the_look_and_the_routine_is_found() {
+    let losses = |looks_again: bool| {
+        let run = move || {
+            let shared = Shared::new();
+            let sample = Sample::load("sample");
+            sample.on(IRP_MJ_READ, move |_, irp| {
+                raw!(IoMarkIrpPending(irp));
+                let mut is_cancelled = raw!((*irp).Cancel) != 0;
+                if !is_cancelled {
+                    raw!(IoSetCancelRoutine(irp, Some(completes)));
+                    is_cancelled = looks_again && raw!((*irp).Cancel) != 0 && raw!(IoSetCancelRoutine(irp, None)).is_some();
+                }
+                if is_cancelled {
+                    complete(irp, STATUS_CANCELLED, 0);
+                }
+                STATUS_PENDING
+            });
+            let (device, request) = (sample.device(), &shared.requests[0]);
+            let sends = spawn(|| _ = shared.send(device, 0, IRP_MJ_READ));
+            let cancels = spawn(|| _ = raw!(IoCancelIrp(request.irp)));
+            join_all([sends, cancels]);
+            wait(request.done.object());
+            shared.requests.iter().for_each(|request| raw!(IoFreeIrp(request.irp)));
+            sample.unload();
+            (Vec::new(), vec![request.result.get()])
+        };
+        search(2, &run, Search::Exhaustive, MOST, 1).0.failures()
+    };
+    assert_eq!(losses(true), 0);
+    assert!(losses(false) > 0);
+}
+
+/// The end of a request comes after its completion routines, and what those do is no part of it.
+#[test]
+fn a_request_ends_behind_its_completion_routines() {
+    check_all(&vec![vec![Step::Filtered(0)], vec![Step::Serve]]);
+    check_all(&vec![vec![Step::Filtered(0), Step::ReadAndCancel], vec![Step::Serve]]);
+}
+
+/// To send a request depends on what touches it: requests of different senders need a single execution, where the driver does nothing that they share.
+#[test]
+fn sends_are_independent() {
+    let run = || {
+        let shared = Shared::new();
+        let sample = Sample::load("sample");
+        sample.on(IRP_MJ_READ, |_, irp| {
+            raw!(IoMarkIrpPending(irp));
+            STATUS_PENDING
+        });
+        let device = sample.device();
+        let shared_by_all = &shared;
+        join_all([0, 1].map(|which| spawn(move || apart(|| _ = shared_by_all.send(device, which, IRP_MJ_READ)))));
+        for request in &shared.requests {
+            complete(request.irp, STATUS_SUCCESS, 0);
+            raw!(IoFreeIrp(request.irp));
+        }
+        sample.unload();
+        (Vec::new(), Vec::new())
+    };
+    assert_eq!(search(2, &run, Search::Exhaustive, MOST, 1).0.executions(), 1);
 }
 
 proptest! {

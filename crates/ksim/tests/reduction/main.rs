@@ -28,7 +28,7 @@ const MOST: u64 = 50_000;
 /// As many as those have that are searched beside others of more.
 const SMALL: u64 = 3_000;
 /// As many as those have whose runs load a driver, or create threads of the system's.
-const LONG_RUNS: u64 = 500;
+const LONG_RUNS: u64 = 200;
 /// How many schedules are sampled by each strategy.
 const SAMPLES: u64 = 400;
 

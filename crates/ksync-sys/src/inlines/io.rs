@@ -2,8 +2,8 @@
 
 use core::mem::transmute;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
 
+use crate::atomic::{AtomicPtr, Ordering};
 use crate::*;
 
 /// Makes a control code.
@@ -209,8 +209,8 @@ pub unsafe fn IoSetCompletionRoutine(
 pub unsafe fn IoSetCancelRoutine(Irp: *mut IRP, CancelRoutine: PDRIVER_CANCEL) -> PDRIVER_CANCEL {
     // SAFETY: by the caller's contract.
     let field: *mut PDRIVER_CANCEL = unsafe { &raw mut (*Irp).CancelRoutine };
-    // SAFETY: an optional function pointer is a pointer that may be null; the field is only ever changed atomically while others look.
-    let word = unsafe { AtomicPtr::<()>::from_ptr(field.cast()) };
+    // SAFETY: an optional function pointer is a pointer that may be null, and an atomic one is as it; the field is only ever changed atomically while others look.
+    let word = unsafe { &*field.cast::<AtomicPtr<()>>() };
     let new = CancelRoutine.map_or(null_mut(), |routine| routine as *mut ());
     let old = word.swap(new, Ordering::SeqCst);
     // SAFETY: the field holds a function pointer of this type, or null.

@@ -430,7 +430,7 @@ impl Kernel {
         let number = self.objects[id].number;
         self.record(Operation::CancelRequest, number, 0);
         // SAFETY: as above.
-        let Some(routine) = (unsafe { ksync_sys::IoSetCancelRoutine(irp, None) }) else { return Ok(None) };
+        let Some(routine) = (unsafe { layout::exchange_cancel_routine(irp, None) }) else { return Ok(None) };
         // SAFETY: as above.
         let value = unsafe { irp.read() };
         if self.irp_state(id).completed || value.CurrentLocation > value.StackCount + 1 {

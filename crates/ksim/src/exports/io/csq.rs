@@ -1,12 +1,13 @@
 //! Cancel-safe queues: the driver keeps the requests, under its own lock; the I/O manager sees to it that who removes one owns it.
 
 use super::cancel::release_lock;
+use crate::engine::layout::exchange_cancel_routine;
 use crate::exports::{ANY, IO_DISPATCH, exports};
 use crate::machine::{Call, current};
 use ksync_sys::{
     DEVICE_OBJECT, IO_CSQ, IO_CSQ_ACQUIRE_LOCK, IO_CSQ_COMPLETE_CANCELED_IRP, IO_CSQ_INSERT_IRP, IO_CSQ_INSERT_IRP_EX,
     IO_CSQ_IRP_CONTEXT, IO_CSQ_PEEK_NEXT_IRP, IO_CSQ_RELEASE_LOCK, IO_CSQ_REMOVE_IRP, IRP, IRP_DRIVER_CONTEXT, IoMarkIrpPending,
-    IoSetCancelRoutine, NTSTATUS, PVOID, STATUS_INVALID_PARAMETER, STATUS_SUCCESS, ULONG,
+    NTSTATUS, PVOID, STATUS_INVALID_PARAMETER, STATUS_SUCCESS, ULONG,
 };
 use std::mem::offset_of;
 use std::ptr::null_mut;
@@ -164,12 +165,12 @@ fn insert(call: Call, csq: *mut IO_CSQ, irp: *mut IRP, context: *mut IO_CSQ_IRP_
     // SAFETY: the caller owned the request, and nobody else takes it out before the lock is released.
     unsafe { IoMarkIrpPending(irp) };
     // SAFETY: as above.
-    unsafe { IoSetCancelRoutine(irp, Some(cancelled)) };
+    unsafe { exchange_cancel_routine(irp, Some(cancelled)) };
     // Cancelled before it had a routine: then nobody else will see to it.
     // SAFETY: the lock is held, so that nobody has removed the request yet.
     if unsafe { (*irp).Cancel } != 0
         // SAFETY: as above.
-        && unsafe { IoSetCancelRoutine(irp, None) }.is_some()
+        && unsafe { exchange_cancel_routine(irp, None) }.is_some()
     {
         queue.take(irp);
         queue.unlock(irql);
@@ -222,17 +223,17 @@ exports! {
         initialize(Csq, queue)
     }
 
-    [IO_DISPATCH] visible fn IoCsqInsertIrp(call; Csq: *mut IO_CSQ, Irp: *mut IRP, Context: *mut IO_CSQ_IRP_CONTEXT) {
+    [IO_DISPATCH] visible(access Irp) fn IoCsqInsertIrp(call; Csq: *mut IO_CSQ, Irp: *mut IRP, Context: *mut IO_CSQ_IRP_CONTEXT) {
         insert(call, Csq, Irp, Context, null_mut());
     }
 
-    [IO_DISPATCH] visible fn IoCsqInsertIrpEx(
+    [IO_DISPATCH] visible(access Irp) fn IoCsqInsertIrpEx(
         call; Csq: *mut IO_CSQ, Irp: *mut IRP, Context: *mut IO_CSQ_IRP_CONTEXT, InsertContext: PVOID
     ) -> NTSTATUS {
         insert(call, Csq, Irp, Context, InsertContext)
     }
 
-    [IO_DISPATCH] visible fn IoCsqRemoveIrp(call; Csq: *mut IO_CSQ, Context: *mut IO_CSQ_IRP_CONTEXT) -> *mut IRP {
+    [IO_DISPATCH] visible(read Csq) fn IoCsqRemoveIrp(call; Csq: *mut IO_CSQ, Context: *mut IO_CSQ_IRP_CONTEXT) -> *mut IRP {
         let _ = call;
         // SAFETY: the caller passes a valid queue.
         let Some(queue) = (unsafe { Queue::at(Csq) }) else { return null_mut() };
@@ -240,7 +241,7 @@ exports! {
         // SAFETY: the caller passes the context of an insertion.
         let irp = unsafe { (*Context).Irp };
         // SAFETY: with the lock held, a request that its context names is in the queue.
-        let owned = !irp.is_null() && unsafe { IoSetCancelRoutine(irp, None) }.is_some();
+        let owned = !irp.is_null() && unsafe { exchange_cancel_routine(irp, None) }.is_some();
         if owned {
             queue.take(irp);
         }
@@ -248,7 +249,7 @@ exports! {
         if owned { irp } else { null_mut() }
     }
 
-    [IO_DISPATCH] visible fn IoCsqRemoveNextIrp(call; Csq: *mut IO_CSQ, PeekContext: PVOID) -> *mut IRP {
+    [IO_DISPATCH] visible(read Csq) fn IoCsqRemoveNextIrp(call; Csq: *mut IO_CSQ, PeekContext: PVOID) -> *mut IRP {
         let _ = call;
         // SAFETY: the caller passes a valid queue.
         let Some(queue) = (unsafe { Queue::at(Csq) }) else { return null_mut() };
@@ -259,7 +260,7 @@ exports! {
             irp = unsafe { crate::image::call(queue.peek, (Csq, irp, PeekContext)) };
             // One whose cancel routine is gone is being cancelled, and is passed over.
             // SAFETY: the lock is held, so that the request is in the queue.
-            if irp.is_null() || unsafe { IoSetCancelRoutine(irp, None) }.is_some() {
+            if irp.is_null() || unsafe { exchange_cancel_routine(irp, None) }.is_some() {
                 break;
             }
         }

@@ -80,7 +80,7 @@ pub(crate) fn close(call: Call, file: ObjId) {
 pub(crate) fn send(call: Call, file: ObjId, operation: Operation) -> Result<u32, NTSTATUS> {
     let NewRequest { id, device, irp } = call.operate(|kernel| kernel.new_request(file, operation))?;
     // As IofCallDriver: what the dispatch routine does first may touch what others touch.
-    call.again(Footprint::UNKNOWN);
+    call.again(Footprint::access(irp));
     let status = irp::call_driver(call, device, irp);
     call.operate(|kernel| kernel.request_sent(id, status));
     Ok(id)

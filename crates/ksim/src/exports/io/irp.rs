@@ -4,6 +4,7 @@ use crate::engine::io::irp::{CompletionStep, Finish, Origin};
 use crate::engine::layout::{self, ApcParts};
 use crate::exports::{ANY, IO_DISPATCH, exports};
 use crate::machine::{Call, current};
+use crate::schedule::Footprint;
 use ksync_sys::{
     BOOLEAN, CCHAR, DEVICE_OBJECT, IRP, KAPC, NTSTATUS, PKNORMAL_ROUTINE, PVOID, STATUS_INVALID_DEVICE_REQUEST,
     STATUS_MORE_PROCESSING_REQUIRED, USHORT,
@@ -42,11 +43,16 @@ pub(crate) fn complete(call: Call, irp: *mut IRP, boost: i32) {
         match call.operate(|kernel| kernel.next_completion(irp)) {
             CompletionStep::Routine { routine, device, context, running } => {
                 let Some(routine) = routine else { continue };
+                let before = call.read(|kernel| kernel.progress().performed);
                 // SAFETY: the driver vouched for the routine and its context when it set them.
                 let status = unsafe { crate::image::call(routine, (device, irp, context)) };
                 call.operate(|kernel| kernel.leave_routine(running, None));
                 if status == STATUS_MORE_PROCESSING_REQUIRED {
                     return;
+                }
+                // Where the routine has done what others see, what comes now is no longer a part of the call's own operation.
+                if call.read(|kernel| kernel.progress().performed) != before {
+                    call.again(Footprint::UNKNOWN);
                 }
             }
             CompletionStep::Top(id) => {
@@ -100,7 +106,7 @@ unsafe extern "system-unwind" fn finish_in_apc(
 }
 
 exports! {
-    [IO_DISPATCH] visible fn IofCallDriver(call; DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP) -> NTSTATUS {
+    [IO_DISPATCH] visible(access Irp) fn IofCallDriver(call; DeviceObject: *mut DEVICE_OBJECT, Irp: *mut IRP) -> NTSTATUS {
         call_driver(call, DeviceObject, Irp)
     }
 

@@ -4,6 +4,7 @@ use super::cancel::{acquire_lock, release_lock};
 use crate::check::rules::RuleId;
 use crate::engine::io::device::NextPacket;
 use crate::engine::io::routine::Routine;
+use crate::engine::layout;
 use crate::exports::ke::device_queue::AT_DISPATCH;
 use crate::exports::ke::spin_lock::raise_to_dispatch;
 use crate::exports::{IO_DISPATCH, exports};
@@ -66,7 +67,7 @@ fn start_one(call: Call, device: *mut DEVICE_OBJECT, packet: NextPacket, non_can
     if let Some(old) = old {
         if non_cancelable && !irp.is_null() {
             // SAFETY: the request was in the queue, and cannot be cancelled while the cancel spin lock is held.
-            unsafe { ksync_sys::IoSetCancelRoutine(irp, None) };
+            unsafe { layout::exchange_cancel_routine(irp, None) };
         }
         release_lock(call, old);
     }
@@ -130,7 +131,7 @@ exports! {
         let old = if cancelable { acquire_lock(call) } else { raise_to_dispatch(call) };
         if cancelable {
             // SAFETY: the request is registered.
-            unsafe { ksync_sys::IoSetCancelRoutine(Irp, CancelFunction) };
+            unsafe { layout::exchange_cancel_routine(Irp, CancelFunction) };
         }
         // SAFETY: the caller passes null or a valid pointer.
         let key = unsafe { Key.as_ref() }.copied();
@@ -143,14 +144,14 @@ exports! {
             set_current(DeviceObject, Irp);
             if cancelable && state.non_cancelable {
                 // SAFETY: as above.
-                unsafe { ksync_sys::IoSetCancelRoutine(Irp, None) };
+                unsafe { layout::exchange_cancel_routine(Irp, None) };
             }
         }
         // SAFETY: the request is registered, and the driver's own while the cancel spin lock is held.
         let cancelled = queued && cancelable && unsafe { (*Irp).Cancel } != 0;
         let routine = if cancelled {
             // SAFETY: as above.
-            unsafe { ksync_sys::IoSetCancelRoutine(Irp, None) }
+            unsafe { layout::exchange_cancel_routine(Irp, None) }
         } else {
             None
         };
