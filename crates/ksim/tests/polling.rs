@@ -129,6 +129,7 @@ fn a_loop_that_nothing_ends_is_a_deadlock() {
             while !is_set(&never) {}
         });
         assert!(matches!(outcome.end(), End::Deadlock(_)), "{outcome}");
+        assert!(outcome.to_string().contains("(spinning) waits for event #"), "{outcome}");
     }
 }
 

@@ -528,7 +528,7 @@ impl Kernel {
     fn observe_operation(&mut self, operation: Footprint) {
         for (effect, object) in operation.objects() {
             if effect != Effect::Read && object != CLOCK {
-                self.watch().changes(object);
+                self.watch().changes(object, !operation.synchronizes);
             }
         }
         let Some(actor) = self.actor() else { return };

@@ -21,13 +21,20 @@ const VAIN_ROUNDS: u32 = 256;
 /// How often a context may read the same state of an object, and do nothing else, before it is let wait.
 const POLLS: u32 = 8;
 
+/// Something that was read.
+#[derive(Debug)]
+struct Read {
+    address: usize,
+    /// The place in the code, or the state of the object.
+    what: usize,
+    times: u32,
+}
+
 /// What a context has read since it last changed something that others see.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    /// Addresses that have not been written since, and the places that read them, or the states that were read.
-    reads: Vec<(usize, usize)>,
-    /// How often it has read a state again.
-    polls: u32,
+    /// What has not been written since.
+    reads: Vec<Read>,
     /// It has read one of them again, and is let wait.
     pub(crate) waiting: bool,
 }
@@ -36,7 +43,7 @@ impl Watch {
     /// Becomes that of a fresh context, and keeps its memory.
     pub(super) fn recycle(&mut self) {
         self.reads.clear();
-        (self.polls, self.waiting) = (0, false);
+        self.waiting = false;
     }
 
     /// True when the context has read nothing since.
@@ -45,10 +52,24 @@ impl Watch {
         self.reads.is_empty()
     }
 
-    /// The context changes something: what it reads from now on is not the same loop.
-    pub(crate) fn changes(&mut self, object: usize) {
-        if !self.reads.iter().any(|&(address, _)| address == object) {
+    /// The context changes something: what it reads from now on is not the same loop. To try to change an atomic that it reads may be part of that.
+    pub(crate) fn changes(&mut self, object: usize, is_atomic: bool) {
+        if !is_atomic || !self.reads.iter().any(|read| read.address == object) {
             self.reads.clear();
+        }
+    }
+
+    /// It reads. Returns how often it has read that.
+    fn reads(&mut self, address: usize, what: usize) -> u32 {
+        match self.reads.iter_mut().find(|read| (read.address, read.what) == (address, what)) {
+            Some(read) => {
+                read.times = read.times.saturating_add(1);
+                read.times
+            }
+            None => {
+                self.reads.push(Read { address, what, times: 1 });
+                1
+            }
         }
     }
 }
@@ -63,25 +84,14 @@ impl Kernel {
 
     /// The context that runs has read an atomic at `address`, or failed to change it, at one place of its code.
     pub(crate) fn has_read(&mut self, address: usize, site: usize) {
-        let watch = self.watch();
-        if !watch.reads.contains(&(address, site)) {
-            watch.reads.push((address, site));
-            return;
+        if self.watch().reads(address, site) > 1 {
+            self.wait_for_write();
         }
-        self.wait_for_write();
     }
 
-    /// The context that runs has read the state of an object.
+    /// The context that runs has read the state of an object. At DISPATCH_LEVEL it goes on: to poll there is a mistake of its own, which the number of calls shows.
     pub(crate) fn has_polled(&mut self, object: usize, state: i32) {
-        let watch = self.watch();
-        let read = (object, state as u32 as usize);
-        if !watch.reads.contains(&read) {
-            watch.reads.push(read);
-            watch.polls = 0;
-            return;
-        }
-        watch.polls += 1;
-        if watch.polls >= POLLS {
+        if self.irql() < DISPATCH_LEVEL && self.watch().reads(object, state as u32 as usize) > POLLS {
             // Operations on objects have to be followed from now on.
             (self.polled, self.plain) = (true, false);
             self.wait_for_write();
@@ -171,20 +181,24 @@ impl Kernel {
         true
     }
 
-    /// The atomics, by address, that a thread reads again and again while it can do nothing else.
-    pub(crate) fn spins_on(&self, tid: Tid) -> Vec<usize> {
+    /// The names of the atomics and objects that a thread reads again and again while it can do nothing else.
+    pub(crate) fn spins_on(&self, tid: Tid) -> Vec<String> {
         let thread = &self.threads[tid as usize];
         let may_act = matches!(thread.state, State::Running | State::Ready);
         if !may_act || !thread.watch.waiting && self.vain_rounds <= VAIN_ROUNDS {
             return Vec::new();
         }
         let mut addresses: Vec<usize> = Vec::new();
-        for &(address, _) in &thread.watch.reads {
-            if !addresses.contains(&address) {
-                addresses.push(address);
+        for read in &thread.watch.reads {
+            if !addresses.contains(&read.address) {
+                addresses.push(read.address);
             }
         }
-        addresses
+        let name = |&address: &usize| match self.objects.peek(address) {
+            Some(object) => format!("{} #{}", object.kind.name(), object.number),
+            None => self.trace.name_of_atomic(address),
+        };
+        addresses.iter().map(name).collect()
     }
 
     /// True when what runs on `cpu` waits for a write.
@@ -201,7 +215,7 @@ impl Kernel {
 
 /// An address that a context has read is written: the context has something new to see, whatever else it has read. True when it waited for that.
 fn written(watch: &mut Watch, address: usize) -> bool {
-    if !watch.reads.iter().any(|&(read, _)| read == address) {
+    if !watch.reads.iter().any(|read| read.address == address) {
         return false;
     }
     // All of it: which of the two comes first, the write or another read of the same loop, must not decide whether that read waits.

@@ -138,7 +138,7 @@ fn kept(kernel: &Kernel, tid: Tid, frames: Option<Frames>) -> Kept {
             processor: processor.map(|processor| processor as u8),
             irql: processor.map_or(thread.irql, |processor| kernel.processors[processor].thread_irql()),
             reason: (thread.state == State::Waiting).then_some(thread.wait.request.reason),
-            waits_for: waited.iter().map(|&id| name(id)).chain(spins.iter().map(|&at| kernel.trace.name_of_atomic(at))).collect(),
+            waits_for: waited.iter().map(|&id| name(id)).chain(spins).collect(),
             owners,
             holds: held.iter().map(|&id| HeldLock { lock: name(id), acquired_at: Vec::new() }).collect(),
             call_sites: Vec::new(),

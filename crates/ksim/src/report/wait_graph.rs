@@ -48,8 +48,7 @@ impl WaitGraph {
                 State::Terminated => continue,
             };
             let name = |id: &u32| format!("{} #{}", kernel.objects[*id].kind.name(), kernel.objects[*id].number);
-            let atomics = spins.iter().map(|&address| kernel.trace.name_of_atomic(address));
-            let objects = waited.iter().map(name).chain(atomics).collect();
+            let objects = waited.iter().map(name).chain(spins).collect();
             let owners = waited.iter().flat_map(|&id| owners(kernel, id)).map(|owner| kernel.thread_number(owner)).collect();
             threads.push(WaitingThread { thread: number, reason, objects, owners });
         }
@@ -88,7 +87,7 @@ impl WaitGraph {
         for thread in self.threads.iter().filter(|thread| thread.reason == SPINNING) {
             let objects = thread.objects.join(", ");
             spinning += &format!(
-                "\n    thread #{} spins: it reads {objects} again and again, and nobody is left to write",
+                "\n    thread #{} spins: it reads {objects} again and again, and nobody is left to change that",
                 thread.thread
             );
         }
@@ -103,7 +102,7 @@ impl WaitGraph {
 }
 
 /// In place of the kind of wait.
-const SPINNING: &str = "spinning on an atomic";
+const SPINNING: &str = "spinning";
 
 const HEADLINE: &str = "deadlock: no thread can go on, and nothing is due";
 
