@@ -49,12 +49,18 @@ impl Kernel {
         match object.stack_of {
             StackOf::Nobody => Ok(()),
             // Who passes what is on its own stack has it there, but for the rarest of cases, and does so all the time.
-            StackOf::Thread(tid) if self.executing == Executing::Thread(tid) => Ok(()),
+            StackOf::Thread(tid) if self.executing == Executing::Thread(tid) || self.is_in_frame(object.address, tid) => Ok(()),
             _ => self.check_frame(id),
         }
     }
 
-    /// Nearly all that are on a stack are used while their frames are there, and by many calls: what else there is to do is elsewhere.
+    /// True for what lies on the stack of a thread that does not run, where its frames are. Nearly all that others use does.
+    #[inline(always)]
+    fn is_in_frame(&self, address: usize, tid: Tid) -> bool {
+        let thread = self.threads.get(tid as usize).and_then(|thread| thread.context.as_deref());
+        thread.is_some_and(|context| address >= context.last_call())
+    }
+
     #[inline(never)]
     fn check_frame(&mut self, id: ObjId) -> Check<()> {
         let object = &self.objects[id];

@@ -100,6 +100,7 @@ fn check_wait_level(kernel: &mut Kernel, object: u64, timeout: Timeout) -> Check
 }
 
 /// Checks a Wait = TRUE of a release (rule 3).
+#[inline]
 pub(crate) fn check_wait_next(call: Call, wait: BOOLEAN, highest: u8) {
     if wait == 0 || call.is_dying() {
         return;
