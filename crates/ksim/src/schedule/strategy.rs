@@ -27,7 +27,7 @@ pub enum Strategy {
     /// All schedules that differ by more than the order of independent operations, each once.
     ///
     /// For small programs. Each thread needs a processor of its own: the search panics where one has to wait for a processor. It is made on all OS threads, with the same runs in the
-    /// same order as on one. `Explore::schedules` limits it only where it is called.
+    /// same order as on one. `Explore::schedules` limits it only where it is called. Behind a run that ends in a bug check or a panic, which only a search that is told to keep going comes to, it may leave out some.
     Exhaustive,
     /// All schedules that take the turn from a context that could go on at most so many times.
     ///

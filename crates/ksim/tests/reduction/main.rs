@@ -138,10 +138,12 @@ fn compare_with(threads: usize, run: &(dyn Fn() -> Seen + Sync), reduced: &Explo
         (made.executions(), made.distinct(), made.failures(), made.is_exhausted(), first)
     };
     assert!(found(reduced) == found(&together) && *seen == seen_together, "by one OS thread {reduced}, by three {together}");
+    // A bug check hides what the other threads would have done behind it. That there is one is what a search is for: it ends there, unless it is told to go on.
+    let hides = reduced.failure().is_some_and(|failure| failure.outcome.bug_check().is_some());
     for strategy in [Search::Random, Search::Urw, Search::Pct { depth: 3 }] {
         let (sampled, seen_by_it) = search(threads, run, strategy, SAMPLES, 1);
         let missed: Vec<_> = seen_by_it.difference(seen).collect();
-        assert!(missed.is_empty(), "{strategy:?} has seen {missed:?}; {reduced}");
+        assert!(missed.is_empty() || hides, "{strategy:?} has seen {missed:?}; {reduced}");
         assert!(reduced.failures() > 0 || sampled.failures() == 0, "{strategy:?} has found a deadlock; {reduced}");
     }
 }
