@@ -175,6 +175,9 @@ fn bugs(title: &str, result: Option<&str>, ksim: Program, shuttle: Program, loom
     if let Some(failure) = run_ksim(Strategy::Portfolio, 0, CAP as u64, 1, ksim).failure() {
         let (schedules, elapsed) = (failure.schedule + 1, begin.elapsed());
         println!("    {:<28} {schedules:>8} {elapsed:>12.1?}", "ksim, lock order checked");
+        if let Some(result) = result {
+            println!("RESULT versus.{result}.lock_order_checked {schedules}");
+        }
     }
     for by in shuttle::ALL.into_iter().filter(|&by| by != shuttle::By::Dfs) {
         let seeds = if matches!(by, shuttle::By::Random) && result == Some("order100") { 5 } else { SEEDS };
