@@ -34,7 +34,7 @@ pub(crate) fn is_in_program(address: usize) -> bool {
 }
 
 /// Where the data of the program begins and ends: of the image that this function is linked into.
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 fn program() -> Range<usize> {
     /// The image that has a certain address, and its writable segments from first to last.
     struct Search {
@@ -70,7 +70,7 @@ fn program() -> Range<usize> {
 }
 
 /// Not known on this host.
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn program() -> Range<usize> {
     0..0
 }

@@ -6,8 +6,6 @@ use ksync_sys::*;
 use std::arch::asm;
 use std::cell::Cell;
 use std::hint::black_box;
-use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use test_support::*;
@@ -226,21 +224,6 @@ fn a_search_finds_it_and_goes_on() {
     assert!(failure.to_string().contains("STATUS_ACCESS_VIOLATION"), "{failure}");
     assert!(runs.load(Relaxed) > 1, "it is run again to be made smaller");
     check_that_all_is_well();
-}
-
-/// Runs a test of this program alone, in a process of its own, and returns what it says. None there.
-fn alone(test: &str) -> Option<(String, Option<i32>)> {
-    const VARIABLE: &str = "KSIM_TEST_ALONE";
-    if std::env::var_os(VARIABLE).is_some() {
-        return None;
-    }
-    let program = std::env::current_exe().expect("this program has a file");
-    let output = Command::new(program)
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(VARIABLE, "1")
-        .output()
-        .expect("the program can be run");
-    Some((String::from_utf8_lossy(&output.stderr).into_owned(), output.status.signal()))
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::io::Write as _;
-use std::process::Command;
 use test_support::*;
 
 /// Checks that the run ended as a double fault does in NT, and where.
@@ -220,22 +219,6 @@ fn on_several_threads_of_the_host_at_once() {
             });
         }
     });
-}
-
-/// Runs a test of this program again, as a process of its own that may end as it likes. `None` in that process.
-fn alone(test: &str) -> Option<(String, Option<i32>)> {
-    use std::os::unix::process::ExitStatusExt;
-    const VARIABLE: &str = "KSIM_TEST_ALONE";
-    if std::env::var_os(VARIABLE).is_some() {
-        return None;
-    }
-    let program = std::env::current_exe().expect("this program has a file");
-    let output = Command::new(program)
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(VARIABLE, "1")
-        .output()
-        .expect("the program can be run");
-    Some((String::from_utf8_lossy(&output.stderr).into_owned(), output.status.signal()))
 }
 
 const SIGABRT: i32 = 6;

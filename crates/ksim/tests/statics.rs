@@ -160,3 +160,17 @@ fn what_the_first_run_sets_once_is_no_difference() {
     });
     assert!(search.is_exhausted(), "{search}");
 }
+
+#[test]
+fn what_lies_beside_a_global_lock_stays() {
+    /// A lock of four bytes and its neighbour, as a driver has them in a structure.
+    #[repr(C, align(8))]
+    struct Beside(AtomicU32, AtomicU32);
+    static BESIDE: Beside = Beside(AtomicU32::new(0), AtomicU32::new(7));
+    let outcome = Machine::new().processors(2).run(|| {
+        raw!(ExAcquireSpinLockExclusive(BESIDE.0.as_ptr().cast()));
+        panic!("the real failure");
+    });
+    assert!(matches!(outcome.end(), End::Panic(_)), "{outcome}");
+    assert_eq!((BESIDE.0.load(Ordering::Relaxed), BESIDE.1.load(Ordering::Relaxed)), (0, 7));
+}

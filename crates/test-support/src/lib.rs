@@ -726,3 +726,24 @@ pub fn waiters(count: usize, log: &Log, object: PVOID) -> Vec<Thread> {
         })
         .collect()
 }
+
+/// Runs a test of this program again, alone in a process of its own that may end as it likes. Returns what it said on standard error, and the signal that ended it. `None` in that process.
+///
+/// # Panics
+/// If the program cannot be run.
+#[cfg(unix)]
+#[must_use]
+pub fn alone(test: &str) -> Option<(String, Option<i32>)> {
+    use std::os::unix::process::ExitStatusExt;
+    const VARIABLE: &str = "KSIM_TEST_ALONE";
+    if std::env::var_os(VARIABLE).is_some() {
+        return None;
+    }
+    let program = std::env::current_exe().expect("this program has a file");
+    let output = std::process::Command::new(program)
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(VARIABLE, "1")
+        .output()
+        .expect("the program can be run");
+    Some((String::from_utf8_lossy(&output.stderr).into_owned(), output.status.signal()))
+}

@@ -299,9 +299,23 @@ impl ObjectTable {
     /// Frees the locks in statics, which the machine leaves as it ends: the next one finds them as the first did.
     pub(crate) fn free_statics(&mut self) {
         for object in &self.slots[..self.used] {
-            let is_word = matches!(object.kind, Kind::SpinLock(_) | Kind::SpinRw(_) | Kind::PushLock(_) | Kind::Rundown(_));
-            if is_word && crate::host::is_in_program(object.address) {
-                // SAFETY: the word of a registered lock is valid, and statics are there for ever.
+            if !crate::host::is_in_program(object.address) {
+                continue;
+            }
+            // Only what is held: what is not may have become something else, which nobody says of a lock that is a word.
+            let is_word = match &object.kind {
+                Kind::SpinLock(lock) => lock.owner.is_some(),
+                Kind::PushLock(lock) => lock.is_in_use(),
+                Kind::Rundown(_) => true,
+                Kind::SpinRw(lock) if lock.is_held() => {
+                    // SAFETY: the word of a lock that is held is valid, and statics are there for ever. It is half as large as the others.
+                    unsafe { (object.address as *mut ksync_sys::EX_SPIN_LOCK).write(0) };
+                    false
+                }
+                _ => false,
+            };
+            if is_word {
+                // SAFETY: as above.
                 unsafe { (object.address as *mut usize).write(0) };
             }
         }

@@ -1,6 +1,6 @@
 //! DPCs whose target and importance are changed, those of timers with a period and of EX_TIMERs, and who waits for all of them.
 
-use crate::{SMALL, Seen, Words, compare_if_small, few, perform};
+use crate::{SMALL, Seen, Words, compare_if_small, few, perform, two_threads};
 use ksync_sys::*;
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -66,11 +66,7 @@ fn timer_step() -> impl Strategy<Value = Step> {
 type Program = Vec<Vec<Step>>;
 
 fn of(step: BoxedStrategy<Step>) -> impl Strategy<Value = Program> {
-    let step = prop_oneof![1 => word_step(), 2 => step];
-    prop_oneof![
-        3 => prop::collection::vec(prop::collection::vec(step.clone(), 1..=2), 2),
-        1 => prop::collection::vec(prop::collection::vec(step, 1..=3), 2),
-    ]
+    two_threads(word_step().boxed(), step)
 }
 
 struct Shared<'a> {

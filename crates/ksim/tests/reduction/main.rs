@@ -61,6 +61,18 @@ impl Words {
     }
 }
 
+/// Two threads of few steps, a third of which are about words.
+fn two_threads<S: Clone + std::fmt::Debug + 'static>(
+    word: BoxedStrategy<S>,
+    step: BoxedStrategy<S>,
+) -> impl Strategy<Value = Vec<Vec<S>>> {
+    let step = prop_oneof![1 => word, 2 => step];
+    prop_oneof![
+        3 => prop::collection::vec(prop::collection::vec(step.clone(), 1..=2), 2),
+        1 => prop::collection::vec(prop::collection::vec(step, 1..=3), 2),
+    ]
+}
+
 /// Does something between two operations that nothing depends on. The beginning and the end of a thread depend on everything: right beside them, the orders of what
 /// they are ordered with would be found whatever is known of it.
 fn apart(code: impl FnOnce()) {

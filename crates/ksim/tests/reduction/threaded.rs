@@ -1,6 +1,6 @@
 //! Threaded DPCs, and KeGenericCallDpc. The threads of threaded DPCs have processors of their own here: on another's they would outrank it, and the search would say that it waits.
 
-use crate::{LONG_RUNS, Seen, Words, compare_if_small, few, perform};
+use crate::{LONG_RUNS, Seen, Words, compare_if_small, few, perform, two_threads};
 use ksync_sys::*;
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -53,11 +53,7 @@ fn calling_step() -> impl Strategy<Value = Step> {
 type Program = Vec<Vec<Step>>;
 
 fn of(step: BoxedStrategy<Step>) -> impl Strategy<Value = Program> {
-    let step = prop_oneof![1 => word_step(), 2 => step];
-    prop_oneof![
-        3 => prop::collection::vec(prop::collection::vec(step.clone(), 1..=2), 2),
-        1 => prop::collection::vec(prop::collection::vec(step, 1..=3), 2),
-    ]
+    two_threads(word_step().boxed(), step)
 }
 
 struct Shared<'a> {
