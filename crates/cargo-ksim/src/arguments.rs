@@ -156,8 +156,8 @@ pub(crate) struct MachineArguments {
     /// Take the driver's pageable sections and paged pool away at DISPATCH_LEVEL and above, as Driver Verifier does to force IRQL checking.
     #[arg(long)]
     pub(crate) force_irql_checking: bool,
-    /// Do not check a rule, by its name in `cargo ksim rules`. Can be repeated.
-    #[arg(long, value_name = "RULE", value_parser = PossibleValuesParser::new(rules_that_can_be_off()), hide_possible_values = true)]
+    /// Turn a rule off, by its name in `cargo ksim rules`: where it is broken, the run goes on, or ends as no failure. Can be repeated.
+    #[arg(long, value_name = "RULE", value_parser = PossibleValuesParser::new(names_of_rules()), hide_possible_values = true)]
     pub(crate) allow: Vec<String>,
     /// After how many scheduling points a run is given up.
     #[arg(long, value_name = "NUMBER")]
@@ -424,8 +424,8 @@ fn name_of(value: impl ValueEnum) -> String {
     value.to_possible_value().expect("no value is hidden").get_name().to_owned()
 }
 
-fn rules_that_can_be_off() -> impl Iterator<Item = &'static str> {
-    ksim::rules().filter(|rule| rule.can_be_off).map(|rule| rule.name)
+fn names_of_rules() -> impl Iterator<Item = &'static str> {
+    ksim::rules().map(|rule| rule.name)
 }
 
 /// A time: a number with its unit.

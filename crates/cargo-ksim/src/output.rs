@@ -1,7 +1,6 @@
 //! What is written where: results to standard output, complaints to standard error, and the exit code.
 
 use anstyle::{AnsiColor, Style};
-use ksim::Outcome;
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -60,9 +59,4 @@ pub(crate) fn print(text: &dyn fmt::Display) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{text}");
     let _ = out.flush();
-}
-
-/// True for an outcome that is reported as found.
-pub(crate) fn is_finding(outcome: &Outcome) -> bool {
-    !outcome.is_completed() || !outcome.left().is_empty()
 }

@@ -89,6 +89,57 @@ fn a_run_that_finds_something() {
     assert!(ran.code == 1 && !ran.out.contains("KeEnterCriticalRegion is for"), "{}", ran.out);
 }
 
+/// Any rule can be allowed to be broken: where the kernel cannot go on, the run ends there, and finds nothing.
+#[test]
+fn what_is_allowed_ends_a_run_early() {
+    let deadlock = ["pulse.sys", "--processors", "2", "--seed", "1"];
+    assert_eq!(ksim(&[&["run"], &deadlock[..]].concat()).code, 1);
+    let allowed = [&["run"], &deadlock[..], &["--allow", "Deadlock"]].concat();
+    let ran = ksim(&allowed);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
+    expect_file![format!("{}/tests/snapshots/run-allowed.txt", env!("CARGO_MANIFEST_DIR"))].assert_eq(&ran.out);
+    let ran = ksim(&[&allowed[..], &["--json", "--report", "allowed.html"]].concat());
+    let told = json(&ran);
+    assert_eq!((ran.code, &told["end"], &told["deadlock"]), (0, &"allowed".into(), &Value::Null));
+    assert_eq!((&told["allowed"]["rule"]["name"], &told["allowed"]["end"]), (&"Deadlock".into(), &"deadlock".into()));
+    let html = std::fs::read_to_string(folder().join("allowed.html")).expect("the timeline is written");
+    assert!(html.contains("\"headline\":\"Deadlock (rule Deadlock is off)\",\"kind\":\"allowed\""));
+    // In an image too, an exception that nothing handles.
+    let ran = ksim(&["run", "level.sys", "--allow", "CriticalRegionEnter", "--allow", "Exception", "--json"]);
+    let told = &json(&ran)["allowed"];
+    assert_eq!((ran.code, &told["rule"]["name"], &told["bug_check"]["code"]), (0, &"Exception".into(), &0x7e.into()));
+}
+
+#[test]
+fn a_search_counts_what_is_allowed() {
+    let arguments = ["explore", "pulse.sys", "--processors", "2", "--schedules", "200", "--quiet", "--allow", "Deadlock"];
+    let ran = ksim(&arguments);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
+    let (first, rest) = ran.out.split_once('\n').expect("two lines");
+    assert!(first.contains("none failed") && rest.starts_with("incomplete: "), "{}", ran.out);
+    assert!(
+        rest.ends_with(" ended early, at a breach of rule Deadlock, which is off: what comes behind it was not run\n"),
+        "{}",
+        ran.out
+    );
+    let told = |jobs: &str| json(&ksim(&[&arguments[..], &["--json", "--jobs", jobs]].concat()));
+    let (one, three) = (told("1"), told("3"));
+    let early = one["allowed"]["Deadlock"].as_u64().expect("a number");
+    assert!(0 < early && early < 200 && one["failures"] == 0, "{one}");
+    assert_eq!((&one["allowed"], &one["distinct"]), (&three["allowed"], &three["distinct"]));
+    // Not all that there is has been run.
+    let exhaustive = ["explore", "pulse.sys", "--processors", "2", "--strategy", "exhaustive", "--allow", "Deadlock", "--json"];
+    let all = json(&ksim(&exhaustive));
+    assert_eq!((&all["exhausted"], &all["allowed"]["Deadlock"]), (&false.into(), &1.into()), "{all}");
+    assert_eq!(json(&ksim(&["explore", "hello.sys", "--schedules", "5", "--json"]))["allowed"], serde_json::json!({}));
+    // A token of what is allowed now.
+    let found = json(&ksim(&["explore", "pulse.sys", "--processors", "2", "--schedules", "200", "--json"]));
+    let token = found["failure"]["token"].as_str().expect("a token");
+    let ran = ksim(&["replay", token, "pulse.sys", "--processors", "2", "--allow", "Deadlock"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
+    assert_eq!(ran.out, "The schedule was run, and ends early, at a breach of rule Deadlock, which is off.\n");
+}
+
 #[test]
 fn json_is_one_value() {
     let ran = ksim(&["run", "hello.sys", "--json"]);
@@ -240,7 +291,12 @@ fn rules_are_listed() {
     let ran = ksim(&["rules", "keSetEvent"]);
     assert_eq!(ran.code, 0);
     assert!(ran.out.contains("IrqlKeSetEvent (0xc4/0x20016)") && ran.out.contains("https://learn.microsoft.com/"), "{}", ran.out);
+    let ran = ksim(&["rules", "Deadlock"]);
+    assert!(ran.out.starts_with("SelfDeadlock (0xc4/0x1000, ends the run when off)\n"), "{}", ran.out);
+    assert!(ran.out.contains("\nDeadlock (ends the run when off)\n"), "{}", ran.out);
     let table = json(&ksim(&["rules", "--json"]));
+    let when_off = |name: &str| table.as_array()?.iter().find(|rule| rule["name"] == name)?["when_off"].as_str();
+    assert_eq!((when_off("SpinLock"), when_off("PoolLeft")), (Some("ends_run"), Some("goes_on")));
     assert_eq!(table.as_array().expect("a list").len(), ksim::rules().len());
 }
 

@@ -32,6 +32,9 @@ fn steady(line: &str) -> String {
     if let Some(at) = words.iter().position(|word| *word == "replay") {
         words[at + 1] = "TOKEN";
     }
+    if words[0] == "incomplete:" {
+        words[1] = "SOME";
+    }
     if words.get(1..3) == Some(&["schedules", "in"]) {
         return "schedules".to_owned();
     }

@@ -11,9 +11,11 @@
 //! assert_eq!(exploration.executions(), 100);
 //! ```
 //!
-//! A run fails if it ends in anything but completion (a bug check, a panic, a deadlock, the limit on steps) or leaves something behind. The search stops at the
+//! A run fails if it ends in anything but completion (a bug check, a panic, a deadlock, the limit on steps) or leaves something behind; not if it ends early at a breach of a rule that is
+//! [off](Machine::check_rule), which is counted. The search stops at the
 //! first failure, the one of the lowest number however many OS threads search, makes its schedule smaller, and gives it back with a [token](Failure::token) that repeats it.
 
+mod allowed;
 mod environment;
 mod exploration;
 mod faults;
@@ -26,11 +28,13 @@ pub(crate) mod token;
 pub(crate) mod watchdog;
 mod workers;
 
+pub(crate) use allowed::Allowed;
 pub use environment::{EARLY_EXPIRIES, REPLAY, SCHEDULES, SEED, SHARD};
 pub use exploration::{Exploration, Failure};
 pub use token::TokenError;
 
 use crate::Machine;
+use crate::check::rules::RuleId;
 use crate::faults::{Fault, FaultKind};
 pub use crate::schedule::Strategy;
 use environment::Environment;
@@ -77,7 +81,7 @@ pub struct Explore {
 }
 
 /// Says something on standard error, where those who run tests see it although the test passes.
-fn tell(message: &str) {
+pub(crate) fn tell(message: &str) {
     use std::io::Write;
     // Who has closed it does not want to be told.
     let _ = writeln!(std::io::stderr().lock(), "ksim: {message}");
@@ -221,7 +225,7 @@ impl Explore {
     }
 
     /// Whether the first schedule is run a second time, to see that the program does the same things each time: what decides by the host's clock, by addresses, by a `HashMap` or by a
-    /// static is neither searched to the end nor repeated by a token. It is by default.
+    /// static is neither searched to the end nor repeated by a token. It is by default, unless rule Repetition is off.
     ///
     /// # Example
     /// ```should_panic
@@ -295,7 +299,11 @@ impl Explore {
             Some(token) => match self.replay(&token, program) {
                 Ok(exploration) => {
                     if exploration.failure.is_none() {
-                        tell(&format!("the schedule of {REPLAY} does not fail any more"));
+                        let early = match exploration.allowed().next() {
+                            Some((rule, _)) => format!(": it ends early, at a breach of rule {}, which is off", rule.name),
+                            None => String::new(),
+                        };
+                        tell(&format!("the schedule of {REPLAY} does not fail any more{early}"));
                     }
                     exploration
                 }
@@ -327,6 +335,11 @@ impl Explore {
         let explore = Self { fault, ..self.clone() }.of_program(&program);
         let _watched = watchdog::watch();
         workers::replay(&explore, token, &program)
+    }
+
+    /// Whether the first run is compared with its repetition.
+    fn checks_repetition(&self) -> bool {
+        self.repeats && self.machine.config().rules.has(RuleId::Repetition)
     }
 
     /// The same search, of a program that is known to use statics or not.

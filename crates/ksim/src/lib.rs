@@ -61,7 +61,7 @@ pub mod trace {
     pub use crate::report::trace::{Actor, Event, Operation};
 }
 
-pub use check::rules::{Rule, RuleId, rules};
+pub use check::rules::{Rule, RuleId, WhenOff, rules};
 pub use config::{ClockMode, OsProfile};
 pub use control::{
     ApcKind, InterruptLine, ProcessorMode, alert_thread, assign_interrupt, create_mutant, create_process, create_semaphore,

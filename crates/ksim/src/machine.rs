@@ -1,9 +1,11 @@
 //! The machine: its settings and its loop.
 
+use crate::check::rules::RuleId;
 use crate::config::Config;
 use crate::engine::context::{Context, ContextHandle, Resumed};
 use crate::engine::dpc::RunningDpc;
 use crate::engine::kernel::Executing;
+use crate::engine::pool::PoolBlock;
 use crate::engine::thread::State;
 use crate::engine::turns::{Going, Point, Resumption};
 use crate::engine::{Cpu, Kernel, Stop, Tid};
@@ -780,6 +782,7 @@ impl MachineCell {
             let rest = std::mem::take(&mut kernel.debug_partial);
             kernel.debug_output.push(rest);
         }
+        let rules = kernel.config.rules;
         let end = match kernel.stop.take() {
             Some(Stop::Completed) | None => End::Completed,
             Some(Stop::BugCheck(mut bug_check)) => {
@@ -797,6 +800,7 @@ impl MachineCell {
             Some(Stop::Deadlock(graph)) => End::Deadlock(*graph),
             Some(Stop::StepLimit(limit)) => End::StepLimit(limit),
         };
+        let end = end.under(rules);
         let mut trace = std::mem::take(&mut kernel.trace);
         if trace.is_enabled() {
             trace.set_kinds(kernel.objects.take_kinds());
@@ -818,22 +822,32 @@ enum Next {
 }
 
 fn left_behind(kernel: &Kernel) -> Left {
-    let pool = kernel
-        .pool
-        .outstanding()
-        .iter()
-        .map(|block| PoolLeft {
+    let is_on = |rule| kernel.config.rules.has(rule);
+    let mut left = Left::default();
+    if is_on(RuleId::PoolLeft) {
+        let block = |block: PoolBlock| PoolLeft {
             tag: block.tag_text(),
             size: block.size,
             order: block.order,
             allocated_at: block.allocated_at.map(|site| kernel.sites.resolve(site)).unwrap_or_default(),
-        })
-        .collect();
-    let objects = kernel.objects_left();
-    let handles = objects.iter().map(|object| object.handles).sum();
-    let references = objects.iter().map(|object| object.references).sum();
-    let tick_requests = kernel.clock.tick_requests();
-    Left { pool, timers: kernel.armed_timers(), objects, handles, references, tick_requests, uses: kernel.uses_left() }
+        };
+        left.pool = kernel.pool.outstanding().into_iter().map(block).collect();
+    }
+    if is_on(RuleId::TimersLeft) {
+        left.timers = kernel.armed_timers();
+    }
+    if is_on(RuleId::ObjectsLeft) {
+        left.objects = kernel.objects_left();
+        left.handles = left.objects.iter().map(|object| object.handles).sum();
+        left.references = left.objects.iter().map(|object| object.references).sum();
+    }
+    if is_on(RuleId::TickRequestsLeft) {
+        left.tick_requests = kernel.clock.tick_requests();
+    }
+    if is_on(RuleId::UsesLeft) {
+        left.uses = kernel.uses_left();
+    }
+    left
 }
 
 /// Panics in hosted code are reported in the outcome; others are the previous hook's.

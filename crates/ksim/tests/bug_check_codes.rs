@@ -34,7 +34,8 @@ fn codes_are_those_of_windows_sys() {
 fn no_rule_has_another_code() {
     let source = include_str!("bug_check_codes.rs");
     for rule in ksim::rules() {
-        let name = bug_check::name(rule.code);
-        assert!(source.contains(name), "{} is reported as {name} ({:#x})", rule.name, rule.code);
+        let Some(code) = rule.code else { continue };
+        let name = bug_check::name(code);
+        assert!(source.contains(name), "{} is reported as {name} ({code:#x})", rule.name);
     }
 }

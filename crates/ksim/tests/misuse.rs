@@ -19,7 +19,7 @@ mod unload;
 #[path = "misuse/waits.rs"]
 mod waits;
 
-use ksim::{BugCheck, Machine};
+use ksim::{BugCheck, Machine, WhenOff};
 
 /// What a wrong use must end in.
 struct Expected {
@@ -83,7 +83,26 @@ fn misuse(expected: &Expected, wrong: impl Fn()) -> BugCheck {
         }
         last = Some(stop);
     }
-    last.expect("three runs")
+    let stop = last.expect("three runs");
+    when_off(&stop, wrong);
+    stop
+}
+
+/// Where the rule is off, what is wrong is not reported under it: the run goes on or ends early, as the table of rules says.
+#[track_caller]
+fn when_off(stop: &BugCheck, wrong: impl Fn()) {
+    let Some(rule) = stop.rule() else {
+        let own = ["KeBugCheck", "KeBugCheckEx"];
+        assert!(stop.routine.is_some_and(|routine| own.contains(&routine)), "a bug check without a rule: {stop}");
+        return;
+    };
+    let outcome = Machine::new().step_limit(20_000).check_rule(rule.id, false).run(wrong);
+    assert_ne!(outcome.bug_check().and_then(BugCheck::rule).map(|rule| rule.id), Some(rule.id), "{outcome}");
+    if rule.when_off == WhenOff::EndsRun {
+        assert!(outcome.allowed().is_some_and(|allowed| allowed.id == rule.id) && !outcome.is_failure(), "{outcome}");
+    } else {
+        assert!(outcome.allowed().is_none(), "{outcome}");
+    }
 }
 
 /// The address of an object as a parameter.

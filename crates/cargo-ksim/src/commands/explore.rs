@@ -6,9 +6,11 @@ use crate::arguments::ExploreArguments;
 use crate::output::{Exit, Failure, print};
 use crate::program::Program;
 use anyhow::anyhow;
+use ksim::Rule;
 use ksim::explore;
 use ksim::explore::Exploration;
 use serde_json::json;
+use std::collections::BTreeMap;
 
 pub(crate) fn run(arguments: &ExploreArguments) -> Result<Exit, Failure> {
     let program = Program::open(&arguments.program, true)?;
@@ -72,6 +74,7 @@ fn summary_json(exploration: &Exploration) -> serde_json::Value {
         "schedules": exploration.executions(),
         "distinct": exploration.distinct(),
         "failures": exploration.failures(),
+        "allowed": exploration.allowed().map(|(rule, schedules)| (rule.name, schedules)).collect::<BTreeMap<_, _>>(),
         "exhausted": exploration.is_exhausted(),
         "seconds": exploration.elapsed().as_secs_f64(),
     })
@@ -87,10 +90,22 @@ fn summary(exploration: &Exploration) -> String {
     };
     let exhausted = if exploration.is_exhausted() { "; no others are left" } else { "" };
     format!(
-        "{} schedules in {seconds:.2} s ({rate:.0} a second), {} of them different: {failed}{exhausted}",
+        "{} schedules in {seconds:.2} s ({rate:.0} a second), {} of them different: {failed}{exhausted}{}",
         exploration.executions(),
-        exploration.distinct()
+        exploration.distinct(),
+        ended_early(exploration)
     )
+}
+
+/// What rules that are off have kept from being searched, in a line for each.
+fn ended_early(exploration: &Exploration) -> String {
+    let line = |(rule, schedules): (&Rule, u64)| {
+        let name = rule.name;
+        format!(
+            "\nincomplete: {schedules} ended early, at a breach of rule {name}, which is off: what comes behind it was not run"
+        )
+    };
+    exploration.allowed().map(line).collect()
 }
 
 /// The command that repeats a failure.

@@ -18,7 +18,12 @@ pub(crate) fn run(arguments: &ReplayArguments) -> Result<Exit, Failure> {
         .context("the token cannot be replayed")
         .map_err(Failure::usage)?;
     let Some(failure) = exploration.failure() else {
-        print(&"The schedule was run, and does not fail.");
+        match exploration.allowed().next() {
+            Some((rule, _)) => {
+                print(&format_args!("The schedule was run, and ends early, at a breach of rule {}, which is off.", rule.name))
+            }
+            None => print(&"The schedule was run, and does not fail."),
+        }
         return Ok(Exit::Clean);
     };
     write_files(&arguments.output, &failure.outcome)?;

@@ -2,7 +2,7 @@
 
 use crate::arguments::RulesArguments;
 use crate::output::{Exit, Failure, print};
-use ksim::Rule;
+use ksim::{Rule, WhenOff};
 use serde_json::{Value, json};
 
 pub(crate) fn run(arguments: &RulesArguments) -> Result<Exit, Failure> {
@@ -15,12 +15,12 @@ pub(crate) fn run(arguments: &RulesArguments) -> Result<Exit, Failure> {
     }
     for rule in &rules {
         let parameter = rule.first_parameter.map(|parameter| format!("/{parameter:#x}")).unwrap_or_default();
-        let state = match (rule.on_by_default, rule.can_be_off) {
-            (true, true) => "",
-            (true, false) => ", always",
-            (false, _) => ", off by default",
-        };
-        print(&format_args!("{} ({:#x}{parameter}{state})\n    {}\n    {}", rule.name, rule.code, rule.says, rule.page()));
+        let code = rule.code.map(|code| format!("{code:#x}{parameter}"));
+        let default = (!rule.on_by_default).then(|| "off by default".to_owned());
+        let off = (rule.when_off == WhenOff::EndsRun).then(|| "ends the run when off".to_owned());
+        let known: Vec<_> = [code, default, off].into_iter().flatten().collect();
+        let known = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
+        print(&format_args!("{}{known}\n    {}\n    {}", rule.name, rule.says, rule.page()));
     }
     print(&format_args!("{} rules", rules.len()));
     Ok(Exit::Clean)
@@ -34,6 +34,6 @@ fn rule_json(rule: &Rule) -> Value {
         "says": rule.says,
         "page": rule.page(),
         "on_by_default": rule.on_by_default,
-        "can_be_off": rule.can_be_off,
+        "when_off": if rule.when_off == WhenOff::GoesOn { "goes_on" } else { "ends_run" },
     })
 }

@@ -2,7 +2,7 @@
 
 use super::{shows_sites, write_files};
 use crate::arguments::RunArguments;
-use crate::output::{Exit, Failure, is_finding, print, wants_color};
+use crate::output::{Exit, Failure, print, wants_color};
 use crate::program::{Hex, Ioctl, Program, Status};
 use anyhow::anyhow;
 use ksim::{IoResult, Outcome};
@@ -28,7 +28,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
     {
         return Err(Failure::not_loadable(anyhow!("{refusal}")));
     }
-    let found = if unload { is_finding(&outcome) } else { !outcome.is_completed() };
+    // What a driver that stays has is not left behind.
+    let found = outcome.is_failure() && (unload || !outcome.is_completed());
     Ok(if found { Exit::Found } else { Exit::Clean })
 }
 

@@ -7,6 +7,7 @@ use super::object::Kind;
 use super::object::SYSTEM;
 use super::thread::State;
 use super::thread::Tid;
+use crate::check::rules::RuleId;
 use crate::report::bug_check::{Related, Violation, codes};
 use crate::report::trace::Operation;
 use ksync_sys::{DRIVER_DISPATCH, DRIVER_EXTENSION, DRIVER_OBJECT, IRP_MJ_MAXIMUM_FUNCTION, KDPC, UNICODE_STRING};
@@ -256,6 +257,9 @@ impl Kernel {
         // They go with the driver object, which nothing keeps any more.
         for (_, memory) in std::mem::take(&mut self.drivers.entry(driver).extensions) {
             self.release_system(memory as usize)?;
+        }
+        if !self.config.rules.has(RuleId::UnloadedWithPool) {
+            return Ok(());
         }
         let left: Vec<_> = self.pool.outstanding().into_iter().filter(|block| block.driver == Some(driver)).collect();
         if let Some(first) = left.first() {

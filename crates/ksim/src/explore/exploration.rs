@@ -1,6 +1,8 @@
 //! What a search came to.
 
+use super::{Allowed, tell};
 use crate::Outcome;
+use crate::check::rules::Rule;
 use std::fmt;
 use std::time::Duration;
 
@@ -71,6 +73,7 @@ pub struct Exploration {
     pub(super) exhausted: bool,
     pub(super) elapsed: Duration,
     pub(super) failures: u64,
+    pub(super) allowed: Allowed,
     pub(super) failure: Option<Box<Failure>>,
 }
 
@@ -88,7 +91,8 @@ impl Exploration {
         self.distinct
     }
 
-    /// True when no schedule is left that would differ from those that were run.
+    /// True when no schedule is left that would differ from those that were run, and all of these were run to their ends: none ended early at a breach of a rule that is [off](Self::allowed), as nothing behind such a
+    /// breach is known.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
         self.exhausted
@@ -106,13 +110,31 @@ impl Exploration {
         self.failures
     }
 
+    /// How many schedules ended early at a breach of a rule that is [off](crate::Machine::check_rule), by rule, in the order of [`rules`](crate::rules). What would have come behind the breach was not run in these, so that the
+    /// search says nothing about it, and is not exhausted. They are no failures.
+    ///
+    /// # Example
+    /// ```
+    /// use ksim::{Machine, RuleId, explore};
+    /// use ksync_sys::KeLowerIrql;
+    ///
+    /// let machine = Machine::new().check_rule(RuleId::IrqlKeRaiseLower2, false);
+    /// // SAFETY: none is needed: the call is wrong, and ends the run.
+    /// let search = explore().machine(machine).schedules(20).check(|| unsafe { KeLowerIrql(1) });
+    /// let allowed: Vec<_> = search.expect_clean().allowed().map(|(rule, schedules)| (rule.name, schedules)).collect();
+    /// assert_eq!(allowed, [("IrqlKeRaiseLower2", 20)]);
+    /// ```
+    pub fn allowed(&self) -> impl ExactSizeIterator<Item = (&'static Rule, u64)> {
+        self.allowed.by_rule()
+    }
+
     /// The failure of the lowest schedule that failed.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_deref()
     }
 
-    /// Passes a search on that found nothing.
+    /// Passes a search on that found nothing. If schedules [ended early](Self::allowed), standard error says so.
     ///
     /// # Panics
     /// If a schedule failed, with the whole report.
@@ -122,6 +144,9 @@ impl Exploration {
             let replay = failure.replay_line();
             let report = failure.outcome.report().replay(Some(&replay)).colored_for_terminal();
             panic!("{report}\nfound by {}", failure.found_by());
+        }
+        if !self.allowed.is_empty() {
+            tell(&format!("of {} schedules, {}", self.executions, self.allowed));
         }
         self
     }
@@ -149,6 +174,9 @@ impl fmt::Display for Exploration {
             write!(f, "{} of them distinct", self.distinct)?;
         }
         write!(f, ", in {:.1?}", self.elapsed)?;
+        if !self.allowed.is_empty() {
+            write!(f, "\nincomplete: {}", self.allowed)?;
+        }
         if let Some(failure) = &self.failure {
             write!(f, "\n{failure}")?;
         }

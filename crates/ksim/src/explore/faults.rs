@@ -60,6 +60,7 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> Explorat
             whole.exhausted &= part.exhausted;
             whole.elapsed = begin.elapsed();
             whole.failures += part.failures;
+            whole.allowed.add(&part.allowed);
             whole.failure = part.failure;
         }
     }

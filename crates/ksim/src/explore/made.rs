@@ -1,7 +1,8 @@
 //! What the runs of a search came to that plans them.
 
+use super::Allowed;
 use super::token::Choice;
-use super::workers::fails;
+use crate::check::rules::RuleId;
 use crate::machine::Recorded;
 
 /// What became of some runs, one after the other.
@@ -12,6 +13,8 @@ pub(super) struct Made {
     /// Which of them failed, and the choices of the first of these.
     pub(super) failures: Vec<u64>,
     pub(super) choices: Vec<Choice>,
+    /// Which of them ended early, and the rules that were broken there.
+    pub(super) allowed: Vec<(u64, RuleId)>,
     pub(super) has_fault: bool,
     pub(super) unsupported: Option<&'static str>,
     /// The host's time was up before the end.
@@ -26,12 +29,14 @@ impl Made {
             return false;
         }
         self.classes.push(run.class);
-        let failed = fails(&run.outcome);
+        let number = self.classes.len() as u64 - 1;
+        self.allowed.extend(run.outcome.allowed().map(|rule| (number, rule.id)));
+        let failed = run.outcome.is_failure();
         if failed {
             if self.failures.is_empty() {
                 self.choices = run.choices;
             }
-            self.failures.push(self.classes.len() as u64 - 1);
+            self.failures.push(number);
         }
         failed
     }
@@ -43,9 +48,15 @@ impl Made {
             self.choices = other.choices;
         }
         self.failures.extend(other.failures.iter().map(|number| before + number));
+        self.allowed.extend(other.allowed.iter().map(|(number, rule)| (before + number, *rule)));
         self.classes.extend(other.classes);
         self.has_fault |= other.has_fault;
         self.unsupported = self.unsupported.or(other.unsupported);
         self.is_late |= other.is_late;
+    }
+
+    /// Counts those of the first runs that ended early.
+    pub(super) fn count_allowed(&self, runs: u64, allowed: &mut Allowed) {
+        self.allowed.iter().filter(|(number, _)| *number < runs).for_each(|(_, rule)| allowed.count(*rule));
     }
 }

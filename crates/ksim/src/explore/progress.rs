@@ -19,12 +19,12 @@ impl Progress {
             return Self { bar: None };
         }
         let (length, template) = match (schedules, deadline) {
-            (u64::MAX, None) => (None, "{spinner} {human_pos} schedules, {per_sec}, {elapsed}, {msg} distinct"),
-            (u64::MAX, Some(_)) => (None, "{spinner} {human_pos} schedules, {per_sec}, {time_left} left, {msg} distinct"),
-            (_, None) => (Some(schedules), "{bar:30} {human_pos}/{human_len} schedules, {per_sec}, {eta} left, {msg} distinct"),
+            (u64::MAX, None) => (None, "{spinner} {human_pos} schedules, {per_sec}, {elapsed}, {msg}"),
+            (u64::MAX, Some(_)) => (None, "{spinner} {human_pos} schedules, {per_sec}, {time_left} left, {msg}"),
+            (_, None) => (Some(schedules), "{bar:30} {human_pos}/{human_len} schedules, {per_sec}, {eta} left, {msg}"),
             (_, Some(_)) => (
                 Some(schedules),
-                "{bar:30} {human_pos}/{human_len} schedules, {per_sec}, {eta} and at most {time_left} left, {msg} distinct",
+                "{bar:30} {human_pos}/{human_len} schedules, {per_sec}, {eta} and at most {time_left} left, {msg}",
             ),
         };
         let time_left = move |_: &ProgressState, text: &mut dyn fmt::Write| {
@@ -38,10 +38,12 @@ impl Progress {
         Self { bar: Some(bar) }
     }
 
-    pub(super) fn advance(&self, executions: u64, distinct: u64) {
+    /// So many more were made; so many of all differ, and so many ended early.
+    pub(super) fn advance(&self, executions: u64, distinct: u64, allowed: u64) {
         if let Some(bar) = &self.bar {
             bar.inc(executions);
-            bar.set_message(distinct.to_string());
+            let early = if allowed > 0 { format!(", {allowed} ended early") } else { String::new() };
+            bar.set_message(format!("{distinct} distinct{early}"));
         }
     }
 }

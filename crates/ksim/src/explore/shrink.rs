@@ -6,7 +6,6 @@
 
 use super::Explore;
 use super::token::Choice;
-use super::workers::fails;
 use crate::machine::Keep;
 use crate::report::{End, Outcome};
 use crate::schedule::{Bounded, BoundedSearch, Guided, Policy, Replay};
@@ -41,7 +40,7 @@ pub(super) fn preemptions(choices: &[Choice]) -> usize {
 fn is_same(first: &Outcome, second: &Outcome) -> bool {
     match (first.end(), second.end()) {
         (End::Completed, End::Completed) | (End::Deadlock(_), End::Deadlock(_)) | (End::StepLimit(_), End::StepLimit(_)) => {
-            fails(first) == fails(second)
+            first.is_failure() == second.is_failure()
         }
         (End::BugCheck(first), End::BugCheck(second)) => {
             // The first parameter is the kind of violation for Driver Verifier, and an address for many others.

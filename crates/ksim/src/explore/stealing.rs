@@ -8,7 +8,7 @@ use super::made::Made;
 use super::progress::{Progress, REPORT_EVERY};
 use super::systematic::refuse;
 use super::workers::{jobs, report};
-use super::{Exploration, Explore, watchdog};
+use super::{Allowed, Exploration, Explore, watchdog};
 use crate::machine::Keep;
 use crate::schedule::{Exhaustive, ExhaustiveSearch as Search, NextRun};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -53,6 +53,8 @@ struct Stealing<'a> {
     hungry: AtomicUsize,
     tickets: AtomicU64,
     runs: AtomicU64,
+    /// How many of them ended early.
+    allowed: AtomicU64,
     /// The search is at its end, or its program has panicked outside the machine.
     over: AtomicBool,
 }
@@ -73,6 +75,7 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync), whole: Sear
         hungry: AtomicUsize::new(0),
         tickets: AtomicU64::new(0),
         runs: AtomicU64::new(0),
+        allowed: AtomicU64::new(0),
         over: AtomicBool::new(false),
     };
     let never = AtomicBool::new(false);
@@ -97,6 +100,8 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync), whole: Sear
     refuse(made.unsupported);
     let is_over = search.next() == NextRun::Over && made.classes.len() <= limit;
     made.classes.truncate(limit);
+    let mut allowed = Allowed::default();
+    made.count_allowed(limit as u64, &mut allowed);
     made.failures.retain(|&number| number < limit as u64);
     let mut failure = None;
     // Not in a closure, which would hide who asked for the search.
@@ -106,9 +111,10 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync), whole: Sear
     let exploration = Exploration {
         executions: made.classes.len() as u64,
         distinct: made.classes.iter().collect::<FxHashSet<_>>().len() as u64,
-        exhausted: is_over && (made.failures.is_empty() || explore.keep_going),
+        exhausted: is_over && (made.failures.is_empty() || explore.keep_going) && allowed.is_empty(),
         elapsed: begin.elapsed(),
         failures: made.failures.len() as u64,
+        allowed,
         failure,
     };
     (exploration, made.has_fault)
@@ -149,7 +155,7 @@ impl Stealing<'_> {
     fn make(&self, search: &mut Search, made: &mut Made, most: usize, stop: &AtomicBool) {
         let machine = self.explore.faulty_machine().record_trace(false);
         let shared = Rc::new(RefCell::new(std::mem::take(search)));
-        let mut reported = made.classes.len();
+        let mut reported = (made.classes.len(), made.allowed.len());
         loop {
             let mut search = shared.borrow_mut();
             if self.is_at_end(&search, made) || made.classes.len() >= most || search.told() >= MOST_TOLD {
@@ -178,9 +184,9 @@ impl Stealing<'_> {
             made.record(run, counts);
             self.cancel(&mut search);
             while self.hungry.load(Ordering::Relaxed) > 0 && self.give(&mut search) {}
-            if made.classes.len() >= reported + REPORT_EVERY as usize {
-                self.report(made.classes.len() - reported);
-                reported = made.classes.len();
+            if made.classes.len() >= reported.0 + REPORT_EVERY as usize {
+                self.report(made.classes.len() - reported.0, made.allowed.len() - reported.1);
+                reported = (made.classes.len(), made.allowed.len());
             }
             if stop.load(Ordering::Relaxed) || self.over.load(Ordering::Relaxed) {
                 break;
@@ -198,9 +204,10 @@ impl Stealing<'_> {
         }
     }
 
-    fn report(&self, runs: usize) {
+    fn report(&self, runs: usize, allowed: usize) {
         let all = self.runs.fetch_add(runs as u64, Ordering::Relaxed) + runs as u64;
-        self.progress.advance(runs as u64, all);
+        let early = self.allowed.fetch_add(allowed as u64, Ordering::Relaxed) + allowed as u64;
+        self.progress.advance(runs as u64, all, early);
     }
 
     /// Gives a part of a search to those that have nothing to do. False when there is none.

@@ -6,7 +6,7 @@
 use super::made::Made;
 use super::progress::Progress;
 use super::workers::{first_run, jobs, report};
-use super::{Exploration, Explore, Shard};
+use super::{Allowed, Exploration, Explore, Shard};
 use super::{stealing, watchdog};
 use crate::explore::token::Choice;
 use crate::machine::Keep;
@@ -109,6 +109,7 @@ struct Parts<S> {
     distinct: FxHashSet<u64>,
     executions: u64,
     failures: u64,
+    allowed: Allowed,
     /// The number and the choices of the first schedule that failed.
     first_failure: Option<(u64, Vec<Choice>)>,
     has_fault: bool,
@@ -157,6 +158,7 @@ fn search_all<S: Plan>(explore: &Explore, program: &(dyn Fn() + Sync), whole: S)
         distinct: FxHashSet::default(),
         executions: 0,
         failures: 0,
+        allowed: Allowed::default(),
         first_failure: None,
         has_fault: false,
         unsupported: None,
@@ -195,9 +197,10 @@ fn search_all<S: Plan>(explore: &Explore, program: &(dyn Fn() + Sync), whole: S)
     let exploration = Exploration {
         executions: parts.executions,
         distinct: parts.distinct.len() as u64,
-        exhausted: !parts.over,
+        exhausted: !parts.over && parts.allowed.is_empty(),
         elapsed: begin.elapsed(),
         failures: parts.failures,
+        allowed: parts.allowed,
         failure,
     };
     (exploration, parts.has_fault)
@@ -233,7 +236,7 @@ impl<S: Plan> Systematic<'_, S> {
             parts.put(number, made, rest, self.explore.shard);
             let before = parts.executions;
             parts.count(self.limit, self.explore);
-            self.progress.advance(parts.executions - before, parts.distinct.len() as u64);
+            self.progress.advance(parts.executions - before, parts.distinct.len() as u64, parts.allowed.total());
             self.changed.notify_all();
             if once {
                 return;
@@ -332,6 +335,7 @@ impl<S: Plan> Parts<S> {
             }
             let left = limit - self.executions;
             let fitting = made.failures.iter().filter(|&&failure| failure < left).count() as u64;
+            made.count_allowed(left, &mut self.allowed);
             if fitting > 0 && self.first_failure.is_none() {
                 self.first_failure = Some((self.executions + made.failures[0], made.choices));
                 self.over |= !explore.keep_going;

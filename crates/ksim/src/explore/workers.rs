@@ -6,7 +6,7 @@
 use super::progress::{Progress, REPORT_EVERY};
 use super::shrink::{preemptions, shrink};
 use super::token::{self, Choice, TokenError};
-use super::{Exploration, Explore, Failure, faults, watchdog};
+use super::{Allowed, Exploration, Explore, Failure, faults, watchdog};
 use crate::machine::{Keep, Recorded};
 use crate::schedule::{Planned, Policy, Replay};
 use crate::{End, Outcome};
@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// How many schedules a worker takes at a time.
@@ -37,12 +37,8 @@ struct Shared<'a> {
     executions: AtomicU64,
     has_fault: AtomicBool,
     failures: AtomicU64,
+    allowed: Mutex<Allowed>,
     progress: Progress,
-}
-
-/// True for a run that a search reports.
-pub(super) fn fails(outcome: &Outcome) -> bool {
-    !outcome.is_completed() || !outcome.left().is_empty()
 }
 
 /// Lets the context that acted last go on as long as it can.
@@ -78,13 +74,15 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
         executions: AtomicU64::new(0),
         has_fault: AtomicBool::new(false),
         failures: AtomicU64::new(0),
+        allowed: Mutex::default(),
         progress: Progress::new(explore.progress, limit, deadline),
     };
     shared.has_fault.store(first.outcome.has_fault(), Ordering::Relaxed);
     if explore.shard.index == 0 && limit > 0 {
         shared.executions.store(1, Ordering::Relaxed);
         shared.distinct.lock().expect("nobody else is there").insert(first.class);
-        if fails(&first.outcome) {
+        shared.record_allowed(&first.outcome);
+        if first.outcome.is_failure() {
             shared.record_failure(0, &first.choices);
         }
     }
@@ -98,7 +96,7 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
         }
         shared.work();
     });
-    let Shared { failure, failures, distinct, executions, has_fault, progress, .. } = shared;
+    let Shared { failure, failures, allowed, distinct, executions, has_fault, progress, .. } = shared;
     drop(progress);
     let mut reported = None;
     // Not in a closure, which would hide who asked for the search.
@@ -112,6 +110,7 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
         exhausted: false,
         elapsed: begin.elapsed(),
         failures: if explore.keep_going { failures.into_inner() } else { u64::from(failure.is_some()) },
+        allowed: allowed.into_inner().expect("no worker panics while it holds the lock"),
         failure,
     };
     (exploration, has_fault.into_inner())
@@ -148,7 +147,7 @@ pub(super) fn report(explore: &Explore, schedule: u64, choices: &[Choice], progr
     })
 }
 
-/// The uneventful run, which a search makes twice to see that the program does the same things each time. One that did not complete is repeated for its report.
+/// The uneventful run, which a search makes twice to see that the program does the same things each time. One that failed short of its end is repeated for its report.
 ///
 /// Statics that the program sets once are set by the first run of all: where that differs from its repetition, the repetition counts as the first.
 ///
@@ -156,11 +155,12 @@ pub(super) fn report(explore: &Explore, schedule: u64, choices: &[Choice], progr
 /// If the program did something else.
 #[track_caller]
 pub(super) fn first_run(explore: &Explore, program: &dyn Fn()) -> Recorded {
-    let machine = explore.faulty_machine().record_trace(explore.repeats);
+    let machine = explore.faulty_machine().record_trace(explore.checks_repetition());
     let run = |policy: Box<dyn Policy>| machine.run_recorded(policy, Keep::Choices(Vec::new()), program);
     let mut first = run(uneventful());
     for is_last in [false, true] {
-        if !explore.repeats || !first.outcome.is_completed() {
+        let is_whole = first.outcome.is_completed() || first.outcome.allowed().is_some();
+        if !explore.checks_repetition() || !is_whole {
             break;
         }
         let second = run(Box::new(Replay::new(&first.choices)));
@@ -201,7 +201,8 @@ impl Shared<'_> {
                     self.has_fault.store(true, Ordering::Relaxed);
                 }
                 classes.insert(run.class);
-                if fails(&run.outcome) {
+                self.record_allowed(&run.outcome);
+                if run.outcome.is_failure() {
                     let mut choices = Vec::new();
                     if self.is_lowest(number) {
                         // The number alone decides the schedule: once more, for its choices, which cost more than all else.
@@ -216,13 +217,23 @@ impl Shared<'_> {
                 all.extend(classes.drain());
                 let distinct = all.len() as u64;
                 drop(all);
-                self.progress.advance(executions - reported, distinct);
+                self.progress.advance(executions - reported, distinct, self.lock_allowed().total());
                 reported = executions;
             }
         }
         watchdog::set_schedule(None);
         self.executions.fetch_add(executions, Ordering::Relaxed);
         self.distinct.lock().expect("no worker panics while it holds the lock").extend(classes);
+    }
+
+    fn lock_allowed(&self) -> MutexGuard<'_, Allowed> {
+        self.allowed.lock().expect("no worker panics while it holds the lock")
+    }
+
+    fn record_allowed(&self, outcome: &Outcome) {
+        if outcome.allowed().is_some() {
+            self.lock_allowed().record(outcome);
+        }
     }
 
     /// True when no failure of a lower number is known.
@@ -250,7 +261,7 @@ fn repeat(explore: &Explore, choices: &[Choice], program: &dyn Fn()) -> Outcome 
     let (outcome, differs) = run_choices(explore, choices, program);
     let reason = match differs {
         Some(error) => error.to_string(),
-        None if !fails(&outcome) => "the same choices led to no failure".to_owned(),
+        None if !outcome.is_failure() => "the same choices led to no failure".to_owned(),
         None => return outcome,
     };
     panic!(
@@ -287,13 +298,15 @@ pub(super) fn replay(explore: &Explore, token: &str, program: &dyn Fn()) -> Resu
     match differs {
         Some(error) if is_other => return Err(TokenError::Program { reason: error.to_string() }),
         Some(error) => return Err(error),
-        None if is_other && !fails(&outcome) => {
+        None if is_other && !outcome.is_failure() => {
             return Err(TokenError::Program { reason: "this one makes all of its choices, and does not fail".to_owned() });
         }
         None => {}
     }
     let elapsed: Duration = begin.elapsed();
-    let failure = fails(&outcome).then(|| {
+    let mut allowed = Allowed::default();
+    allowed.record(&outcome);
+    let failure = outcome.is_failure().then(|| {
         let token = faults::with_fault(token.to_owned(), explore.fault);
         let (found, early_expiries) = (token.clone(), explore.early_by_environment);
         Box::new(Failure {
@@ -307,5 +320,5 @@ pub(super) fn replay(explore: &Explore, token: &str, program: &dyn Fn()) -> Resu
         })
     });
     let failures = u64::from(failure.is_some());
-    Ok(Exploration { executions: 1, distinct: 1, exhausted: false, elapsed, failures, failure })
+    Ok(Exploration { executions: 1, distinct: 1, exhausted: false, elapsed, failures, allowed, failure })
 }

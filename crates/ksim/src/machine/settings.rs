@@ -165,23 +165,36 @@ impl Machine {
     /// one thread count too, locks that were created at one place stand for each other, and so do locks of one word that were one after the other in memory of the host. `false` turns the
     /// check off.
     pub fn check_lock_order(mut self, strict: bool) -> Self {
+        self.config.rules.set(RuleId::LockOrder, strict);
         self.config.lock_order = if strict { Strictness::Strict } else { Strictness::Off };
         self
     }
 
-    /// Whether a [rule](crate::rules) is checked.
+    /// Whether a [rule](crate::rules) is checked: for a bug that is known already, and in the way of others.
     ///
-    /// # Panics
-    /// If the rule is to be off and [cannot be](crate::Rule::can_be_off).
+    /// Where a rule is off, a run that breaks it goes on if it can. Where the kernel, as NT itself, cannot go on ([`Rule::when_off`](crate::Rule::when_off)), the run ends there, as no failure:
+    /// [`Outcome::allowed`](crate::Outcome::allowed). What would have come behind is not run, and a search counts such runs: [`Exploration::allowed`](crate::explore::Exploration::allowed).
+    /// What is no rule cannot be off: panics, the [limit on steps](Self::step_limit), bug checks that the driver asks for.
     ///
     /// # Example
     /// ```
     /// use ksim::{Machine, RuleId};
+    /// use ksync_sys::{KeAcquireSpinLockRaiseToDpc, KeInitializeSpinLock};
     ///
-    /// let outcome = Machine::new().check_rule(RuleId::WithinCriticalRegion, false).run(|| {});
-    /// outcome.expect_clean();
+    /// let twice = || {
+    ///     let mut lock = Box::new(0);
+    ///     // SAFETY: the lock's memory is the box's, here and below.
+    ///     unsafe { KeInitializeSpinLock(&raw mut *lock) };
+    ///     for _ in 0..2 {
+    ///         // SAFETY: wrong the second time, and reported.
+    ///         unsafe { KeAcquireSpinLockRaiseToDpc(&raw mut *lock) };
+    ///     }
+    /// };
+    /// assert!(Machine::new().run(twice).is_failure());
+    /// let outcome = Machine::new().check_rule(RuleId::SpinLock, false).run(twice);
+    /// assert!(!outcome.is_failure() && !outcome.is_completed());
+    /// assert_eq!(outcome.allowed().map(|rule| rule.id), Some(RuleId::SpinLock));
     /// ```
-    #[track_caller]
     pub fn check_rule(mut self, rule: RuleId, check: bool) -> Self {
         self.config.rules.set(rule, check);
         if rule == RuleId::LockOrder {

@@ -5,6 +5,7 @@ use super::outcome::{DriverPanic, End, Left, ObjectLeft, UsesLeft};
 use super::text::Report;
 use super::trace::Event;
 use super::wait_graph::WaitGraph;
+use crate::check::rules::Rule;
 use serde_json::{Value, json};
 
 /// The number of the schema.
@@ -15,13 +16,9 @@ impl Report<'_> {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let outcome = self.outcome;
-        let (end, bug_check, panic, deadlock, step_limit) = match &outcome.end {
-            End::Completed => ("completed", Value::Null, Value::Null, Value::Null, Value::Null),
-            End::BugCheck(stop) => ("bug_check", of_bug_check(stop), Value::Null, Value::Null, Value::Null),
-            End::Panic(panic) => ("panic", Value::Null, of_panic(panic), Value::Null, Value::Null),
-            End::Deadlock(graph) => ("deadlock", Value::Null, Value::Null, of_graph(graph), Value::Null),
-            End::StepLimit(limit) => ("step_limit", Value::Null, Value::Null, Value::Null, json!(limit)),
-        };
+        let (end, what) = of_end(&outcome.end);
+        // Of how it can end, that which it is.
+        let one = |kind| if end == kind { what.clone() } else { Value::Null };
         let threads: Vec<_> = outcome
             .threads()
             .iter()
@@ -62,10 +59,11 @@ impl Report<'_> {
         json!({
             "schema": SCHEMA,
             "end": end,
-            "bug_check": bug_check,
-            "panic": panic,
-            "deadlock": deadlock,
-            "step_limit": step_limit,
+            "bug_check": one("bug_check"),
+            "panic": one("panic"),
+            "deadlock": one("deadlock"),
+            "step_limit": one("step_limit"),
+            "allowed": one("allowed"),
             "left": of_left(&outcome.left),
             "threads": threads,
             "processors": processors,
@@ -99,10 +97,29 @@ fn of_sites(sites: &[CallSite]) -> Value {
     sites.iter().map(of_site).collect()
 }
 
+/// How a run ended: in a word, and at length.
+fn of_end(end: &End) -> (&'static str, Value) {
+    match end {
+        End::Completed => ("completed", Value::Null),
+        End::BugCheck(stop) => ("bug_check", of_bug_check(stop)),
+        End::Panic(panic) => ("panic", of_panic(panic)),
+        End::Deadlock(graph) => ("deadlock", of_graph(graph)),
+        End::StepLimit(limit) => ("step_limit", json!(limit)),
+        End::Allowed { rule, breach } => {
+            let (end, what) = of_end(breach);
+            ("allowed", json!({ "rule": of_rule(rule), "end": end, end: what }))
+        }
+    }
+}
+
+fn of_rule(rule: &Rule) -> Value {
+    json!({ "name": rule.name, "says": rule.says, "page": rule.page() })
+}
+
 fn of_bug_check(stop: &BugCheck) -> Value {
     let related: Vec<_> =
         stop.related.iter().map(|related| json!({ "what": related.what, "call_sites": of_sites(&related.call_sites) })).collect();
-    let rule = stop.rule().map(|rule| json!({ "name": rule.name, "says": rule.says, "page": rule.page() }));
+    let rule = stop.rule().map(of_rule);
     json!({
         "code": stop.code,
         "name": stop.name,

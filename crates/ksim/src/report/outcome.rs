@@ -6,6 +6,8 @@ use super::state::{ProcessorState, Snapshot, ThreadState};
 use super::text::Report;
 use super::trace::{Event, Trace};
 use super::wait_graph::WaitGraph;
+use crate::check::rules::{Rule, RuleId, RuleSet};
+use crate::explore::tell;
 use std::fmt;
 use std::time::Duration;
 
@@ -54,6 +56,41 @@ pub enum End {
     Deadlock(WaitGraph),
     /// So many scheduling points were passed, which is the limit.
     StepLimit(u64),
+    /// A rule was broken that is [off](crate::Machine::check_rule), and the kernel cannot go on from there: the run ended early. That is no failure, and says nothing of what
+    /// would have come behind.
+    #[non_exhaustive]
+    Allowed {
+        /// The rule.
+        rule: &'static Rule,
+        /// How the run would have ended where the rule is on.
+        breach: Box<End>,
+    },
+}
+
+impl End {
+    /// The rule that a run broke which ended so, if it is one of [those that are published](crate::rules). What is left behind is not looked at, nor whether the rule is on.
+    #[must_use]
+    pub fn rule(&self) -> Option<&'static Rule> {
+        match self {
+            Self::BugCheck(bug_check) => bug_check.rule(),
+            Self::Deadlock(_) => Some(Rule::with(RuleId::Deadlock)),
+            Self::Allowed { rule, .. } => Some(rule),
+            Self::Completed | Self::Panic(_) | Self::StepLimit(_) => None,
+        }
+    }
+
+    /// The end of a run that only these rules count in.
+    pub(crate) fn under(self, rules: RuleSet) -> Self {
+        match self.rule() {
+            Some(rule) if !rules.has(rule.id) => Self::Allowed { rule, breach: Box::new(self) },
+            _ => self,
+        }
+    }
+}
+
+/// What is said of a run that ended early at a breach of a rule that is off.
+pub(super) fn said_of_allowed(rule: &Rule) -> String {
+    format!("ended early, at a breach of rule {}, which is off: what comes behind it was not run", rule.name)
 }
 
 impl fmt::Display for End {
@@ -63,6 +100,7 @@ impl fmt::Display for End {
             Self::BugCheck(bug_check) => bug_check.fmt(f),
             Self::Panic(panic) => panic.fmt(f),
             Self::Deadlock(graph) => graph.fmt(f),
+            Self::Allowed { rule, breach } => write!(f, "{}\n{breach}", said_of_allowed(rule)),
             Self::StepLimit(limit) => write!(f, "the limit of {limit} scheduling points was reached: a loop that never waits?"),
         }
     }
@@ -125,7 +163,7 @@ pub struct UsesLeft {
     pub uses: u64,
 }
 
-/// What a run left behind.
+/// What a run left behind, as far as the [rules](crate::rules) about that are on.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct Left {
@@ -235,7 +273,7 @@ impl Outcome {
         &self.end
     }
 
-    /// What it left behind. Only a completed run is expected to clean up.
+    /// What it left behind, as far as the rules about that are on (PoolLeft and those after it). Only a completed run is expected to clean up.
     #[must_use]
     pub fn left(&self) -> &Left {
         &self.left
@@ -361,17 +399,41 @@ impl Outcome {
         }
     }
 
-    /// Passes a clean run on: completed, with nothing left behind.
+    /// The rule that is off and whose breach ended the run early, if one did: what would have come behind was not run. [`end`](Self::end) has the breach.
+    #[must_use]
+    pub fn allowed(&self) -> Option<&'static Rule> {
+        match self.end {
+            End::Allowed { rule, .. } => Some(rule),
+            _ => None,
+        }
+    }
+
+    /// True for what a search reports: the run ended in a bug check, a panic, a deadlock or at the limit on steps, or it completed and left something behind. One that ended early at a breach of a rule that is
+    /// [off](Self::allowed) is no failure, whatever it left.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        match self.end {
+            End::Completed => !self.left.is_empty(),
+            End::Allowed { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// Passes a clean run on: completed, with nothing left behind. So is one that ended early at a breach of a rule that is [off](Self::allowed), as whoever turns a rule off wants no test to fail for it; but standard error
+    /// says so, since nothing behind the breach was run. [`expect_completed`](Self::expect_completed) is for a test that must come to its end.
     ///
     /// # Panics
     /// If it is anything else, with the whole report.
     #[track_caller]
     pub fn expect_clean(self) -> Self {
-        assert!(self.is_completed() && self.left.is_empty(), "{}", self.report().colored_for_terminal());
+        assert!(!self.is_failure(), "{}", self.report().colored_for_terminal());
+        if let Some(rule) = self.allowed() {
+            tell(&format!("a run {}", said_of_allowed(rule)));
+        }
         self
     }
 
-    /// Passes a completed run on, whatever it left behind.
+    /// Passes a completed run on, whatever it left behind. One that ended early has not completed.
     ///
     /// # Panics
     /// If it is anything else, with the whole report.
@@ -397,7 +459,7 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (seed {})", self.end, self.seed)?;
-        if !self.left.is_empty() {
+        if !self.left.is_empty() && self.allowed().is_none() {
             write!(f, "\n{}", self.left)?;
         }
         Ok(())

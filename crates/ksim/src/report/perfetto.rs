@@ -195,7 +195,11 @@ fn instant(event: &Event, time: f64, object: &str, place: Option<&str>, printed:
 
 /// The end of the run, as the last instant: on the track of who failed, or for all.
 fn failure(outcome: &Outcome, spans: &Spans, time: f64) -> Value {
-    let thread = match outcome.end() {
+    let breach = match outcome.end() {
+        End::Allowed { breach, .. } => breach,
+        end => end,
+    };
+    let thread = match breach {
         End::BugCheck(stop) => stop.thread,
         End::Panic(panic) => panic.thread,
         _ => None,

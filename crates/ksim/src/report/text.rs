@@ -1,7 +1,7 @@
 //! The report for people.
 
 use super::bug_check::{BugCheck, CallSite, RelatedSite};
-use super::outcome::{End, Outcome};
+use super::outcome::{End, Outcome, said_of_allowed};
 use super::sites::SiteId;
 use super::state::ThreadState;
 use super::trace::{Actor, Event, Operation};
@@ -74,6 +74,21 @@ impl<'a> Report<'a> {
 
     fn heading(&self) -> Style {
         if self.colored { Style::new().bold() } else { Style::new() }
+    }
+
+    fn end(&self, f: &mut fmt::Formatter<'_>, end: &End) -> fmt::Result {
+        let [red, green, yellow] = [AnsiColor::Red, AnsiColor::Green, AnsiColor::Yellow].map(|color| self.style(color));
+        match end {
+            End::BugCheck(bug_check) => self.bug_check(f, bug_check),
+            End::Completed => writeln!(f, "{green}completed{green:#}"),
+            // The threads, with all that is known of them, come below.
+            End::Deadlock(graph) => writeln!(f, "{red}{}{red:#}", graph.summary()),
+            End::Allowed { rule, breach } => {
+                writeln!(f, "{yellow}{}{yellow:#}", said_of_allowed(rule))?;
+                self.end(f, breach)
+            }
+            end => writeln!(f, "{red}{end}{red:#}"),
+        }
     }
 
     fn bug_check(&self, f: &mut fmt::Formatter<'_>, bug_check: &BugCheck) -> fmt::Result {
@@ -237,14 +252,8 @@ fn is_step(event: &Event) -> bool {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (bold, red, green) = (self.heading(), self.style(AnsiColor::Red), self.style(AnsiColor::Green));
-        match &self.outcome.end {
-            End::BugCheck(bug_check) => self.bug_check(f, bug_check)?,
-            End::Completed => writeln!(f, "{green}completed{green:#}")?,
-            // The threads, with all that is known of them, come below.
-            End::Deadlock(graph) => writeln!(f, "{red}{}{red:#}", graph.summary())?,
-            end => writeln!(f, "{red}{end}{red:#}")?,
-        }
+        let (bold, red) = (self.heading(), self.style(AnsiColor::Red));
+        self.end(f, &self.outcome.end)?;
         let threads = self.outcome.threads();
         if !threads.is_empty() {
             writeln!(f, "{bold}threads{bold:#}")?;
@@ -283,9 +292,12 @@ impl fmt::Display for Report<'_> {
 }
 
 impl BugCheck {
-    /// The rule that it is a breach of, if it is one of [those that are published](crate::rules).
+    /// The rule that it is a breach of, if it is one of [those that are published](crate::rules). One that the driver asked for is none, whatever its code.
     #[must_use]
     pub fn rule(&self) -> Option<&'static Rule> {
+        if self.routine.is_some_and(|routine| ["KeBugCheck", "KeBugCheckEx"].contains(&routine)) {
+            return None;
+        }
         Rule::of(self.code, &self.parameters)
     }
 }

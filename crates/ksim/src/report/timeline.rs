@@ -95,7 +95,7 @@ fn document(outcome: &Outcome) -> Value {
     let kinds: BTreeMap<_, _> = spans.kinds.iter().map(|(number, kind)| (number.to_string(), *kind)).collect();
     let statistics = outcome.statistics();
     let mut sources = Sources::default();
-    let (failure, sites) = (failure(outcome, &names, &mut sources), sites(outcome, &mut sources));
+    let (failure, sites) = (failure(outcome, outcome.end(), &names, &mut sources), sites(outcome, &mut sources));
     json!({
         "version": 1,
         "end": end(outcome),
@@ -225,7 +225,12 @@ fn event_data(outcome: &Outcome) -> Value {
 
 /// How the run ended, in a word, a headline and the whole report.
 fn end(outcome: &Outcome) -> Value {
-    let (kind, headline, summary) = match outcome.end() {
+    let (kind, headline, summary) = words(outcome, outcome.end());
+    json!({ "kind": kind, "headline": headline, "summary": summary, "report": outcome.to_string() })
+}
+
+fn words(outcome: &Outcome, end: &End) -> (&'static str, String, String) {
+    match end {
         End::Completed if outcome.left().is_empty() => ("clean", "Completed".to_owned(), "Nothing was left behind.".to_owned()),
         End::Completed => {
             let left = outcome.left().to_string();
@@ -237,15 +242,19 @@ fn end(outcome: &Outcome) -> Value {
         End::StepLimit(limit) => {
             ("failed", "Step limit".to_owned(), format!("The limit of {limit} scheduling points was reached."))
         }
-    };
-    json!({ "kind": kind, "headline": headline, "summary": summary, "report": outcome.to_string() })
+        End::Allowed { rule, breach } => {
+            let (_, headline, summary) = words(outcome, breach);
+            ("allowed", format!("{headline} (rule {} is off)", rule.name), summary)
+        }
+    }
 }
 
-/// Where a failed run failed: it is shown as one step behind the last event.
-fn failure(outcome: &Outcome, names: &Names, sources: &mut Sources) -> Value {
+/// Where a failed run failed, or one ended early: it is shown as one step behind the last event.
+fn failure(outcome: &Outcome, end: &End, names: &Names, sources: &mut Sources) -> Value {
     let one = |thread: Option<u32>| thread.and_then(|number| names.place(number)).into_iter().collect::<Vec<_>>();
-    let (threads, processor, frames) = match outcome.end() {
+    let (threads, processor, frames) = match end {
         End::Completed => return Value::Null,
+        End::Allowed { breach, .. } => return failure(outcome, breach, names, sources),
         End::BugCheck(stop) => (one(stop.thread), Some(stop.processor), sources.frames(&stop.call_sites)),
         End::Panic(panic) => {
             let place = panic.location.as_deref().map(|location| sources.location(location));

@@ -1,6 +1,7 @@
 //! Handles: the kernel's table and those of the processes.
 
 use super::Type;
+use crate::check::rules::RuleId;
 use crate::engine::kernel::{Check, Kernel};
 use crate::engine::object::ObjId;
 use crate::report::bug_check::{Violation, codes};
@@ -178,26 +179,33 @@ impl Kernel {
             return Ok(Ok(HandleFacts { object: id, access, attributes: 0 }));
         }
         let kernel_handle = handle & KERNEL_HANDLE == KERNEL_HANDLE;
+        let rules = self.config.rules;
         let violation = |sub_code: u64, meaning: &'static str| {
             Violation::boxed(codes::DRIVER_VERIFIER_DETECTED_VIOLATION, [sub_code, handle as u64, 0, 0], meaning)
         };
         if user_mode {
             if kernel_handle {
+                if !rules.has(RuleId::KernelHandle) {
+                    return Ok(Err(STATUS_INVALID_HANDLE));
+                }
                 return Err(violation(
                     codes::verifier::KERNEL_HANDLE_AS_USER,
                     "a kernel handle was referenced with the user's access mode",
                 ));
             }
         } else if handle == 0 {
+            if !rules.has(RuleId::NullHandle) {
+                return Ok(Err(STATUS_INVALID_HANDLE));
+            }
             return Err(violation(codes::verifier::NULL_HANDLE, "a null handle was referenced in kernel mode"));
-        } else if !kernel_handle && process != Self::SYSTEM_PROCESS {
+        } else if !kernel_handle && process != Self::SYSTEM_PROCESS && rules.has(RuleId::UserHandle) {
             return Err(violation(
                 codes::verifier::USER_HANDLE_AS_KERNEL,
                 "a handle of a user process was referenced in kernel mode, without its access checks",
             ));
         }
         let Some(entry) = self.ob.handles.get(Self::handle_key(process, handle)) else {
-            if user_mode {
+            if user_mode || !rules.has(RuleId::BadHandle) {
                 return Ok(Err(STATUS_INVALID_HANDLE));
             }
             return Err(violation(codes::verifier::BAD_HANDLE, "a handle was referenced in kernel mode that is not open"));

@@ -341,7 +341,7 @@ function moveInList(by) {
 function setUp() {
   document.title = `${data.end.headline} - ksim timeline`;
   const badge = document.getElementById("badge");
-  badge.textContent = { clean: "clean", left: "left behind", failed: "failed" }[data.end.kind];
+  badge.textContent = { clean: "clean", left: "left behind", failed: "failed", allowed: "ended early" }[data.end.kind];
   badge.classList.add(data.end.kind);
   document.getElementById("headline").textContent = data.end.headline;
   document.getElementById("summary").textContent = data.end.summary;
