@@ -794,13 +794,12 @@ impl MachineCell {
                     call_sites: related.site.map(|site| kernel.sites.resolve(site)).unwrap_or_default(),
                 };
                 bug_check.related = self.related.into_inner().into_iter().map(resolve).collect();
-                End::BugCheck(*bug_check)
+                End::BugCheck(*bug_check).under(rules)
             }
             Some(Stop::Panic(panic)) => End::Panic(*panic),
-            Some(Stop::Deadlock(graph)) => End::Deadlock(*graph),
+            Some(Stop::Deadlock(graph)) => End::Deadlock(*graph).under(rules),
             Some(Stop::StepLimit(limit)) => End::StepLimit(limit),
         };
-        let end = end.under(rules);
         let mut trace = std::mem::take(&mut kernel.trace);
         if trace.is_enabled() {
             trace.set_kinds(kernel.objects.take_kinds());
@@ -823,31 +822,23 @@ enum Next {
 
 fn left_behind(kernel: &Kernel) -> Left {
     let is_on = |rule| kernel.config.rules.has(rule);
-    let mut left = Left::default();
-    if is_on(RuleId::PoolLeft) {
-        let block = |block: PoolBlock| PoolLeft {
-            tag: block.tag_text(),
-            size: block.size,
-            order: block.order,
-            allocated_at: block.allocated_at.map(|site| kernel.sites.resolve(site)).unwrap_or_default(),
-        };
-        left.pool = kernel.pool.outstanding().into_iter().map(block).collect();
+    let block = |block: PoolBlock| PoolLeft {
+        tag: block.tag_text(),
+        size: block.size,
+        order: block.order,
+        allocated_at: block.allocated_at.map(|site| kernel.sites.resolve(site)).unwrap_or_default(),
+    };
+    let blocks = if is_on(RuleId::PoolLeft) { kernel.pool.outstanding() } else { Vec::new() };
+    let objects = if is_on(RuleId::ObjectsLeft) { kernel.objects_left() } else { Vec::new() };
+    Left {
+        pool: blocks.into_iter().map(block).collect(),
+        timers: if is_on(RuleId::TimersLeft) { kernel.armed_timers() } else { Vec::new() },
+        handles: objects.iter().map(|object| object.handles).sum(),
+        references: objects.iter().map(|object| object.references).sum(),
+        objects,
+        tick_requests: if is_on(RuleId::TickRequestsLeft) { kernel.clock.tick_requests() } else { 0 },
+        uses: if is_on(RuleId::UsesLeft) { kernel.uses_left() } else { Vec::new() },
     }
-    if is_on(RuleId::TimersLeft) {
-        left.timers = kernel.armed_timers();
-    }
-    if is_on(RuleId::ObjectsLeft) {
-        left.objects = kernel.objects_left();
-        left.handles = left.objects.iter().map(|object| object.handles).sum();
-        left.references = left.objects.iter().map(|object| object.references).sum();
-    }
-    if is_on(RuleId::TickRequestsLeft) {
-        left.tick_requests = kernel.clock.tick_requests();
-    }
-    if is_on(RuleId::UsesLeft) {
-        left.uses = kernel.uses_left();
-    }
-    left
 }
 
 /// Panics in hosted code are reported in the outcome; others are the previous hook's.
