@@ -156,6 +156,10 @@ pub(crate) struct MachineArguments {
     /// Take the driver's pageable sections and paged pool away at DISPATCH_LEVEL and above, as Driver Verifier does to force IRQL checking.
     #[arg(long)]
     pub(crate) force_irql_checking: bool,
+    /// Which runs have special pool, pages for each block, so that what touches a freed block, or what is behind one, is stopped where it does: of those of a search, `some` is all if it is exhaustive or
+    /// bounded, and else one in sixteen.
+    #[arg(long, value_enum, value_name = "RUNS", default_value_t = SpecialPool::Some)]
+    pub(crate) special_pool: SpecialPool,
     /// Turn a rule off, by its name in `cargo ksim rules`: where it is broken, the run goes on, or ends as no failure. Can be repeated.
     #[arg(long, value_name = "RULE", value_parser = PossibleValuesParser::new(names_of_rules()), hide_possible_values = true)]
     pub(crate) allow: Vec<String>,
@@ -267,6 +271,14 @@ impl From<Profile> for OsProfile {
     }
 }
 
+/// Which runs have special pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum SpecialPool {
+    Some,
+    All,
+    None,
+}
+
 /// When timers expire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Clock {
@@ -355,6 +367,11 @@ impl MachineArguments {
             .early_expiries(self.early_expiries)
             .threaded_dpcs(!self.no_threaded_dpcs)
             .force_irql_checking(self.force_irql_checking);
+        match self.special_pool {
+            SpecialPool::Some => {}
+            SpecialPool::All => machine = machine.special_pool(true),
+            SpecialPool::None => machine = machine.special_pool(false),
+        }
         if let Some(bytes) = self.pool_limit {
             machine = machine.pool_limit(bytes);
         }
@@ -383,6 +400,9 @@ impl MachineArguments {
         }
         if self.early_expiries != 0 {
             option("early-expiries", self.early_expiries.to_string());
+        }
+        if self.special_pool != SpecialPool::Some {
+            option("special-pool", name_of(self.special_pool));
         }
         if let Some(bytes) = self.pool_limit {
             option("pool-limit", bytes.to_string());

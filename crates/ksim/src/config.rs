@@ -1,7 +1,7 @@
 //! What a machine is configured with.
 
 use crate::check::lock_order::Strictness;
-use crate::check::rules::RuleSet;
+use crate::check::rules::{RuleId, RuleSet};
 use crate::engine::groups::Groups;
 use crate::faults::Fault;
 use crate::schedule::{Policy, Random};
@@ -52,6 +52,16 @@ impl OsProfile {
     }
 }
 
+/// Which runs have special pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum SpecialPool {
+    /// Single runs, all of a systematic search, and some of another search.
+    #[default]
+    Some,
+    All,
+    Never,
+}
+
 /// The settings of one machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -74,6 +84,9 @@ pub(crate) struct Config {
     pub(crate) threaded_dpcs: bool,
     pub(crate) flushes_threaded_dpcs: bool,
     pub(crate) force_irql_checking: bool,
+    pub(crate) special_pool: SpecialPool,
+    /// Where some runs have special pool, this is one of them.
+    pub(crate) is_sample: bool,
     /// Objects in statics are used: no other machine that uses any runs meanwhile.
     pub(crate) statics: bool,
     pub(crate) lock_order: Strictness,
@@ -105,6 +118,8 @@ impl Default for Config {
             threaded_dpcs: true,
             flushes_threaded_dpcs: true,
             force_irql_checking: false,
+            special_pool: SpecialPool::default(),
+            is_sample: true,
             statics: false,
             lock_order: Strictness::Certain,
             rules: RuleSet::default(),
@@ -124,10 +139,33 @@ impl Config {
         if !self.flushes_threaded_dpcs {
             all += " unflushed";
         }
+        if !self.has_special_pool() {
+            all += " ordinary";
+        }
         if self.early_expiries > 0 {
             all += &format!(" {} early", self.early_expiries);
         }
         all
+    }
+
+    /// Whether blocks of pool have pages of their own. Who lets pass what they are for has ordinary ones, where that can go on.
+    pub(crate) fn has_special_pool(&self) -> bool {
+        let asked = match self.special_pool {
+            SpecialPool::Some => self.is_sample,
+            SpecialPool::All => true,
+            SpecialPool::Never => false,
+        };
+        const RULES: [RuleId; 4] =
+            [RuleId::PoolOverrun, RuleId::PoolWrittenAfterFree, RuleId::FreedPoolTouched, RuleId::BeyondPoolTouched];
+        asked && RULES.into_iter().all(|rule| self.rules.has(rule))
+    }
+
+    /// The run is that of a schedule of a search.
+    pub(crate) fn set_schedule(&mut self, number: u64) {
+        /// Of so many schedules, one is a sample.
+        const SHARE: u64 = 16;
+        // So that a part of the search has its share, whatever its numbers have in common.
+        self.is_sample = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).is_multiple_of(SHARE);
     }
 
     pub(crate) fn policy(&self) -> Box<dyn Policy> {

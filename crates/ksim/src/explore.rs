@@ -355,6 +355,13 @@ impl Explore {
         }
     }
 
+    /// The same search, whose machine is that of a schedule of this number.
+    fn of_schedule(&self, number: u64) -> Self {
+        let mut explore = self.clone();
+        explore.machine.set_schedule(number);
+        explore
+    }
+
     /// When the host's time is up for a search that begins now.
     fn deadline(&self) -> Option<Instant> {
         self.time.and_then(|time| Instant::now().checked_add(time))

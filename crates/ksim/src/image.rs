@@ -43,7 +43,7 @@ use std::sync::Arc;
 pub(crate) use abi::{call, call_through};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use host::context::Context as Registers;
-pub(crate) use host::{Activity, Adapter, CallFrame, MachineImages, PagedMemory};
+pub(crate) use host::{Activity, Adapter, CallFrame, MachineImages};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use host::{Arguments, boundary, emergency_stack, is_in_image, not_handled, prepare_signals, refused, returned};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

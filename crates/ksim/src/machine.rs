@@ -170,6 +170,9 @@ impl Machine {
             snapshot: RefCell::new(Snapshot::default()),
             images: MachineImages::default(),
         };
+        if self.config.force_irql_checking {
+            cell.images.force_paging();
+        }
         assert!(CURRENT.get().is_null(), "a machine runs on this thread already: Machine::run cannot be nested");
         CURRENT.set(&raw const cell);
         // Leaves the thread usable for the next machine, however this one ends.
@@ -561,6 +564,7 @@ impl MachineCell {
         loop {
             let mut kernel = self.kernel.borrow_mut();
             kernel.attention = false;
+            kernel.settle_paging();
             if kernel.is_settled() {
                 return;
             }

@@ -16,8 +16,9 @@
 //!
 //! # Other addresses
 //!
-//! What else hosted code touches and is not there is a bug check or an exception as an image's is (`access.rs`), at the instruction that did it. Where the engine was at work, or an
-//! allocation, or where a panic unwinds, nothing can be left where it stands, and the process ends with a message.
+//! What else hosted code touches and is not there is a bug check or an exception as an image's is (`access.rs`), at the instruction that did it. What the engine was at then, for who passed the
+//! address, is abandoned as it is: nothing else comes of that machine. Where an allocation was under way, or a panic unwinds, nothing can be left where it stands, and the process ends with a message; but
+//! while a panic unwinds, pool that is not there is given back to what touches it.
 
 use crate::engine::context;
 use crate::exports::Export;

@@ -227,14 +227,23 @@ fn a_search_finds_it_and_goes_on() {
 }
 
 #[test]
-fn within_the_engine_it_ends_the_process() {
-    let Some((message, signal)) = alone("within_the_engine_it_ends_the_process") else {
-        let gone = Gone::new();
-        let outcome = Machine::new().run(|| _ = raw!(KeAcquireSpinLockRaiseToDpc(gone.0 as *mut _)));
-        panic!("it goes on: {outcome}");
-    };
-    assert_eq!(signal, Some(libc::SIGABRT), "{message}");
-    assert!(message.contains("ksim: hosted code touched an address where nothing is within the hosted kernel"), "{message}");
+fn within_the_engine_it_is_its_callers() {
+    #[inline(never)]
+    fn acquire(address: usize) {
+        raw!(KeAcquireSpinLockRaiseToDpc(address as *mut _));
+    }
+    let gone = Gone::new();
+    for processors in [1, 2] {
+        let outcome = Machine::new().processors(processors).run(|| acquire(gone.0));
+        let stop = stopped(&outcome, 0xa, [Some(gone.0 as u64), Some(2), Some(0), None], "acquire");
+        assert!(stop.meaning.contains("KeAcquireSpinLockRaiseToDpc was passed a bad pointer: it read address"), "{outcome}");
+    }
+    // A search goes on, and makes it smaller.
+    let found = explore().processors(2).schedules(100).progress(false).check(|| {
+        let thread = spawn(|| acquire(gone.0));
+        thread.join();
+    });
+    assert!(found.failure().expect("it is found").to_string().contains("KeAcquireSpinLockRaiseToDpc was passed a bad pointer"));
 }
 
 #[test]

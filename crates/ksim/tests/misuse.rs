@@ -58,9 +58,15 @@ fn pad(parameters: &[Option<u64>]) -> [Option<u64>; 4] {
 /// Runs wrong code on one and on several processors, and compares.
 #[track_caller]
 fn misuse(expected: &Expected, wrong: impl Fn()) -> BugCheck {
+    misuse_on(&Machine::new(), expected, wrong)
+}
+
+/// The same, on machines with other settings.
+#[track_caller]
+fn misuse_on(machine: &Machine, expected: &Expected, wrong: impl Fn()) -> BugCheck {
     let mut last = None;
     for (processors, seed) in [(1, 0), (2, 1), (4, 2)] {
-        let outcome = Machine::new().processors(processors).seed(seed).run(&wrong);
+        let outcome = machine.clone().processors(processors).seed(seed).run(&wrong);
         let report = outcome.to_string();
         let stop = outcome.expect_bug_check(expected.code);
         for (found, wanted) in stop.parameters.iter().zip(expected.parameters) {
@@ -84,19 +90,19 @@ fn misuse(expected: &Expected, wrong: impl Fn()) -> BugCheck {
         last = Some(stop);
     }
     let stop = last.expect("three runs");
-    when_off(&stop, wrong);
+    when_off(machine, &stop, wrong);
     stop
 }
 
 /// Where the rule is off, what is wrong is not reported under it: the run goes on or ends early, as the table of rules says.
 #[track_caller]
-fn when_off(stop: &BugCheck, wrong: impl Fn()) {
+fn when_off(machine: &Machine, stop: &BugCheck, wrong: impl Fn()) {
     let Some(rule) = stop.rule() else {
         let own = ["KeBugCheck", "KeBugCheckEx"];
         assert!(stop.routine.is_some_and(|routine| own.contains(&routine)), "a bug check without a rule: {stop}");
         return;
     };
-    let outcome = Machine::new().step_limit(20_000).check_rule(rule.id, false).run(wrong);
+    let outcome = machine.clone().step_limit(20_000).check_rule(rule.id, false).run(wrong);
     assert_ne!(outcome.bug_check().and_then(BugCheck::rule).map(|rule| rule.id), Some(rule.id), "{outcome}");
     if rule.when_off == WhenOff::EndsRun {
         assert!(outcome.allowed().is_some_and(|allowed| allowed.id == rule.id) && !outcome.is_failure(), "{outcome}");

@@ -79,6 +79,8 @@ impl Rule {
     pub(crate) fn of(code: u32, parameters: &[u64; 4]) -> Option<&'static Self> {
         let code = match code {
             codes::KMODE_EXCEPTION_NOT_HANDLED | codes::SYSTEM_SERVICE_EXCEPTION => codes::SYSTEM_THREAD_EXCEPTION_NOT_HANDLED,
+            codes::PAGE_FAULT_IN_FREED_SPECIAL_POOL => codes::DRIVER_PAGE_FAULT_IN_FREED_SPECIAL_POOL,
+            codes::PAGE_FAULT_BEYOND_END_OF_ALLOCATION => codes::DRIVER_PAGE_FAULT_BEYOND_END_OF_ALLOCATION,
             code => code,
         };
         let exact = RULES.iter().find(|rule| rule.code == Some(code) && rule.first_parameter == Some(parameters[0]));
@@ -363,9 +365,15 @@ rules! {
     IrqlExFree: codes::BAD_POOL_CALLER, Some(0x9), Page::At("devtest/wdm-irqlexfree1"), ON,
         "Pool is freed at IRQL <= DISPATCH_LEVEL, paged pool at IRQL <= APC_LEVEL.";
     PoolOverrun: VERIFIER, Some(verifier::POOL_OVERRUN), AUTOMATIC_CHECKS, ON,
-        "Memory in front of a pool block, and behind it, is not written.";
+        "Memory in front of a pool block, and behind it, is not written. (Of special pool: SpecialPoolCorruption, BeyondPoolTouched.)";
     PoolWrittenAfterFree: codes::DRIVER_CAUGHT_MODIFYING_FREED_POOL, None, Page::BugCheck, ON,
-        "Pool is not written after it was freed.";
+        "Pool is not written after it was freed. (Of special pool: FreedPoolTouched.)";
+    SpecialPoolCorruption: codes::SPECIAL_POOL_DETECTED_MEMORY_CORRUPTION, None, Page::BugCheck, ON,
+        "Memory next to a block of special pool, in the pages of the block, is not written.";
+    FreedPoolTouched: codes::DRIVER_PAGE_FAULT_IN_FREED_SPECIAL_POOL, None, Page::BugCheck, ON,
+        "Pool is neither read nor written after it was freed. (There is special pool where this rule, the next and the two of pool that is written are on.) A routine that is passed such pool touches it by bug check 0xCC.";
+    BeyondPoolTouched: codes::DRIVER_PAGE_FAULT_BEYOND_END_OF_ALLOCATION, None, Page::BugCheck, ON,
+        "Memory behind a pool block is neither read nor written. A routine that is passed such memory touches it by bug check 0xCD.";
 
     RemoveLock: VERIFIER, Some(verifier::REMOVE_LOCK), Page::At("devtest/wdm-removelock"), ENDS,
         "A remove lock is released as often as it was acquired, with the same tags.";

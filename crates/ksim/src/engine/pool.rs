@@ -1,10 +1,27 @@
 //! Pool: every allocation accounted for, guarded on both sides, and kept for a while after it is freed.
+//!
+//! Most blocks are of special pool (`pool/special.rs`), as Driver Verifier's option of that name has it: they end where their pages do, with a page behind them that is not there, and their own
+//! pages are not there any more once they are freed. What touches them is stopped where it does (`pool/touched.rs`). Other blocks are seen to be written outside, or after they were freed,
+//! when they are looked at.
+
+mod kept;
+mod paging;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) mod special;
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[path = "pool/no_special.rs"]
+mod special;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod touched;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) use touched::Toucher;
 
 use super::kernel::{Check, Executing, Kernel};
 use super::object::{Kind, ObjId};
 use super::thread::Tid;
 use crate::check::rules::RuleId;
-use crate::image::PagedMemory;
+use crate::config::Config;
 use crate::irql::{APC_LEVEL, DISPATCH_LEVEL};
 use crate::report::bug_check::Related;
 use crate::report::bug_check::{Violation, codes};
@@ -23,6 +40,25 @@ const FREED_BYTE: u8 = 0xdd;
 /// How much freed memory is kept before it goes back to the host.
 const QUARANTINE: usize = 16 << 20;
 const PAGE: usize = 4096;
+/// How many blocks of a machine have pages of their own at a time. The host has room for some 32,000 in a process; those above are ordinary ones.
+const MOST_IN_PAGES: usize = 4096;
+
+/// The fourth parameters of bug check 0xC1, for bytes in the pages of a block that were written: in front of it, and behind.
+const CORRUPTED_IN_FRONT: u64 = 0x23;
+const CORRUPTED_BEHIND: u64 = 0x24;
+
+/// Where a block is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Memory {
+    /// With others, between guards.
+    Heap,
+    /// In pages of its own, at their end.
+    Pages,
+    /// The same, and a lookaside list keeps it: they are not there until that gives it out again.
+    Kept,
+    /// The same, and it was freed, and they were taken away.
+    Gone,
+}
 
 /// Why an allocation failed, where the caller may know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,10 +76,13 @@ pub(crate) struct PoolBlock {
     /// Where it was allocated, and freed, if that is recorded.
     pub(crate) allocated_at: Option<SiteId>,
     pub(crate) freed_at: Option<SiteId>,
+    memory: Memory,
+    /// The lookaside list that has given it out, if it is known which; otherwise 0.
+    list: usize,
 }
 
 impl PoolBlock {
-    /// The host's memory for it and its guards.
+    /// The host's memory for it and its guards, where it has no pages of its own.
     fn layout(&self) -> Layout {
         // Page-sized and larger blocks are page-aligned, smaller ones 16-aligned, as in NT on 64-bit systems.
         let align = if self.size >= PAGE { PAGE } else { 16 };
@@ -52,12 +91,31 @@ impl PoolBlock {
 
     /// What of that is in front of the block.
     fn front(&self) -> usize {
-        if self.size >= PAGE { PAGE } else { GUARD_IN_FRONT }
+        match (self.memory, self.size >= PAGE) {
+            (Memory::Heap, true) => PAGE,
+            (Memory::Heap, false) => GUARD_IN_FRONT,
+            (_, true) => 0,
+            // As far behind as the alignment of blocks lets it be.
+            (_, false) => PAGE - self.size.next_multiple_of(16),
+        }
+    }
+
+    /// What of it is behind the block.
+    fn behind(&self) -> usize {
+        match self.memory {
+            Memory::Heap => GUARD_BEHIND,
+            _ => self.pages() * PAGE - self.front() - self.size,
+        }
     }
 
     /// The size of all that.
     fn bytes(&self) -> usize {
-        self.front() + self.size + GUARD_BEHIND
+        self.front() + self.size + self.behind()
+    }
+
+    /// How many pages it needs for itself.
+    fn pages(&self) -> usize {
+        self.size.div_ceil(PAGE)
     }
 
     /// The tag as its four characters.
@@ -71,7 +129,7 @@ impl PoolBlock {
         // SAFETY: the host's memory begins there, and has room for the block and both guards.
         unsafe { ((address - front) as *mut u8).write_bytes(GUARD_BYTE, front) };
         // SAFETY: as above.
-        unsafe { ((address + self.size) as *mut u8).write_bytes(GUARD_BYTE, GUARD_BEHIND) };
+        unsafe { ((address + self.size) as *mut u8).write_bytes(GUARD_BYTE, self.behind()) };
     }
 
     /// How far outside the block an offset is.
@@ -117,29 +175,41 @@ pub(crate) struct Pool {
     in_use: usize,
     limit: usize,
     allocations: u64,
+    /// Blocks are of special pool.
+    is_special: bool,
     /// Paged blocks have pages of their own, which are taken away at raised levels.
-    pub(crate) takes_pages: bool,
-    /// Those pages, by their first address; freed blocks' too.
-    pages: BTreeMap<usize, PagedMemory>,
+    takes_pages: bool,
+    /// How many allocated blocks have pages of their own, and how many of these are taken away at raised levels.
+    in_pages: usize,
+    pageable: usize,
+    /// They are not there.
+    paged_out: bool,
+    /// The entries that lookaside lists keep whose pages are not there, and what each has for the next one.
+    kept: BTreeMap<usize, usize>,
     /// A block that was written after it was freed, and noticed where nobody could be told.
     written: Option<(usize, isize, PoolBlock)>,
     failing: Option<u64>,
 }
 
 impl Pool {
-    pub(crate) fn new(limit: usize, failing: Option<u64>) -> Self {
+    /// A pool of no machine.
+    pub(crate) fn new() -> Self {
         Self {
             blocks: BTreeMap::new(),
             freed: BTreeMap::new(),
             quarantine: VecDeque::new(),
             quarantined: 0,
             in_use: 0,
-            limit,
+            limit: 0,
             allocations: 0,
+            is_special: false,
             takes_pages: false,
-            pages: BTreeMap::new(),
+            in_pages: 0,
+            pageable: 0,
+            paged_out: false,
+            kept: BTreeMap::new(),
             written: None,
-            failing,
+            failing: None,
         }
     }
 
@@ -148,40 +218,40 @@ impl Pool {
         self.blocks.is_empty() && self.freed.is_empty() && self.written.is_none()
     }
 
-    /// Becomes a new machine's.
+    /// Becomes that of no machine.
     pub(super) fn clear(&mut self) {
-        let Self {
-            blocks,
-            freed,
-            quarantine,
-            quarantined,
-            in_use,
-            limit: _,
-            allocations,
-            takes_pages,
-            pages,
-            written,
-            failing: _,
-        } = self;
-        let is_empty = blocks.is_empty() && freed.is_empty() && quarantine.is_empty() && pages.is_empty();
-        if is_empty && written.is_none() && !*takes_pages {
+        if self.is_unused() {
             // What could have failed counts all the same.
-            (*allocations, *quarantined, *in_use) = (0, 0, 0);
+            self.allocations = 0;
         } else {
-            *self = Self::new(0, None);
+            *self = Self::new();
         }
     }
 
-    /// Limits a new machine's pool.
-    pub(crate) fn set_limits(&mut self, limit: usize, failing: Option<u64>) {
-        (self.limit, self.failing) = (limit, failing);
+    /// Becomes a new machine's.
+    pub(super) fn set_up(&mut self, config: &Config) {
+        (self.limit, self.failing) = (config.pool_limit, config.failing_allocation);
+        self.is_special = config.has_special_pool();
+        self.takes_pages = config.force_irql_checking && config.rules.has(RuleId::PagedObject);
     }
 
     /// Memory for a driver, or null when there is none.
     fn allocate(&mut self, request: PoolRequest, driver: Option<u16>, allocated_at: Option<SiteId>, name: u16) -> *mut u8 {
         let PoolRequest { size, tag, paged, .. } = request;
         let order = self.allocations + 1;
-        let block = PoolBlock { size, tag, paged, driver, order, name, system: false, allocated_at, freed_at: None };
+        let block = PoolBlock {
+            size,
+            tag,
+            paged,
+            driver,
+            order,
+            name,
+            system: false,
+            allocated_at,
+            freed_at: None,
+            memory: Memory::Heap,
+            list: 0,
+        };
         self.allocate_block(block)
     }
 
@@ -193,8 +263,19 @@ impl Pool {
         }
         let order = self.allocations + 1;
         let tag = u32::from_le_bytes(tag);
-        let block =
-            PoolBlock { size, tag, paged: false, driver: None, order, name: 0, system: true, allocated_at: None, freed_at: None };
+        let block = PoolBlock {
+            size,
+            tag,
+            paged: false,
+            driver: None,
+            order,
+            name: 0,
+            system: true,
+            allocated_at: None,
+            freed_at: None,
+            memory: Memory::Heap,
+            list: 0,
+        };
         let memory = self.allocate_block(block);
         if memory.is_null() {
             return None;
@@ -216,17 +297,19 @@ impl Pool {
         self.freed.get(&address).is_some_and(|block| block.system)
     }
 
-    fn allocate_block(&mut self, block: PoolBlock) -> *mut u8 {
+    fn allocate_block(&mut self, mut block: PoolBlock) -> *mut u8 {
         let size = block.size;
         self.allocations += 1;
         let too_much = self.in_use.checked_add(size).is_none_or(|total| total > self.limit) || size > isize::MAX as usize / 2;
         if too_much || self.failing == Some(block.order) {
             return std::ptr::null_mut();
         }
-        let front = block.front();
-        let pages = (self.takes_pages && block.paged).then(|| PagedMemory::new(block.bytes())).flatten();
-        let start = match &pages {
-            Some(pages) => pages.start() as *mut u8,
+        let pages = self.take_pages(&block);
+        let start = match pages {
+            Some(pages) => {
+                block.memory = Memory::Pages;
+                pages as *mut u8
+            }
             // SAFETY: the layout is not zero-sized: it holds the guards at least.
             None => unsafe { std::alloc::alloc(block.layout()) },
         };
@@ -234,21 +317,33 @@ impl Pool {
             return start;
         }
         // SAFETY: the block lies within the allocation.
-        let memory = unsafe { start.add(front) };
+        let memory = unsafe { start.add(block.front()) };
         block.write_guards(memory as usize);
-        if let Some(pages) = pages {
-            self.pages.insert(memory as usize, pages);
-        }
         self.freed.remove(&(memory as usize));
         self.in_use += size;
+        self.count_pages(&block, 1);
         self.blocks.insert(memory as usize, block);
         memory
+    }
+
+    /// Pages for a block that is to have its own, if there are any. The system's own blocks are no driver's to touch, and there are many.
+    fn take_pages(&self, block: &PoolBlock) -> Option<usize> {
+        let wants = !block.system && (self.is_special || self.takes_pages && block.paged);
+        if wants && self.in_pages < MOST_IN_PAGES { special::take(block.pages()) } else { None }
+    }
+
+    /// A block has come to those that drivers have, or has left them.
+    fn count_pages(&mut self, block: &PoolBlock, change: isize) {
+        if block.memory != Memory::Heap {
+            self.in_pages = self.in_pages.wrapping_add_signed(change);
+            self.pageable = self.pageable.wrapping_add_signed(if self.takes_pages && block.paged { change } else { 0 });
+        }
     }
 
     /// A byte outside the block that was written, the nearest that is behind it or else in front, as an offset.
     fn overrun(address: usize, block: &PoolBlock) -> Option<isize> {
         // SAFETY: the guard lies within the allocation, which the host has while the block is in a table.
-        let behind = unsafe { std::slice::from_raw_parts((address + block.size) as *const u8, GUARD_BEHIND) };
+        let behind = unsafe { std::slice::from_raw_parts((address + block.size) as *const u8, block.behind()) };
         if let Some(offset) = first_other(behind, GUARD_BYTE) {
             return Some((block.size + offset) as isize);
         }
@@ -260,10 +355,16 @@ impl Pool {
         Some(nearest as isize - front as isize)
     }
 
-    /// A block was freed: it is filled, and kept for a while.
-    fn retire(&mut self, address: usize, block: PoolBlock) {
-        // SAFETY: the block is allocated and so large.
-        unsafe { (address as *mut u8).write_bytes(FREED_BYTE, block.size) };
+    /// A block was freed: it is filled, or its pages are taken away, and it is kept for a while.
+    fn retire(&mut self, address: usize, mut block: PoolBlock) {
+        self.count_pages(&block, -1);
+        let in_pages = self.is_special && block.memory == Memory::Pages;
+        if in_pages && special::protect(address - block.front(), block.bytes(), false) {
+            block.memory = Memory::Gone;
+        } else {
+            // SAFETY: the block is allocated and so large.
+            unsafe { (address as *mut u8).write_bytes(FREED_BYTE, block.size) };
+        }
         self.in_use -= block.size;
         self.freed.insert(address, block);
         self.quarantine.push_back(address);
@@ -276,11 +377,19 @@ impl Pool {
                 if let Some(offset) = Self::written_since(oldest, &block) {
                     self.written.get_or_insert((oldest, offset, block));
                 }
-                if self.pages.remove(&oldest).is_none() {
-                    // SAFETY: it was allocated with this layout, so far in front, and leaves the tables here.
-                    unsafe { std::alloc::dealloc((oldest - block.front()) as *mut u8, block.layout()) };
-                }
+                Self::give_back(oldest, &block);
             }
+        }
+    }
+
+    /// Gives the host its memory back.
+    fn give_back(address: usize, block: &PoolBlock) {
+        let start = address - block.front();
+        if block.memory == Memory::Heap {
+            // SAFETY: the block was allocated with this layout, so far in front, and leaves the tables.
+            unsafe { std::alloc::dealloc(start as *mut u8, block.layout()) };
+        } else {
+            special::give_back(start, block.pages());
         }
     }
 
@@ -306,27 +415,11 @@ impl Pool {
         Self::find(&self.blocks, address).is_some_and(|(_, block)| block.paged)
     }
 
-    /// Takes the pages of the blocks away that drivers have, or gives them back.
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    pub(crate) fn page(&self, out: bool) {
-        for (start, pages) in &self.pages {
-            // The kernel itself looks at what was freed.
-            if self.blocks.contains_key(start) {
-                pages.page(out);
-            }
-        }
-    }
-
-    /// Says which block of paged pool with pages of its own an address lies in.
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    pub(crate) fn describe_paged(&self, address: usize) -> Option<String> {
-        let (start, block) = Self::find(&self.blocks, address).filter(|(start, _)| self.pages.contains_key(start))?;
-        let (offset, size) = (address - start, block.size);
-        Some(format!("byte {offset} of a block of {size} bytes of paged pool with tag '{}'", block.tag_text()))
-    }
-
     /// The first byte of a freed block that was written since, or else one of its guards, as an offset.
     fn written_since(address: usize, block: &PoolBlock) -> Option<isize> {
+        if block.memory == Memory::Gone {
+            return None;
+        }
         // SAFETY: freed blocks stay allocated with the host while they are in the table, and were filled when they were freed.
         let bytes = unsafe { std::slice::from_raw_parts(address as *const u8, block.size) };
         let kept = if block.tag == super::io::irp::TAG { super::io::irp::KEPT } else { 0..0 };
@@ -340,6 +433,11 @@ impl Pool {
     /// The tag of the block that begins at an address.
     pub(crate) fn tag_of(&self, address: usize) -> Option<u32> {
         self.blocks.get(&address).map(|block| block.tag)
+    }
+
+    /// True for the beginning of a freed block whose memory is still there.
+    pub(crate) fn is_kept(&self, address: usize) -> bool {
+        self.freed.get(&address).is_some_and(|block| block.memory != Memory::Gone)
     }
 
     /// The tag of the freed block that begins at an address.
@@ -378,13 +476,16 @@ impl Drop for Pool {
     /// Gives back what was freed. What the drivers left allocated stays: a static of the process may still point to it, and a later machine's code may
     /// follow that pointer.
     fn drop(&mut self) {
+        special::close();
         for (address, block) in std::mem::take(&mut self.freed) {
-            if self.pages.remove(&address).is_none() {
-                // SAFETY: the table holds allocations made with this layout, each once, that their drivers have freed.
-                unsafe { std::alloc::dealloc((address - block.front()) as *mut u8, block.layout()) };
-            }
+            Self::give_back(address, &block);
         }
-        std::mem::take(&mut self.pages).into_values().for_each(std::mem::forget);
+        self.page(false);
+        while let Some((&entry, _)) = self.kept.first_key_value() {
+            self.give_out(entry);
+        }
+        let left = self.blocks.iter().filter(|(_, block)| block.memory == Memory::Pages);
+        special::leave(left.map(|(address, block)| (address - block.front(), block.pages())));
     }
 }
 
@@ -414,6 +515,8 @@ impl Kernel {
         let site = self.site();
         let name = self.name_of_block();
         let memory = self.pool.allocate(request, driver, site, name);
+        // From now on, each change of the level is looked at.
+        self.attention |= self.pool.follows_level();
         if !memory.is_null() {
             let fill = if request.zeroed { 0 } else { 0xcd };
             // SAFETY: the block is fresh and so large.
@@ -502,7 +605,8 @@ impl Kernel {
     pub(crate) fn free_pool(&mut self, memory: usize, tag: u32) -> Check<()> {
         self.note_free(memory);
         let irql = self.irql();
-        let Some(block) = self.pool.blocks.get(&memory).copied().filter(|block| !block.system) else {
+        let block = self.pool.blocks.get(&memory).copied();
+        let Some(block) = block.filter(|block| !block.system && block.memory != Memory::Kept) else {
             return Err(self.bad_free(memory));
         };
         let highest = if block.paged { APC_LEVEL } else { DISPATCH_LEVEL };
@@ -525,6 +629,7 @@ impl Kernel {
 
     /// Takes a block back, if nobody has written behind it and nothing in it is in use.
     fn release_block(&mut self, memory: usize, block: PoolBlock) -> Check<()> {
+        self.pool.page(false);
         self.check_overrun(memory, &block)?;
         self.check_freed_objects(memory, &block)?;
         if !self.config.rules.has(RuleId::PoolOverrun) {
@@ -546,13 +651,27 @@ impl Kernel {
     }
 
     fn check_overrun(&self, memory: usize, block: &PoolBlock) -> Check<()> {
-        if !self.config.rules.has(RuleId::PoolOverrun) {
+        let rule = match block.memory {
+            Memory::Heap => RuleId::PoolOverrun,
+            Memory::Pages => RuleId::SpecialPoolCorruption,
+            // What a lookaside list keeps was looked at when it got it.
+            Memory::Kept | Memory::Gone => return Ok(()),
+        };
+        if !self.config.rules.has(rule) {
             return Ok(());
         }
         let Some(offset) = Pool::overrun(memory, block) else { return Ok(()) };
+        let written = memory.wrapping_add_signed(offset) as u64;
+        let (code, parameters) = if block.memory == Memory::Heap {
+            let parameters = [codes::verifier::POOL_OVERRUN, memory as u64, written, block.size as u64];
+            (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, parameters)
+        } else {
+            let place = if offset < 0 { CORRUPTED_IN_FRONT } else { CORRUPTED_BEHIND };
+            (codes::SPECIAL_POOL_DETECTED_MEMORY_CORRUPTION, [memory as u64, written, 0, place])
+        };
         let mut fault = Violation::boxed_owned(
-            codes::DRIVER_VERIFIER_DETECTED_VIOLATION,
-            [codes::verifier::POOL_OVERRUN, memory as u64, memory.wrapping_add_signed(offset) as u64, block.size as u64],
+            code,
+            parameters,
             format!(
                 "byte {offset} of a block of {} bytes with tag '{}' was written{}",
                 block.size,
@@ -583,10 +702,11 @@ impl Kernel {
     }
 
     /// The run is over: what was written that nobody has looked at since?
-    pub(crate) fn check_pool_at_end(&self) -> Check<()> {
+    pub(crate) fn check_pool_at_end(&mut self) -> Check<()> {
         if self.pool.is_unused() {
             return Ok(());
         }
+        self.pool.page(false);
         self.check_written()?;
         let mut freed: Vec<_> = self.pool.freed.iter().collect();
         freed.sort_by_key(|(_, block)| block.order);
@@ -610,7 +730,8 @@ impl Kernel {
 
     #[cold]
     fn bad_free(&self, memory: usize) -> super::Fault {
-        if let Some(block) = self.pool.freed.get(&memory) {
+        let kept = self.pool.blocks.get(&memory).filter(|block| block.memory == Memory::Kept);
+        if let Some(block) = self.pool.freed.get(&memory).or(kept) {
             let mut fault = Violation::boxed_owned(
                 codes::BAD_POOL_CALLER,
                 [0x7, 0, u64::from(block.tag), memory as u64],

@@ -55,7 +55,7 @@ impl Kernel {
         if config.trace {
             kernel.objects.keep_kinds();
         }
-        kernel.pool.set_limits(config.pool_limit, config.failing_allocation);
+        kernel.pool.set_up(config);
         kernel.observed = policy.observes();
         kernel.looks = policy.looks();
         kernel.plain = !kernel.observed && config.early_expiries == 0;
@@ -110,7 +110,7 @@ impl Kernel {
             generic: Default::default(),
             run_once: Default::default(),
             clock: Clock::new(config.system_time, config.clock),
-            pool: Pool::new(0, None),
+            pool: Pool::new(),
             ob: ObjectManager::default(),
             drivers: Default::default(),
             io: Default::default(),

@@ -46,7 +46,7 @@ impl fmt::Display for TokenError {
             Self::Settings => write!(
                 f,
                 "the token was made for a machine with other settings: one of processors, groups, system_time, clock, profile, pool_limit, fail_allocation, \
-                 fault, threaded_dpcs, flushes_threaded_dpcs and early_expiries (or {}) differs",
+                 fault, threaded_dpcs, flushes_threaded_dpcs, special_pool and early_expiries (or {}) differs",
                 super::EARLY_EXPIRIES
             ),
             Self::Program { reason } => write!(f, "the token was made for another program: {reason}"),

@@ -101,7 +101,8 @@ pub(super) fn search(explore: &Explore, program: &(dyn Fn() + Sync)) -> (Explora
     let mut reported = None;
     // Not in a closure, which would hide who asked for the search.
     if let Some((number, choices)) = failure.into_inner().expect("no worker panics while it holds the lock") {
-        reported = Some(report(explore, number * explore.shard.count + explore.shard.index, &choices, program));
+        let schedule = number * explore.shard.count + explore.shard.index;
+        reported = Some(report(&explore.of_schedule(schedule), schedule, &choices, program));
     }
     let failure = reported;
     let exploration = Exploration {
@@ -177,7 +178,7 @@ pub(super) fn first_run(explore: &Explore, program: &dyn Fn()) -> Recorded {
 
 impl Shared<'_> {
     fn work(&self) {
-        let machine = self.explore.faulty_machine().record_trace(false);
+        let mut machine = self.explore.faulty_machine().record_trace(false);
         let (mut executions, mut reported, mut last_batch) = (0, 0, false);
         let mut classes = FxHashSet::default();
         while !last_batch {
@@ -195,6 +196,7 @@ impl Shared<'_> {
                 }
                 let schedule = number * self.explore.shard.count + self.explore.shard.index;
                 watchdog::set_schedule(Some(schedule));
+                machine.set_schedule(schedule);
                 let run = machine.run_recorded(self.planned.policy(schedule), Keep::Class, self.program);
                 executions += 1;
                 if run.outcome.has_fault() {
@@ -292,7 +294,13 @@ fn run_recording(explore: &Explore, choices: &[Choice], program: &dyn Fn()) -> (
 #[track_caller]
 pub(super) fn replay(explore: &Explore, token: &str, program: &dyn Fn()) -> Result<Exploration, TokenError> {
     let begin = Instant::now();
-    let decoded = token::decode(explore.faulty_machine().config(), token)?;
+    let decode = |explore: &Explore| token::decode(explore.faulty_machine().config(), token);
+    let ordinary = explore.machine.clone().without_special_pool().map(|machine| Explore { machine, ..explore.clone() });
+    let (explore, decoded) = match (decode(explore), &ordinary) {
+        // Of the schedules of a search, some have special pool.
+        (Err(TokenError::Settings), Some(ordinary)) => (ordinary, decode(ordinary)?),
+        (decoded, _) => (explore, decoded?),
+    };
     let (Recorded { outcome, choices, .. }, differs) = run_recording(explore, &decoded.choices, program);
     let is_other = decoded.program != explore.program;
     match differs {

@@ -21,12 +21,12 @@ pub(crate) use entry::{Adapter, Arguments, CallFrame, boundary, returned, throug
 pub(crate) use exception::not_handled;
 pub(crate) use fault::refused;
 pub(crate) use mapping::stub_of;
-pub(crate) use paging::PagedMemory;
 pub(crate) use shared_data::FEATURES;
 pub(crate) use signal::{emergency_stack, prepare as prepare_signals};
 pub(crate) use variables::{CANCEL_LOCK, QUEUED_LOCKS};
 
 use super::{Image, Module, Place};
+use crate::access::Access;
 use crate::engine::Kernel;
 use crate::irql::DISPATCH_LEVEL;
 use crate::machine::{Call, current};
@@ -68,6 +68,8 @@ pub(crate) struct MachineImages {
     /// Pageable sections and paged pool are taken away at raised levels.
     pub(crate) forces_paging: Cell<bool>,
     loaded: Cell<bool>,
+    /// One of these two: what is to be done before a context runs.
+    enters: Cell<bool>,
     /// How far down the running stack an image may call the kernel.
     pub(crate) stack_floor: Cell<usize>,
     /// An unwinding that has left a routine of a driver, and is to pass what called that.
@@ -118,16 +120,13 @@ impl MachineImages {
             *state =
                 Some(State { mappings: Vec::new(), processors, shared_data, time_stamps: None, paged_out: false, variables });
             self.loaded.set(true);
+            self.enters.set(true);
         }
         let state = state.as_mut().expect("it was made above");
         let module = Arc::new(Module { name: name.to_owned(), file: image.file.clone() });
         let mapping = Mapping::new(module, &state.variables)?;
         if mapping.file.sections.iter().any(|section| section.pageable && section.executable) {
             self.checks_paging.set(true);
-        }
-        if call.read(|kernel| kernel.config.force_irql_checking) {
-            self.forces_paging.set(true);
-            call.read(|kernel| kernel.pool.takes_pages = true);
         }
         if state.time_stamps.is_none()
             && mapping.file.reads_time_stamps.get_or_init(|| time_stamp::occurs(&mapping.file)) == &true
@@ -146,17 +145,29 @@ impl MachineImages {
     /// A context of the machine is about to run: the processor block is that of its processor.
     #[inline]
     pub(crate) fn enter(&self, kernel: &RefCell<Box<Kernel>>) {
-        if self.loaded.get()
-            && let Some(state) = self.state.borrow_mut().as_mut()
-        {
-            let mut kernel = kernel.borrow_mut();
+        if self.enters.get() {
+            self.prepare(kernel);
+        }
+    }
+
+    #[inline(never)]
+    fn prepare(&self, kernel: &RefCell<Box<Kernel>>) {
+        let mut kernel = kernel.borrow_mut();
+        let mut state = self.state.borrow_mut();
+        if let Some(state) = state.as_mut() {
             state.enter(&mut kernel);
             self.stack_floor.set(kernel.driver_stack().start);
-            if self.forces_paging.get() {
-                // What the context does within the kernel, too, is at the level of its processor.
-                state.settle_paging(&mut kernel);
-            }
         }
+        if self.forces_paging.get() {
+            // What the context does within the kernel, too, is at the level of its processor.
+            paging::settle_for(state.as_mut(), &mut kernel);
+        }
+    }
+
+    /// From now on, what is pageable is taken away at raised levels.
+    pub(crate) fn force_paging(&self) {
+        self.forces_paging.set(true);
+        self.enters.set(true);
     }
 
     /// What the running context has under way.
@@ -276,6 +287,10 @@ pub(crate) fn raise(exception: Exception) -> ! {
 pub(crate) fn raise_bad_address(call: Call, bad: guarded::BadAddress) -> ! {
     let irql = call.read(|kernel| kernel.irql());
     let write = u64::from(bad.write);
+    let access = if bad.write { Access::Write } else { Access::Read };
+    if let Some(violation) = fault::passed_pool(call, bad.address, access, 0) {
+        call.fail(violation);
+    }
     let meaning = fault::passed(call, bad.address, bad.write);
     if irql >= DISPATCH_LEVEL {
         let parameters = [bad.address, u64::from(irql), write, 0];

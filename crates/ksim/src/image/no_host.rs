@@ -37,6 +37,8 @@ impl MachineImages {
 
     pub(crate) fn enter(&self, _kernel: &RefCell<Box<Kernel>>) {}
 
+    pub(crate) fn force_paging(&self) {}
+
     pub(crate) fn in_call(&self) -> bool {
         false
     }
@@ -65,20 +67,6 @@ impl MachineImages {
 
     pub(crate) fn place(&self, id: MappingId) -> (usize, u32, usize) {
         match id {}
-    }
-}
-
-/// Memory of paged pool that can be taken away: there is none.
-#[derive(Debug)]
-pub(crate) enum PagedMemory {}
-
-impl PagedMemory {
-    pub(crate) fn new(_bytes: usize) -> Option<Self> {
-        None
-    }
-
-    pub(crate) fn start(&self) -> usize {
-        match *self {}
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Machine;
 use crate::check::lock_order::Strictness;
 use crate::check::rules::RuleId;
-use crate::config::{ClockMode, OsProfile};
+use crate::config::{ClockMode, OsProfile, SpecialPool};
 use crate::engine::groups::Groups;
 use crate::faults::FaultKind;
 use std::time::Duration;
@@ -224,9 +224,53 @@ impl Machine {
         self
     }
 
-    /// Takes the pageable sections of images (`PAGE...`, code and data) and their paged pool away while the processor that acts is at DISPATCH_LEVEL or above, as Driver Verifier's option "force IRQL
-    /// checking" does: what touches them there is bug check 0xD1, whether it calls the kernel or not. Otherwise only pageable code that calls the kernel is seen. Each change of the
-    /// level costs microseconds. A section that the driver has locked (`MmLockPagableDataSection`) stays.
+    /// Whether blocks of pool are of special pool, as with Driver Verifier's option of that name: each has pages of its own and ends where they do, with a page behind it that is not there; and its pages
+    /// are not there any more once it is freed. What touches them is stopped where it does, by reading too: bug checks 0xD5 (freed) and 0xD6 (behind the end), or 0xCC and 0xCD where the
+    /// kernel does so on a driver's behalf. Bytes in these pages that are not the block's are looked at when it is freed (0xC1): up to 15 behind it, as blocks are aligned, and up to a
+    /// page in front; for blocks of more than a page, which begin one, what is left of the last.
+    ///
+    /// By default single runs have it, and so have all schedules of an exhaustive or bounded search, and one in sixteen of other searches, by their numbers: a block costs 4 us more, twice that where several OS
+    /// threads search. A schedule that fails without it is repeated without it. `true` is for all schedules, `false` for none. Blocks of more than 256 KiB, and those above 4,096 at a time, are ordinary ones in any case; so are
+    /// all on hosts other than x86-64 Linux, and where one of the rules PoolOverrun, PoolWrittenAfterFree, FreedPoolTouched and BeyondPoolTouched is not [checked](Self::check_rule). Those are seen to be written when they are looked at,
+    /// and not to be read.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(all(target_os = "linux", target_arch = "x86_64"))] {
+    /// use ksim::Machine;
+    /// use ksync_sys::{ExAllocatePool2, ExFreePool, POOL_FLAG_NON_PAGED};
+    ///
+    /// let outcome = Machine::new().special_pool(true).run(|| {
+    ///     // SAFETY: the routine may be called here.
+    ///     let memory = unsafe { ExAllocatePool2(POOL_FLAG_NON_PAGED, 8, u32::from_le_bytes(*b"Demo")) };
+    ///     // SAFETY: the block is allocated.
+    ///     unsafe { ExFreePool(memory) };
+    ///     // SAFETY: it is not, which is what is to be found.
+    ///     let _ = unsafe { memory.cast::<u64>().read_volatile() };
+    /// });
+    /// assert!(outcome.expect_bug_check(0xd5).meaning.contains("byte 0 of a block of 8 bytes with tag 'Demo' that has been freed"));
+    /// # }
+    /// ```
+    pub fn special_pool(mut self, special: bool) -> Self {
+        self.config.special_pool = if special { SpecialPool::All } else { SpecialPool::Never };
+        self
+    }
+
+    /// Becomes what a schedule of a search runs on.
+    pub(crate) fn set_schedule(&mut self, number: u64) {
+        self.config.set_schedule(number);
+    }
+
+    /// The same without special pool, if some schedules of a search run on that.
+    pub(crate) fn without_special_pool(mut self) -> Option<Self> {
+        self.config.is_sample = false;
+        (self.config.special_pool == SpecialPool::Some).then_some(self)
+    }
+
+    /// Takes paged pool and the pageable sections of images (`PAGE...`, code and data) away while the processor that acts is at DISPATCH_LEVEL or above, as Driver Verifier's option "force IRQL
+    /// checking" does: what touches them there is bug check 0xD1 (0xA where the kernel does on a driver's behalf), whether it calls the kernel or not. Otherwise only kernel objects in paged pool, and
+    /// pageable code that calls the kernel, are seen. Each change of the level costs microseconds for each section and block, and nothing where there are none. It is off by default, and on
+    /// x86-64 Linux only, and not for pool where the rule PagedObject is off. A section that the driver has locked (`MmLockPagableDataSection`) stays.
     pub fn force_irql_checking(mut self, force: bool) -> Self {
         self.config.force_irql_checking = force;
         self

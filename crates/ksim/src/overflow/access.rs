@@ -1,9 +1,9 @@
 //! Hosted code that touches an address where nothing is.
 
-use super::catch::{REGISTERS, RSP, Stopped, give_up, go_on_stopped, register};
-use super::symbols;
+use super::catch::{REGISTERS, RSP, Stopped, export_around, give_up, go_on_stopped, register};
 use crate::access::{self, Access, Answer};
 use crate::engine::context::running_stack;
+use crate::engine::pool::{Toucher, special};
 use crate::image::{Registers, not_handled, refused};
 use crate::machine::{Call, MachineCell, current, machine_of_this_thread};
 use crate::report::bug_check::{Violation, codes};
@@ -42,7 +42,11 @@ pub(crate) fn faulted(context: &mut libc::ucontext_t, vector: u64, error: u64, a
     let mut registers = REGISTERS.map(|number| *register(context, number) as u64);
     let mut instruction = *register(context, libc::REG_RIP) as u64;
     let touch = Touch { vector, error, address, instruction };
-    if !cell.may_stop() {
+    if (Call { cell, export: None }).is_dying() {
+        // What a drop does wrong after a panic is not what ended the run.
+        if vector == PAGE && special::open(address as usize) {
+            return true;
+        }
         give_up(TOUCHED, instruction, "where it cannot be stopped");
     }
     // Also where the code that stops the machine touches something itself, which runs on another stack.
@@ -62,11 +66,13 @@ pub(crate) fn faulted(context: &mut libc::ucontext_t, vector: u64, error: u64, a
 /// On the emergency stack, as an ordinary function: the machine stops.
 pub(super) fn stop(stopped: &Stopped, touch: &Touch) -> ! {
     let cell = current("hosted code");
-    let violation = violation(cell, stopped, touch);
+    let in_kernel = !cell.may_stop();
+    cell.abandon_operation();
+    let violation = violation(cell, stopped, touch, in_kernel);
     cell.stop_interrupted(*violation, None, stopped.instruction as usize)
 }
 
-fn violation(cell: &'static MachineCell, stopped: &Stopped, touch: &Touch) -> Box<Violation> {
+fn violation(cell: &'static MachineCell, stopped: &Stopped, touch: &Touch, in_kernel: bool) -> Box<Violation> {
     let rip = touch.instruction;
     if touch.vector != PAGE {
         let (status, information, meaning) = refused(&registers(stopped));
@@ -77,13 +83,20 @@ fn violation(cell: &'static MachineCell, stopped: &Stopped, touch: &Touch) -> Bo
     let call = Call { cell, export: None };
     let irql = call.read(|kernel| kernel.irql());
     let verb = access.verb();
+    let routine = export_around(stopped.instruction).or(in_kernel.then_some("the kernel"));
+    let (toucher, by) = match routine {
+        Some(routine) => (Toucher::Kernel, format!("{routine} was passed a bad pointer: it {verb}")),
+        None => (Toucher::Driver, format!("hosted code {verb}")),
+    };
+    if let Some(violation) = call.read(|kernel| kernel.touched_pool(address, access, rip, toucher, &by)) {
+        return violation;
+    }
     let freed = call.read(|kernel| kernel.pool.describe_freed(address as usize));
     let freed = freed.map_or_else(String::new, |freed| format!(", in freed pool: {freed}"));
-    if let Some(routine) = symbols::export(rip) {
-        let meaning = format!("{routine} was passed a bad pointer: it {verb} address {address:#x}{freed}");
+    let meaning = format!("{by} address {address:#x}{freed}");
+    if routine.is_some() {
         return access::bad_argument(address, access, irql, rip, meaning);
     }
-    let meaning = format!("hosted code {verb} address {address:#x}{freed}");
     match access::page_fault(address, access, irql, rip, &meaning) {
         Answer::Exception { status, information } => exception(status, rip, information, &meaning),
         Answer::BugCheck(violation) => violation,

@@ -261,6 +261,27 @@ fn inside(instruction: u64, asks_for_host: bool) -> Option<&'static str> {
     found
 }
 
+/// The routine of NT's that a driver has called where the code was stopped, if it is within one.
+pub(super) fn export_around(instruction: u64) -> Option<&'static str> {
+    let stack = running_stack().unwrap_or_default();
+    let mut found = None;
+    let mut entered = false;
+    let look = |frame: &backtrace::Frame| {
+        let inside = (stack.start - MARGIN_BYTES..stack.end).contains(&frame.sp().addr());
+        entered |= inside;
+        if !inside {
+            return !entered;
+        }
+        let address = frame.ip().addr() as u64;
+        let address = if address == instruction { address } else { address - 1 };
+        found = symbols::export(address);
+        found.is_none() && !symbols::find(address).is_some_and(|function| function.owner == Owner::Driver)
+    };
+    // SAFETY: as below.
+    unsafe { backtrace::trace_unsynchronized(look) };
+    found
+}
+
 /// True for an instruction of the host's routines that copy, fill and compare memory.
 fn is_copy(instruction: u64) -> bool {
     /// What is behind the beginning of such a routine belongs to it, or to another of them.

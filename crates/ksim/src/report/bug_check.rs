@@ -71,6 +71,16 @@ pub mod codes {
         IRQL_UNEXPECTED_VALUE = 0xc8;
         /// What Driver Verifier's I/O verification reports; the first parameter says what.
         DRIVER_VERIFIER_IOMANAGER_VIOLATION = 0xc9;
+        /// Bytes in front of a block of special pool, or behind it, were found written when it was freed.
+        SPECIAL_POOL_DETECTED_MEMORY_CORRUPTION = 0xc1;
+        /// The kernel touched a block of special pool that was freed, on a driver's behalf.
+        PAGE_FAULT_IN_FREED_SPECIAL_POOL = 0xcc;
+        /// The kernel touched what is behind a block of special pool, on a driver's behalf.
+        PAGE_FAULT_BEYOND_END_OF_ALLOCATION = 0xcd;
+        /// A driver touched a block of special pool that was freed.
+        DRIVER_PAGE_FAULT_IN_FREED_SPECIAL_POOL = 0xd5;
+        /// A driver touched what is behind a block of special pool.
+        DRIVER_PAGE_FAULT_BEYOND_END_OF_ALLOCATION = 0xd6;
         /// A driver was unloaded with operations pending.
         DRIVER_UNLOADED_WITHOUT_CANCELLING_PENDING_OPERATIONS = 0xce;
         /// Pool was written after it was freed.

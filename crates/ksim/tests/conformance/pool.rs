@@ -118,11 +118,13 @@ fn rule_64_freed_memory_must_not_hold_active_objects() {
 #[test]
 fn rule_64_memory_behind_a_block_must_not_be_written() {
     for (size, offset) in [(1, 0), (24, 0), (24, 7), (4096, 0), (4096, 15)] {
-        let stop = crash(0xc4, || {
+        // With special pool: `tests/special_pool.rs`.
+        let outcome = Machine::new().special_pool(false).run(|| {
             let memory = allocate(size);
             raw!(memory.cast::<u8>().add(size + offset).write(7));
             free(memory);
         });
+        let stop = outcome.expect_bug_check(0xc4);
         assert_eq!(stop.parameters[0], 0x51);
         assert_eq!(stop.parameters[2] - stop.parameters[1], (size + offset) as u64);
     }

@@ -1,8 +1,9 @@
 //! Mistakes with pool and lookaside lists.
 
-use crate::{Case, Caught, always, under};
-use ksim::FaultKind;
+use crate::{Case, Caught, always, by_access, sometimes, under, with};
+use ksim::{FaultKind, Machine};
 use ksync_sys::*;
+use std::hint::black_box;
 use test_support::*;
 
 fn allocate_paged(bytes: usize) -> PVOID {
@@ -42,6 +43,62 @@ fn write_after_free(wrong: bool) {
         last();
         free(memory);
     }
+}
+
+fn read_after_free(wrong: bool) {
+    let memory = allocate(64).cast::<u32>();
+    raw!(memory.write_bytes(0, 16));
+    let last = || _ = black_box(raw!(memory.add(3).read_volatile()));
+    if wrong {
+        free(memory.cast());
+        last();
+    } else {
+        last();
+        free(memory.cast());
+    }
+}
+
+fn read_behind_the_end(wrong: bool) {
+    let memory = allocate(64).cast::<u32>();
+    raw!(memory.write_bytes(0, 16));
+    for index in 0..if wrong { 17 } else { 16 } {
+        black_box(raw!(memory.add(index).read_volatile()));
+    }
+    free(memory.cast());
+}
+
+/// Who does not drop the last reference has none any more.
+fn read_of_what_another_thread_frees(wrong: bool) {
+    let memory = allocate(16).cast::<u64>();
+    raw!(memory.write(2));
+    let lock = SpinLock::new();
+    let release = || {
+        let left = lock.with(|| {
+            let left = raw!(memory.read_volatile()) - 1;
+            raw!(memory.write_volatile(left));
+            left
+        });
+        let left = if wrong { lock.with(|| raw!(memory.read_volatile())) } else { left };
+        if left == 0 {
+            free(memory.cast());
+        }
+    };
+    let other = spawn(release);
+    release();
+    other.join();
+}
+
+fn paged_pool_read_under_a_spin_lock(wrong: bool) {
+    let lock = SpinLock::new();
+    let memory = allocate_paged(24).cast::<u64>();
+    raw!(memory.write(7));
+    let read = || assert_eq!(raw!(memory.read_volatile()), 7);
+    if wrong {
+        lock.with(read);
+    } else {
+        read();
+    }
+    free(memory.cast());
 }
 
 fn leak(wrong: bool) {
@@ -202,6 +259,36 @@ fn lookaside_entry_never_freed(wrong: bool) {
     list.delete();
 }
 
+fn lookaside_entry_freed_twice(wrong: bool) {
+    let list = List::new();
+    let entries = [(); 2].map(|()| raw!(ExAllocateFromLookasideListEx(list.0.ptr())));
+    for entry in if wrong { [entries[0]; 2] } else { entries } {
+        raw!(ExFreeToLookasideListEx(list.0.ptr(), entry));
+    }
+    list.delete();
+}
+
+fn lookaside_entry_freed_to_another_list(wrong: bool) {
+    let lists = [(); 2].map(|()| List::new());
+    let entry = raw!(ExAllocateFromLookasideListEx(lists[0].0.ptr()));
+    raw!(ExFreeToLookasideListEx(lists[usize::from(wrong)].0.ptr(), entry));
+    lists.iter().for_each(List::delete);
+}
+
+fn lookaside_entry_used_after_it_was_freed(wrong: bool) {
+    let list = List::new();
+    let entry = raw!(ExAllocateFromLookasideListEx(list.0.ptr())).cast::<u64>();
+    let last = || raw!(entry.add(2).write_volatile(7));
+    if wrong {
+        raw!(ExFreeToLookasideListEx(list.0.ptr(), entry.cast()));
+        last();
+    } else {
+        last();
+        raw!(ExFreeToLookasideListEx(list.0.ptr(), entry.cast()));
+    }
+    list.delete();
+}
+
 fn lookaside_list_freed_without_its_deletion(wrong: bool) {
     let memory = allocate(size_of::<LOOKASIDE_LIST_EX>());
     let list = memory.cast::<LOOKASIDE_LIST_EX>();
@@ -213,15 +300,55 @@ fn lookaside_list_freed_without_its_deletion(wrong: bool) {
 }
 
 pub(crate) const CASES: &[Case] = &[
-    always("pool_overrun", "A byte behind a block is written.", Caught::By("PoolOverrun"), pool_overrun),
-    always(
-        "pool_overrun_of_what_is_never_freed",
-        "A byte behind a block is written that the driver keeps.",
-        Caught::By("PoolOverrun"),
-        pool_overrun_of_what_is_never_freed,
+    with(
+        |machine: Machine| machine.special_pool(false),
+        always("pool_overrun", "A byte behind a block is written.", Caught::By("PoolOverrun"), pool_overrun),
     ),
+    with(
+        |machine: Machine| machine.special_pool(false),
+        always(
+            "pool_overrun_of_what_is_never_freed",
+            "A byte behind a block is written that the driver keeps.",
+            Caught::By("PoolOverrun"),
+            pool_overrun_of_what_is_never_freed,
+        ),
+    ),
+    by_access(always(
+        "special_pool_overrun",
+        "A byte behind a block is written, before the next multiple of 16.",
+        Caught::By("SpecialPoolCorruption"),
+        pool_overrun,
+    )),
+    by_access(always(
+        "read_behind_the_end",
+        "A loop over a block's elements reads one more.",
+        Caught::By("BeyondPoolTouched"),
+        read_behind_the_end,
+    )),
     always("double_free", "A block is freed twice.", Caught::By("BadPoolCaller"), double_free),
-    always("write_after_free", "A block is written after it was freed.", Caught::By("PoolWrittenAfterFree"), write_after_free),
+    with(
+        |machine: Machine| machine.special_pool(false),
+        always(
+            "write_after_free",
+            "A block is written after it was freed.",
+            Caught::By("PoolWrittenAfterFree"),
+            write_after_free,
+        ),
+    ),
+    by_access(always(
+        "special_pool_write_after_free",
+        "A block is written after it was freed, which is seen where it is.",
+        Caught::By("FreedPoolTouched"),
+        write_after_free,
+    )),
+    by_access(always("read_after_free", "A block is read after it was freed.", Caught::By("FreedPoolTouched"), read_after_free)),
+    by_access(sometimes(
+        "read_of_what_another_thread_frees",
+        "A count of references in the block that it counts is read again after it was lowered.",
+        Caught::By("FreedPoolTouched"),
+        1_000,
+        read_of_what_another_thread_frees,
+    )),
     always("leak", "A block is never freed.", Caught::Left, leak),
     under(
         &[FaultKind::Allocation],
@@ -255,6 +382,15 @@ pub(crate) const CASES: &[Case] = &[
         Caught::By("IrqlExFree"),
         paged_pool_freed_under_a_spin_lock,
     ),
+    by_access(with(
+        |machine: Machine| machine.force_irql_checking(true),
+        always(
+            "paged_pool_read_under_a_spin_lock",
+            "Paged pool is read under a spin lock.",
+            Caught::By("PagedObject"),
+            paged_pool_read_under_a_spin_lock,
+        ),
+    )),
     always("event_in_paged_pool", "An event lies in paged pool.", Caught::By("PagedObject"), event_in_paged_pool),
     always("spin_lock_in_paged_pool", "A spin lock lies in paged pool.", Caught::By("PagedObject"), spin_lock_in_paged_pool),
     always(
@@ -300,6 +436,24 @@ pub(crate) const CASES: &[Case] = &[
         Caught::Left,
         lookaside_entry_never_freed,
     ),
+    always(
+        "lookaside_entry_freed_twice",
+        "An entry goes back to its lookaside list twice.",
+        Caught::By("BadPoolCaller"),
+        lookaside_entry_freed_twice,
+    ),
+    always(
+        "lookaside_entry_freed_to_another_list",
+        "An entry goes back to another lookaside list than its own.",
+        Caught::By("Arguments"),
+        lookaside_entry_freed_to_another_list,
+    ),
+    by_access(always(
+        "lookaside_entry_used_after_it_was_freed",
+        "An entry is written that its lookaside list has back.",
+        Caught::By("FreedPoolTouched"),
+        lookaside_entry_used_after_it_was_freed,
+    )),
     always(
         "lookaside_list_freed_without_its_deletion",
         "The memory of a lookaside list is freed without its deletion.",

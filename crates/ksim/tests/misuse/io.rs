@@ -1,6 +1,7 @@
 //! Requests, devices, work items, remove locks and device queues.
 
-use super::{address, expected, misuse};
+use super::{address, expected, misuse, misuse_on};
+use ksim::Machine;
 use ksync_sys::*;
 use std::ptr::null_mut;
 use test_support::io::*;
@@ -116,7 +117,8 @@ fn device_detached_twice() {
 
 #[test]
 fn extension_written_past_its_end() {
-    misuse(&expected!(extension_written_past_its_end, 0xc4, [Some(0x51)], "IoDeleteDevice", 0), || {
+    let expected = expected!(extension_written_past_its_end, 0xc4, [Some(0x51)], "IoDeleteDevice", 0);
+    misuse_on(&Machine::new().special_pool(false), &expected, || {
         let sample = Sample::try_load("sample", 24).expect("the driver loads");
         let device = sample.device();
         raw!((*device).DeviceExtension.cast::<u8>().add(24).write(1));

@@ -1,10 +1,15 @@
-//! Pool.
+//! Pool. What special pool sees is in `tests/special_pool.rs`.
 
-use crate::{expected, misuse};
+use crate::{expected, misuse, misuse_on};
 use ksim::{Machine, RuleId};
 use ksync_sys::*;
 use std::ptr::null_mut;
 use test_support::*;
+
+/// A machine without special pool.
+fn ordinary() -> Machine {
+    Machine::new().special_pool(false)
+}
 
 #[test]
 fn armed_timer_freed() {
@@ -126,7 +131,7 @@ fn bad_addresses_freed() {
 #[test]
 fn written_past_the_end() {
     let expected = expected!(written_past_the_end, 0xc4, [Some(0x51), None, None, Some(24)], "ExFreePoolWithTag", 0);
-    let stop = misuse(&expected, || {
+    let stop = misuse_on(&ordinary(), &expected, || {
         let memory = allocate(24);
         raw!(memory.cast::<u8>().add(26).write(0));
         raw!(ExFreePoolWithTag(memory, TAG));
@@ -149,7 +154,7 @@ fn written_outside() {
     ];
     for (offset, words) in places {
         for frees in [true, false] {
-            let outcome = Machine::new().record_sites(true).run(|| {
+            let outcome = ordinary().record_sites(true).run(|| {
                 let memory = allocate(64);
                 raw!(memory.cast::<u8>().offset(offset).write_volatile(1));
                 if frees {
@@ -169,7 +174,7 @@ fn written_outside() {
 #[test]
 fn large_blocks_begin_a_page_and_are_guarded() {
     for offset in [-4096_isize, -1, 4096, 4096 + 127] {
-        let outcome = Machine::new().run(|| {
+        let outcome = ordinary().run(|| {
             let memory = allocate(4096);
             assert_eq!(memory.addr() % 4096, 0);
             raw!(memory.cast::<u8>().offset(offset).write_volatile(1));
@@ -177,7 +182,7 @@ fn large_blocks_begin_a_page_and_are_guarded() {
         });
         assert_eq!(outcome.expect_bug_check(0xc4).parameters[0], 0x51);
     }
-    Machine::new()
+    ordinary()
         .run(|| {
             for size in [1, 15, 16, 100, 4095, 4096, 10_000] {
                 let memory = allocate(size);
@@ -192,7 +197,7 @@ fn large_blocks_begin_a_page_and_are_guarded() {
 #[test]
 fn written_outside_after_it_was_freed() {
     for offset in [-1_isize, 64] {
-        let outcome = Machine::new().run(|| {
+        let outcome = ordinary().run(|| {
             let memory = allocate(64);
             free(memory);
             raw!(memory.cast::<u8>().offset(offset).write_volatile(1));

@@ -163,6 +163,9 @@ impl Kernel {
         let locations = unsafe { (*irp).StackCount };
         self.objects.remove(id);
         self.release_system(irp as usize)?;
+        if !self.pool.is_kept(irp as usize) {
+            return Ok(());
+        }
         let location = layout::first_location(irp).wrapping_add(locations.max(1) as usize - 1);
         // SAFETY: freed memory is kept for a while, and this field of it is not looked at; see `KEPT`.
         unsafe { layout::set_current_location(irp, location) };

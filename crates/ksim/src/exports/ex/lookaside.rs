@@ -39,15 +39,16 @@ const DELETED_FREE_EX: &str = "KsimLookasideDeletedFreeEx";
 const DELETED_CLASSIC: &str = "KsimLookasideDeleted";
 
 /// What an allocation for an empty list does unless the driver has a routine for it.
-unsafe extern "system-unwind" fn allocate_ex(pool: POOL_TYPE, size: SIZE_T, tag: ULONG, _: *mut LOOKASIDE_LIST_EX) -> PVOID {
-    allocate(pool, size, tag)
+unsafe extern "system-unwind" fn allocate_ex(pool: POOL_TYPE, size: SIZE_T, tag: ULONG, list: *mut LOOKASIDE_LIST_EX) -> PVOID {
+    allocate(pool, size, tag, list as usize)
 }
 
 unsafe extern "system-unwind" fn allocate_classic(pool: POOL_TYPE, size: SIZE_T, tag: ULONG) -> PVOID {
-    allocate(pool, size, tag)
+    allocate(pool, size, tag, 0)
 }
 
-pub(crate) fn allocate(pool: POOL_TYPE, size: SIZE_T, tag: ULONG) -> PVOID {
+/// Pool for a list that has none; 0 for one that is not known.
+pub(crate) fn allocate(pool: POOL_TYPE, size: SIZE_T, tag: ULONG, list: usize) -> PVOID {
     let call = Call { cell: current("a lookaside list"), export: None };
     let request = PoolRequest { size, tag, paged: pool & PAGED_BIT != 0, zeroed: false };
     call.operate(|kernel| {
@@ -58,21 +59,28 @@ pub(crate) fn allocate(pool: POOL_TYPE, size: SIZE_T, tag: ULONG) -> PVOID {
                 "a lookaside list that raises at failure found no pool".to_owned(),
             ));
         }
+        kernel.note_list(memory as usize, list);
         Ok(memory.cast())
     })
 }
 
-unsafe extern "system-unwind" fn free_ex(entry: PVOID, _: *mut LOOKASIDE_LIST_EX) {
-    free(entry);
+unsafe extern "system-unwind" fn free_ex(entry: PVOID, list: *mut LOOKASIDE_LIST_EX) {
+    free(entry, list as usize);
 }
 
 unsafe extern "system-unwind" fn free_classic(entry: PVOID) {
-    free(entry);
+    free(entry, 0);
 }
 
-pub(crate) fn free(entry: PVOID) {
+/// Frees an entry that a list has enough of; 0 for one that is not known.
+pub(crate) fn free(entry: PVOID, list: usize) {
     let call = Call { cell: current("a lookaside list"), export: None };
-    call.operate(|kernel| kernel.free_pool(entry as usize, 0));
+    call.operate(|kernel| {
+        if list != 0 {
+            kernel.check_entry_of(list, entry as usize, None)?;
+        }
+        kernel.free_pool(entry as usize, 0)
+    });
 }
 
 /// What a list has for routines once it is deleted: a use of it ends here.
@@ -133,10 +141,41 @@ pub(super) fn check_entry(kernel: &mut Kernel, head: usize, entry: usize, mut fi
                 "an entry was given back to a lookaside list twice",
             ));
         }
-        // SAFETY: an entry is valid while it is in a list.
-        first = unsafe { (*first).Next };
+        first = next(kernel, first);
+    }
+    // What a driver's own routine frees need not be pool.
+    if !is_of_pool(list) {
+        return Ok(());
     }
     // SAFETY: the list is registered, and so initialised.
+    let routine = unsafe { (*list).Allocate };
+    // SAFETY: whichever kind of list it is, the member is a pointer to a routine.
+    let routine = unsafe { routine.Allocate }.map_or(0, |routine| routine as usize);
+    let of_pool = [
+        allocate_ex as *const () as usize,
+        allocate_classic as *const () as usize,
+        address_for_images(ALLOCATE_EX),
+        address_for_images(ALLOCATE_CLASSIC),
+    ];
+    // SAFETY: the list is registered, and so initialised.
+    let size = unsafe { (*list).Size };
+    // SAFETY: as above.
+    let tag = unsafe { (*list).Tag };
+    kernel.check_entry_of(head, entry, of_pool.contains(&routine).then_some((size as usize, tag)))
+}
+
+/// The entry behind one that is in a list.
+fn next(kernel: &Kernel, entry: *mut SLIST_ENTRY) -> *mut SLIST_ENTRY {
+    match kernel.pool.next_of_kept(entry as usize) {
+        Some(next) => next as *mut SLIST_ENTRY,
+        // SAFETY: an entry is valid while it is in a list, and the pages of this one are there.
+        None => unsafe { (*entry).Next },
+    }
+}
+
+/// True for a list whose entries go to the pool when it has enough.
+fn is_of_pool(list: *mut GENERAL_LOOKASIDE_POOL) -> bool {
+    // SAFETY: the callers' list is registered, and so initialised.
     let routine = unsafe { (*list).Free };
     // SAFETY: whichever kind of list it is, the member is a pointer to a routine.
     let routine = unsafe { routine.Free }.map_or(0, |routine| routine as usize);
@@ -146,8 +185,29 @@ pub(super) fn check_entry(kernel: &mut Kernel, head: usize, entry: usize, mut fi
         address_for_images(FREE_EX),
         address_for_images(FREE_CLASSIC),
     ];
-    // What a driver's own routine frees need not be pool.
-    if of_pool.contains(&routine) { kernel.check_allocated(entry) } else { Ok(()) }
+    of_pool.contains(&routine)
+}
+
+/// An entry was put on a list, in front of another. `head` may be that of any interlocked list.
+pub(super) fn keep(kernel: &mut Kernel, head: usize, entry: usize, next: usize) {
+    if registered(kernel, head).is_some_and(is_of_pool) {
+        kernel.keep_entry(entry, next);
+    }
+}
+
+/// The first entry of a list is about to be taken. `head` may be that of any interlocked list.
+pub(super) fn give_out(kernel: &mut Kernel, head: usize, entry: usize) {
+    let list = registered(kernel, head).map(|_| head);
+    kernel.give_out_entry(entry, list);
+}
+
+/// All entries of a list are about to be taken, from one on.
+pub(super) fn give_out_all(kernel: &mut Kernel, mut entry: *mut SLIST_ENTRY) {
+    while !entry.is_null() && kernel.pool.keeps_any() {
+        let next = next(kernel, entry);
+        kernel.give_out_entry(entry as usize, None);
+        entry = next;
+    }
 }
 
 /// Enters a list into the table. One that stands there must have been deleted.

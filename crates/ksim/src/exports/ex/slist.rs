@@ -87,6 +87,7 @@ exports! {
             // SAFETY: the caller passes an initialised list.
             let entry = unsafe { first(ListHead) };
             if !entry.is_null() {
+                lookaside::give_out(kernel, ListHead as usize, entry as usize);
                 // SAFETY: an entry is valid while it is in a list.
                 let next = unsafe { (*entry).Next };
                 // SAFETY: the caller passes an initialised list.
@@ -112,6 +113,7 @@ exports! {
             unsafe { (*ListEntry).Next = entry };
             // SAFETY: the caller passes an initialised list.
             unsafe { replace(ListHead, ListEntry, |depth| depth + 1) };
+            lookaside::keep(kernel, ListHead as usize, ListEntry as usize, entry as usize);
             Ok(entry)
         })
     }
@@ -124,6 +126,7 @@ exports! {
             let entry = unsafe { first(ListHead) };
             // SAFETY: as above.
             unsafe { replace(ListHead, std::ptr::null_mut(), |_| 0) };
+            lookaside::give_out_all(kernel, entry);
             Ok(entry)
         })
     }

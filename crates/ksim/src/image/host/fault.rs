@@ -8,6 +8,7 @@ use super::patch::Level;
 use super::signal::Fault;
 use super::{Activity, State, arena, entry, guarded, shared_data};
 use crate::access::{self, Access};
+use crate::engine::pool::Toucher;
 use crate::irql::DISPATCH_LEVEL;
 use crate::machine::{Call, current, panicked_in_image};
 use crate::report::bug_check::{Violation, codes};
@@ -145,20 +146,28 @@ fn raise(status: NTSTATUS, address: u64, information: &[u64], meaning: impl Into
 
 /// The words for a bad address that a driver has passed to the routine that it called.
 pub(super) fn passed(call: Call, address: u64, write: bool) -> String {
-    let frame = call.cell.images.frame.get();
-    // SAFETY: a frame is valid while its call is under way.
-    let entry = unsafe { frame.as_ref() }.and_then(CallFrame::entry);
-    let routine = entry.map_or("a routine", |entry| &entry.name);
+    let routine = routine(call);
     let verb = if write { "wrote" } else { "read" };
     let pageable = call.cell.images.state().filter(|state| state.paged_out).and_then(|state| {
-        if let Some(mapping) = state.mapping_at(address) {
-            return Some(format!(", in the pageable section {}", mapping.pageable_at(address)?.name));
-        }
-        let block = call.read(|kernel| kernel.pool.describe_paged(address as usize))?;
-        Some(format!(", {block}"))
+        let section = state.mapping_at(address)?.pageable_at(address)?;
+        Some(format!(", in the pageable section {}", section.name))
     });
     let pageable = pageable.unwrap_or_default();
     format!("{routine} was passed a bad pointer: it {verb} address {address:#x}{pageable}")
+}
+
+/// The same for an address in pool that is not there.
+pub(super) fn passed_pool(call: Call, address: u64, access: Access, rip: u64) -> Option<Box<Violation>> {
+    let by = format!("{} was passed a bad pointer: it {}", routine(call), access.verb());
+    call.read(|kernel| kernel.touched_pool(address, access, rip, Toucher::Kernel, &by))
+}
+
+/// The routine that a driver has called.
+fn routine(call: Call) -> &'static str {
+    let frame = call.cell.images.frame.get();
+    // SAFETY: a frame is valid while its call is under way.
+    let entry = unsafe { frame.as_ref() }.and_then(CallFrame::entry);
+    entry.map_or("a routine", |entry| &entry.name)
 }
 
 /// A fault in the hosted kernel, on behalf of a driver that passed a bad pointer.
@@ -166,6 +175,9 @@ fn in_kernel(call: Call, fault: &Fault) -> Box<Violation> {
     call.cell.abandon_operation();
     let irql = call.read(|kernel| kernel.irql());
     let access = Access::of(fault.error);
+    if let Some(violation) = passed_pool(call, fault.address, access, fault.context.rip) {
+        return violation;
+    }
     let meaning = passed(call, fault.address, access == Access::Write);
     access::bad_argument(fault.address, access, irql, fault.context.rip, meaning)
 }
@@ -346,10 +358,14 @@ fn page(call: Call, fault: &mut Fault) -> Answer {
     if let Some(stop) = call.cell.images.state().and_then(|state| gone(&state, fault, irql, verb)) {
         return Answer::Stop(stop);
     }
-    if let Some(stop) = call.cell.images.state().and_then(|state| paged_out(call, &state, fault, irql, verb)) {
+    if let Some(stop) = call.cell.images.state().and_then(|state| paged_out(&state, fault, irql, verb)) {
         return Answer::Stop(stop);
     }
     let by = describe(call, rip);
+    let touched = format!("{by} {verb}");
+    if let Some(stop) = call.read(|kernel| kernel.touched_pool(address, access, rip, Toucher::Driver, &touched)) {
+        return Answer::Stop(stop);
+    }
     let freed = call.read(|kernel| kernel.pool.describe_freed(address as usize));
     let freed = freed.map_or_else(String::new, |freed| format!(", in freed pool: {freed}"));
     let meaning = format!("{by} {verb} address {address:#x}{freed}");
@@ -360,21 +376,14 @@ fn page(call: Call, fault: &mut Fault) -> Answer {
 }
 
 /// A touch of what may be paged out.
-fn paged_out(call: Call, state: &State, fault: &Fault, irql: u8, verb: &str) -> Option<Box<Violation>> {
+fn paged_out(state: &State, fault: &Fault, irql: u8, verb: &str) -> Option<Box<Violation>> {
     let (rip, address) = (fault.context.rip, fault.address);
     if !state.paged_out {
         return None;
     }
-    let what = match state.mapping_at(address) {
-        Some(mapping) => {
-            let section = mapping.pageable_at(address)?;
-            format!("pageable {} at IRQL {irql}, in section {}", mapping.describe(address), section.name)
-        }
-        None => {
-            let block = call.read(|kernel| kernel.pool.describe_paged(address as usize))?;
-            format!("paged pool at IRQL {irql}: {block}")
-        }
-    };
+    let mapping = state.mapping_at(address)?;
+    let section = mapping.pageable_at(address)?;
+    let what = format!("pageable {} at IRQL {irql}, in section {}", mapping.describe(address), section.name);
     let by = state.mapping_at(rip).map_or_else(|| "the driver".to_owned(), |mapping| mapping.describe(rip));
     let operation = Access::of(fault.error).operation();
     Some(Violation::boxed_owned(

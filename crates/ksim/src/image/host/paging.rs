@@ -4,13 +4,10 @@
 //! [`Machine::force_irql_checking`](crate::Machine::force_irql_checking).
 
 use super::State;
-use super::arena::{Access, Block};
 use crate::engine::Kernel;
 use crate::irql::DISPATCH_LEVEL;
 use crate::machine::{Call, current};
 use crate::report::bug_check::{Violation, codes};
-
-const PAGE: usize = 4096;
 
 /// Code at an address has called an import.
 #[cold]
@@ -38,48 +35,27 @@ pub(super) fn check(return_address: u64) {
 #[cold]
 pub(super) fn settle() {
     let call = Call { cell: current("an image"), export: None };
-    if let Some(mut state) = call.cell.images.state_mut() {
-        call.read(|kernel| state.settle_paging(kernel));
+    let mut state = call.cell.images.state_mut();
+    call.read(|kernel| settle_for(state.as_deref_mut(), kernel));
+}
+
+/// The same, with what there is of images.
+pub(super) fn settle_for(state: Option<&mut State>, kernel: &mut Kernel) {
+    if let Some(state) = state {
+        state.settle_paging(kernel);
     }
+    kernel.settle_paging();
 }
 
 impl State {
     /// Takes away what is pageable, or gives it back, as the level of the acting processor says.
-    pub(super) fn settle_paging(&mut self, kernel: &mut Kernel) {
+    fn settle_paging(&mut self, kernel: &Kernel) {
         let out = kernel.irql() >= DISPATCH_LEVEL;
         if self.paged_out != out {
             self.paged_out = out;
             for mapping in &self.mappings {
                 mapping.page(out);
             }
-            kernel.pool.page(out);
         }
-    }
-}
-
-/// Memory of paged pool in pages of its own, which can be taken away.
-#[derive(Debug)]
-pub(crate) struct PagedMemory {
-    block: Block,
-    size: usize,
-}
-
-impl PagedMemory {
-    /// Takes so many bytes, if there are as many.
-    pub(crate) fn new(bytes: usize) -> Option<Self> {
-        let size = bytes.checked_next_multiple_of(PAGE)?;
-        let memory = Self { block: Block::new(size).ok()?, size };
-        memory.block.protect(0, size, Access::Write).ok()?;
-        Some(memory)
-    }
-
-    pub(crate) fn start(&self) -> usize {
-        self.block.start()
-    }
-
-    /// Takes the pages away, or gives them back.
-    pub(crate) fn page(&self, out: bool) {
-        // A failure leaves the pages as they are, and the host is out of memory.
-        let _ = self.block.protect(0, self.size, if out { Access::None } else { Access::Write });
     }
 }

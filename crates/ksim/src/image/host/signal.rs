@@ -278,7 +278,7 @@ fn take(interrupted: &mut libc::ucontext_t, info: *mut libc::siginfo_t) -> bool 
     if !images.loaded.get() {
         return overflow::faulted(interrupted, vector, error, address);
     }
-    // Code of an image, what an image called or is about to, where nothing is, what touches an image or its paged pool, or what has found no stack left.
+    // Code of an image, what an image called or is about to, where nothing is, what touches an image, or what has found no stack left.
     let is_images = is_code || images.in_call() || vector == PAGE_FAULT && arena::contains(address as usize);
     // 128 bytes below the stack pointer may be in use where the fault is not the driver's.
     let below = rsp.wrapping_sub(256 + size_of::<Fault>() as u64) & !15;

@@ -100,23 +100,23 @@ image_exports! {
     }
 
     [at_most(DISPATCH_LEVEL)] silent fn KsimLookasideAllocateEx(
-        _call; PoolType: POOL_TYPE, NumberOfBytes: SIZE_T, Tag: ULONG, _Lookaside: *mut LOOKASIDE_LIST_EX
+        _call; PoolType: POOL_TYPE, NumberOfBytes: SIZE_T, Tag: ULONG, Lookaside: *mut LOOKASIDE_LIST_EX
     ) -> PVOID {
-        allocate(PoolType, NumberOfBytes, Tag)
+        allocate(PoolType, NumberOfBytes, Tag, Lookaside as usize)
     }
 
     [at_most(DISPATCH_LEVEL)] silent fn KsimLookasideAllocate(
         _call; PoolType: POOL_TYPE, NumberOfBytes: SIZE_T, Tag: ULONG
     ) -> PVOID {
-        allocate(PoolType, NumberOfBytes, Tag)
+        allocate(PoolType, NumberOfBytes, Tag, 0)
     }
 
-    [at_most(DISPATCH_LEVEL)] silent fn KsimLookasideFreeEx(_call; Entry: PVOID, _Lookaside: *mut LOOKASIDE_LIST_EX) {
-        free(Entry);
+    [at_most(DISPATCH_LEVEL)] silent fn KsimLookasideFreeEx(_call; Entry: PVOID, Lookaside: *mut LOOKASIDE_LIST_EX) {
+        free(Entry, Lookaside as usize);
     }
 
     [at_most(DISPATCH_LEVEL)] silent fn KsimLookasideFree(_call; Entry: PVOID) {
-        free(Entry);
+        free(Entry, 0);
     }
 
     [at_most(DISPATCH_LEVEL)] silent fn KsimLookasideDeletedAllocateEx(

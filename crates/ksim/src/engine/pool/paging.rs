@@ -1,0 +1,35 @@
+//! Paged pool that is not there at DISPATCH_LEVEL and above, where that is asked for.
+
+use super::{Kernel, Memory, Pool, special};
+use crate::irql::DISPATCH_LEVEL;
+
+impl Pool {
+    /// True when a change of the level may take pages away, or give them back.
+    #[inline]
+    pub(crate) fn follows_level(&self) -> bool {
+        self.pageable != 0
+    }
+
+    /// Takes the pages of paged blocks away that drivers have, or gives them back.
+    pub(super) fn page(&mut self, out: bool) {
+        if self.paged_out == out {
+            return;
+        }
+        self.paged_out = out;
+        for (address, block) in self.blocks.iter().filter(|(_, block)| block.paged && block.memory == Memory::Pages) {
+            // A failure leaves the pages as they are, and the host is out of memory.
+            special::protect(address - block.front(), block.bytes(), !out);
+        }
+    }
+}
+
+impl Kernel {
+    /// Takes pages away, or gives them back, as the level of the acting processor says.
+    pub(crate) fn settle_paging(&mut self) {
+        if self.pool.follows_level() {
+            self.attention = true;
+            let out = self.irql() >= DISPATCH_LEVEL;
+            self.pool.page(out);
+        }
+    }
+}
