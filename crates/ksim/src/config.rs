@@ -85,6 +85,8 @@ pub(crate) struct Config {
     pub(crate) flushes_threaded_dpcs: bool,
     pub(crate) force_irql_checking: bool,
     pub(crate) special_pool: SpecialPool,
+    /// The search that the run is of has made its first one.
+    pub(crate) is_later: bool,
     /// Where some runs have special pool, this is one of them.
     pub(crate) is_sample: bool,
     /// Objects in statics are used: no other machine that uses any runs meanwhile.
@@ -119,6 +121,7 @@ impl Default for Config {
             flushes_threaded_dpcs: true,
             force_irql_checking: false,
             special_pool: SpecialPool::default(),
+            is_later: false,
             is_sample: true,
             statics: false,
             lock_order: Strictness::Certain,

@@ -280,24 +280,40 @@ fn what_a_panics_drops_touch_is_not_what_ended_the_run() {
 }
 
 #[test]
-fn what_the_first_machines_left_stays_for_statics_that_point_to_it() {
-    std::thread::spawn(|| {
-        static LEFT: AtomicUsize = AtomicUsize::new(0);
-        for _ in 0..2_000 {
-            let outcome = run(|| {
-                let memory = allocate(16);
-                write(memory, 3);
-                if LEFT.load(Relaxed) == 0 {
-                    LEFT.store(memory.addr(), Relaxed);
-                }
-                assert_eq!(read(LEFT.load(Relaxed) as PVOID, 3), 1);
-            });
-            assert!(outcome.is_completed(), "{outcome}");
-            assert_eq!(outcome.left().pool.len(), 1);
+fn what_machines_leave_stays_for_statics_that_point_to_it() {
+    static LEFT: AtomicUsize = AtomicUsize::new(0);
+    let program = || {
+        let memory = allocate(16);
+        write(memory, 3);
+        if LEFT.load(Relaxed) == 0 {
+            LEFT.store(memory.addr(), Relaxed);
         }
-    })
-    .join()
-    .expect("they are read");
+        assert_eq!(read(LEFT.load(Relaxed) as PVOID, 3), 1);
+    };
+    // What other searches on this OS thread have left does not matter.
+    let search = || explore().machine(Machine::new().special_pool(true)).progress(false).schedules(1_000).keep_going(true);
+    assert_eq!(search().check(|| _ = allocate(16)).failures(), 1_000);
+    for _ in 0..3 {
+        LEFT.store(0, Relaxed);
+        let outcome = run(program);
+        assert!(outcome.is_completed(), "{outcome}");
+        assert_eq!(outcome.left().pool.len(), 1);
+        assert_eq!(run(program).left().pool.len(), 1);
+        LEFT.store(0, Relaxed);
+        let found = search().check(program);
+        assert_eq!(found.failures(), 1_000);
+        assert!(found.expect_failure().outcome.is_completed());
+    }
+}
+
+#[test]
+fn very_many_machines_may_leave_blocks() {
+    // 36,000 blocks, which would cost the host twice as many entries of its 65,530 if they were apart.
+    for _ in 0..9 {
+        let outcome = run(|| (0..4_000).for_each(|_| _ = allocate(16)));
+        assert_eq!(outcome.left().pool.len(), 4_000);
+    }
+    touched(&run(|| write(allocate(64), 64)), 0xd6, 1, "special_pool::write", "right behind its end");
 }
 
 /// Who reads does so only after it has let others act, and who frees does not wait for it.

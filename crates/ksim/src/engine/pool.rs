@@ -177,6 +177,8 @@ pub(crate) struct Pool {
     allocations: u64,
     /// Blocks are of special pool.
     is_special: bool,
+    /// What drivers leave allocated stays.
+    stays: bool,
     /// Paged blocks have pages of their own, which are taken away at raised levels.
     takes_pages: bool,
     /// How many allocated blocks have pages of their own, and how many of these are taken away at raised levels.
@@ -203,6 +205,7 @@ impl Pool {
             limit: 0,
             allocations: 0,
             is_special: false,
+            stays: true,
             takes_pages: false,
             in_pages: 0,
             pageable: 0,
@@ -232,6 +235,7 @@ impl Pool {
     pub(super) fn set_up(&mut self, config: &Config) {
         (self.limit, self.failing) = (config.pool_limit, config.failing_allocation);
         self.is_special = config.has_special_pool();
+        self.stays = !config.is_later;
         self.takes_pages = config.force_irql_checking && config.rules.has(RuleId::PagedObject);
     }
 
@@ -485,7 +489,7 @@ impl Drop for Pool {
             self.give_out(entry);
         }
         let left = self.blocks.iter().filter(|(_, block)| block.memory == Memory::Pages);
-        special::leave(left.map(|(address, block)| (address - block.front(), block.pages())));
+        special::leave(left.map(|(address, block)| (address - block.front(), block.pages())), self.stays);
     }
 }
 

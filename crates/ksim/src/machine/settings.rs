@@ -93,9 +93,10 @@ impl Machine {
         self
     }
 
-    /// Keeps other machines from statics from the beginning on, rather than from their first use.
+    /// For the runs of a search behind the first: keeps other machines from statics from the beginning on, rather than from their first use.
     pub(crate) fn claim_statics(mut self, claim: bool) -> Self {
         self.config.statics = claim;
+        self.config.is_later = true;
         self
     }
 

@@ -10,6 +10,6 @@ pub(super) fn take(_pages: usize) -> Option<usize> {
 
 pub(super) fn give_back(_start: usize, _pages: usize) {}
 
-pub(super) fn leave(_blocks: impl Iterator<Item = (usize, usize)>) {}
+pub(super) fn leave(_blocks: impl Iterator<Item = (usize, usize)>, _stay: bool) {}
 
 pub(super) fn close() {}

@@ -1,4 +1,4 @@
-//! Special pool's pages: a block has pages of its own, the page behind them is never there, and those of a freed block are not either.
+//! Special pool's pages: a block has pages of its own, those next to them are never there, and those of a freed block are not either.
 //!
 //! One range of addresses is reserved for the whole process when somebody asks first. OS threads take parts of it, and keep what they have for their next machines: to change what may be
 //! done with a page takes a microsecond or two, to map one several times that. What an OS thread has when it ends, the next that asks takes over.
@@ -14,7 +14,7 @@ const RANGE: usize = 1 << 36;
 const PART: usize = 4 << 20;
 /// The most pages that a block has.
 const MOST_PAGES: usize = 64;
-/// How many blocks that machines have left allocated an OS thread keeps as they are.
+/// How many blocks an OS thread keeps as they are that runs of searches behind the first have left allocated.
 const MOST_LEFT: usize = 256;
 /// How many pages may be opened.
 const MOST_OPENED: usize = 64;
@@ -87,19 +87,18 @@ impl Slots {
         None
     }
 
-    /// Takes pages that nobody has had, with one behind them.
+    /// Takes pages that nobody has had, with one in front of them and one behind.
     fn carve(&mut self, pages: usize) -> Option<usize> {
-        let bytes = (pages + 1) * PAGE;
+        let bytes = (pages + 2) * PAGE;
         if self.end - self.next < bytes {
             let base = *BASE.get_or_init(reserve);
             let offset = TAKEN.fetch_add(PART, Ordering::Relaxed);
             if base == 0 || offset.checked_add(PART).is_none_or(|end| end > RANGE) {
                 return None;
             }
-            // In front of the first block is a page, too.
-            (self.next, self.end) = (base + offset + PAGE, base + offset + PART);
+            (self.next, self.end) = (base + offset, base + offset + PART);
         }
-        let start = self.next;
+        let start = self.next + PAGE;
         self.next += bytes;
         Some(start)
     }
@@ -126,18 +125,25 @@ pub(super) fn give_back(start: usize, pages: usize) {
     let _ = KEPT.try_with(|kept| kept.borrow_mut().0.give_back(start, pages));
 }
 
-/// A machine is over that has left these blocks allocated, by their pages. Statics of the process may point to those that the first machines have left, which stay; more
-/// would use up what the host has.
-pub(super) fn leave(blocks: impl Iterator<Item = (usize, usize)>) {
+/// A machine is over that has left these blocks allocated, by their pages. Statics of the process may point to them: those of single runs, and of the first run of a search, stay. Of
+/// the others, an OS thread keeps some.
+pub(super) fn leave(blocks: impl Iterator<Item = (usize, usize)>, stay: bool) {
     let blocks: Vec<_> = blocks.collect();
-    let stay = KEPT.try_with(|kept| {
-        let left = &mut kept.borrow_mut().0.left;
-        let stay = *left < MOST_LEFT;
-        *left += if stay { blocks.len() } else { 0 };
-        stay
-    });
-    if let Ok(false) = stay {
-        for (start, pages) in blocks {
+    let stay = stay
+        || KEPT
+            .try_with(|kept| {
+                let left = &mut kept.borrow_mut().0.left;
+                let stay = *left < MOST_LEFT;
+                *left += if stay { blocks.len() } else { 0 };
+                stay
+            })
+            // Who leaves them while the OS thread ends leaves them for good.
+            .unwrap_or(true);
+    for (start, pages) in blocks {
+        if stay {
+            // Without pages between them that are not there, many cost the host no more than one.
+            protect(start - PAGE, (pages + 2) * PAGE, true);
+        } else {
             protect(start, pages * PAGE, false);
             give_back(start, pages);
         }
