@@ -194,8 +194,12 @@ macro_rules! driver_entry {
             driver: *mut $crate::sys::DRIVER_OBJECT,
             registry_path: *mut $crate::sys::UNICODE_STRING,
         ) -> $crate::sys::NTSTATUS {
+            // A function of its own, which is not unsafe: whatever is named as the entry is named in safe code.
+            fn ksync_load(loading: $crate::driver::Loading) -> $crate::sys::NTSTATUS {
+                loading.run($entry)
+            }
             // SAFETY: the arguments are the system's, and are passed on.
-            unsafe { $crate::driver::start(driver, registry_path, $entry) }
+            ksync_load(unsafe { $crate::driver::Loading::new(driver, registry_path) })
         }
 
         /// Stops the system: a driver that has panicked cannot go on.
@@ -213,38 +217,53 @@ macro_rules! driver_entry {
     };
 }
 
-/// Runs a driver's entry: what [`driver_entry!`](crate::driver_entry) comes to.
+/// The arguments of a `DriverEntry`: what [`driver_entry!`](crate::driver_entry) runs a driver's entry with.
 ///
-/// # Safety
-/// The arguments are those of the system for a `DriverEntry`. It is called once for each time that the image is loaded.
+/// # Invariants
+/// They are those of the system, and valid as long as this is. There is one for each time that the image is loaded.
 #[doc(hidden)]
-pub unsafe fn start<T>(
+#[derive(Debug)]
+pub struct Loading {
     driver: *mut sys::DRIVER_OBJECT,
     registry_path: *mut sys::UNICODE_STRING,
-    entry: impl FnOnce(&DriverObject, &UnicodeStr<'_>) -> Result<T>,
-) -> sys::NTSTATUS
-where
-    T: Send + Sync + 'static,
-{
-    // SAFETY: by this function's contract.
-    let object = unsafe { DriverObject::from_raw(driver) };
-    // SAFETY: by this function's contract; the string stays valid during the call.
-    let path = unsafe { &*registry_path };
-    // SAFETY: as above, and so does its buffer.
-    let path = unsafe { UnicodeStr::from_raw(path) };
-    // The memory comes first, so that a state that exists can be kept.
-    let state = KBox::new_uninit().and_then(|memory| Ok(memory.write(entry(object, &path)?)));
-    match state {
-        Ok(state) => {
-            Image::this().state.store(KBox::into_raw(state).cast(), Ordering::Release);
-            // SAFETY: during its entry a driver sets the routines in its own object.
-            unsafe { (*driver).DriverUnload = Some(unload::<T>) };
-            sys::STATUS_SUCCESS
-        }
-        Err(error) => {
-            // The image goes when this returns, so nothing that the entry started may be left. An entry runs at `PASSIVE_LEVEL`, where this does not fail.
-            let _ = drain();
-            error.status().0
+}
+
+impl Loading {
+    /// Takes the arguments.
+    ///
+    /// # Safety
+    /// They are those of the system for a `DriverEntry`, which has not returned while this is used. It is called once for each time that the image is loaded.
+    #[must_use]
+    pub unsafe fn new(driver: *mut sys::DRIVER_OBJECT, registry_path: *mut sys::UNICODE_STRING) -> Self {
+        // INVARIANT: the caller vouches for it.
+        Self { driver, registry_path }
+    }
+
+    /// Runs the entry, and returns what the `DriverEntry` does.
+    pub fn run<T>(self, entry: impl FnOnce(&DriverObject, &UnicodeStr<'_>) -> Result<T>) -> sys::NTSTATUS
+    where
+        T: Send + Sync + 'static,
+    {
+        // SAFETY: by the type's invariant.
+        let object = unsafe { DriverObject::from_raw(self.driver) };
+        // SAFETY: by the type's invariant; the string stays valid during the call.
+        let path = unsafe { &*self.registry_path };
+        // SAFETY: as above, and so does its buffer.
+        let path = unsafe { UnicodeStr::from_raw(path) };
+        // The memory comes first, so that a state that exists can be kept.
+        let state = KBox::new_uninit().and_then(|memory| Ok(memory.write(entry(object, &path)?)));
+        match state {
+            Ok(state) => {
+                Image::this().state.store(KBox::into_raw(state).cast(), Ordering::Release);
+                // SAFETY: during its entry a driver sets the routines in its own object.
+                unsafe { (*self.driver).DriverUnload = Some(unload::<T>) };
+                sys::STATUS_SUCCESS
+            }
+            Err(error) => {
+                // The image goes when this returns, so nothing that the entry started may be left. An entry runs at `PASSIVE_LEVEL`, where this does not fail.
+                let _ = drain();
+                error.status().0
+            }
         }
     }
 }
@@ -252,10 +271,10 @@ where
 /// The unload routine of a driver whose state is a `T`.
 ///
 /// # Safety
-/// It is called by the system, once, after [`start::<T>`](start) has succeeded.
+/// It is called by the system, once, after [`Loading::run::<T>`](Loading::run) has succeeded.
 unsafe extern "system-unwind" fn unload<T>(_driver: *mut sys::DRIVER_OBJECT) {
     let state: *mut () = Image::this().state.swap(core::ptr::null_mut(), Ordering::AcqRel);
-    // SAFETY: `start::<T>` gave the state up for this pointer. It is taken back once, because the system unloads a driver once, and only after all of its dispatch
+    // SAFETY: `Loading::run::<T>` gave the state up for this pointer. It is taken back once, because the system unloads a driver once, and only after all of its dispatch
     // routines have returned.
     drop(unsafe { KBox::from_raw(state.cast::<T>()) });
     // An unload routine runs at `PASSIVE_LEVEL`, where this does not fail.

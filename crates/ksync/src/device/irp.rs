@@ -430,7 +430,7 @@ impl PendingIrp {
             }
             information.min(output)
         } else if self.shows_buffers() && !self.copies_output() {
-            information
+            self.most().map_or(information, |most| information.min(most))
         } else {
             // The system would copy so many bytes from where nothing was written, or take the number for a pointer.
             0
@@ -482,6 +482,29 @@ impl PendingIrp {
                 _ => true,
             },
         }
+    }
+
+    /// How many bytes can have been read or written, if the request says so and they do not go through a system buffer. Its sender may look for as many as it is told: the memory manager does, of the pages
+    /// that it has read.
+    fn most(&self) -> Option<usize> {
+        let location = self.location();
+        let length = match location.MajorFunction {
+            // SAFETY: these are the parameters of such requests.
+            sys::IRP_MJ_READ => unsafe { location.Parameters.Read.Length },
+            // SAFETY: as above.
+            sys::IRP_MJ_WRITE => unsafe { location.Parameters.Write.Length },
+            sys::IRP_MJ_DEVICE_CONTROL => {
+                // SAFETY: as above.
+                let control = unsafe { location.Parameters.DeviceIoControl };
+                if sys::METHOD_FROM_CTL_CODE(control.IoControlCode) != sys::METHOD_OUT_DIRECT {
+                    return None;
+                }
+                control.OutputBufferLength
+            }
+            _ => return None,
+        };
+        // CAST: from 32 to 64 bits.
+        Some(length as usize)
     }
 
     /// Tells whether the request asks about a file or a volume.

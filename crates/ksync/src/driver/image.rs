@@ -3,7 +3,7 @@
 //! An image must not be unloaded while anything can still run in it, forgotten handles included. So every thread and timer is in a list here from its
 //! beginning to its end, and [`drain`] goes through them.
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use ksync_sys as sys;
 
@@ -41,13 +41,13 @@ pub(crate) struct Image {
     pub(crate) late_resolutions: AtomicUsize,
     /// How many threads were started, and work items queued, in all.
     pub(crate) started: AtomicUsize,
-    /// No DPC is queued and no timer set any more: the image is about to go.
-    closing: AtomicBool,
+    /// How many drains are under way. Meanwhile no DPC is queued and no timer set: the image is about to go.
+    closing: AtomicUsize,
     /// What the driver's entry returned.
     pub(crate) state: AtomicPtr<()>,
 }
 
-// SAFETY: lists that are empty, a flag and a null pointer own nothing, so that a copy of them is as good. Each of them may be used from everywhere. Nothing of it
+// SAFETY: lists that are empty, counts and a null pointer own nothing, so that a copy of them is as good. Each of them may be used from everywhere. Nothing of it
 // is aligned to more than 8.
 static IMAGE: sys::ImageLocal<Image> = unsafe {
     sys::ImageLocal::new(Image {
@@ -64,7 +64,7 @@ static IMAGE: sys::ImageLocal<Image> = unsafe {
         threaded_out: AtomicUsize::new(0),
         late_resolutions: AtomicUsize::new(0),
         started: AtomicUsize::new(0),
-        closing: AtomicBool::new(false),
+        closing: AtomicUsize::new(0),
         state: AtomicPtr::new(core::ptr::null_mut()),
     })
 };
@@ -78,7 +78,7 @@ impl Image {
 
     /// Checks that DPCs may still be queued and timers set.
     pub(crate) fn check_open(&self) -> Result {
-        if self.closing.load(Ordering::SeqCst) { Err(NtError::DELETE_PENDING) } else { Ok(()) }
+        if self.closing.load(Ordering::SeqCst) > 0 { Err(NtError::DELETE_PENDING) } else { Ok(()) }
     }
 
     /// Tells whether the current thread runs the routine of a threaded DPC, where it must not wait.
@@ -136,13 +136,30 @@ impl Running {
     }
 }
 
+/// A drain that is under way, until this is dropped.
+struct Closed<'a>(&'a Image);
+
+impl<'a> Closed<'a> {
+    fn new(image: &'a Image) -> Self {
+        image.closing.fetch_add(1, Ordering::SeqCst);
+        Self(image)
+    }
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.0.closing.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Waits until nothing of this image runs, is queued or is armed any more.
 ///
 /// A driver whose entry is [`driver_entry!`](crate::driver_entry) need not call this: its unload routine does. Any other driver calls it as the last thing in its own
 /// unload routine, and where its entry fails.
 ///
 /// In this order: it waits for all threads that [`thread::spawn`](crate::thread::spawn) started, detached and forgotten ones included; refuses DPCs, timers and work items from then on; waits for the
-/// routines that run for devices which were attached to others and are gone; cancels all timers, and drops what [`delay_run`](crate::timer::delay_run) still delays; waits until the DPCs and the work items that are queued or running are done; waits for the threads that those started meanwhile; and begins anew as long as anything was started meanwhile, by destructors for one. Then it admits all that again, for the case that the image stays.
+/// routines that run for devices which were attached to others and are gone; cancels all timers, and drops what [`delay_run`](crate::timer::delay_run) still delays; waits until the DPCs and the work items that are queued or running are done; waits for the threads that those started meanwhile; and begins anew as long as anything was started meanwhile, by destructors for one. Then it admits all that again, for the case that the image stays, unless another drain is under way: a destructor may
+/// drain, too.
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`.
@@ -170,7 +187,7 @@ pub fn drain() -> Result {
         return Err(NtError::WOULD_DEADLOCK);
     }
     thread::drain(image);
-    image.closing.store(true, Ordering::SeqCst);
+    let closed = Closed::new(image);
     loop {
         let started = image.started.load(Ordering::SeqCst);
         device::drain(image);
@@ -189,6 +206,6 @@ pub fn drain() -> Result {
     }
     dpc::leave_threaded(image);
     crate::handle::late::close_all(image);
-    image.closing.store(false, Ordering::SeqCst);
+    drop(closed);
     Ok(())
 }

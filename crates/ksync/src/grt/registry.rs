@@ -403,6 +403,8 @@ impl Registry {
                 let _ = self.end();
             }
         }
+        // Before the level is looked at: the conversion is the caller's code.
+        let timeout = timeout.into();
         irql::require_at_most(Irql::APC)?;
         let mut next = self.state.with(|state| match state.phase {
             Phase::Closed => Err(NtError::INVALID_DEVICE_STATE),
@@ -430,7 +432,7 @@ impl Registry {
         })?;
         if left > 0 {
             // How it ended is seen by what is left.
-            let _ = emptied.wait_with(timeout.into().into());
+            let _ = emptied.wait_with(timeout.into());
         }
         let left = draining.end()?;
         mem::forget(draining);

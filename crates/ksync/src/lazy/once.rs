@@ -164,26 +164,28 @@ impl Once {
         stack_try_pin_init!(let event = PinnedEvent::pin_init(EventProperty::Notification, false));
         let event = event?.into_ref();
         let waiter = Waiter { event: &raw const *event, woken: AtomicBool::new(false), next: Cell::new(ptr::null()) };
+        let queued = (&raw const waiter).cast_mut().map_addr(|address| address | at);
         let mut state = self.state.load(Ordering::Acquire);
         loop {
             if state.addr() & PROGRESS != at {
                 return Ok(());
             }
             waiter.next.set(state.map_addr(|address| address & !PROGRESS));
-            let queued = (&raw const waiter).cast_mut().map_addr(|address| address | at);
             // INVARIANT: this function returns after the node has left the queue, which is when it is woken; see below.
             match self.state.compare_exchange_weak(state, queued, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => break,
                 Err(now) => state = now,
             }
         }
-        // A wait in kernel mode that is not alertable and has no limit ends with the signal only. Hosted, it also ends when the machine is stopping: then no other thread
-        // of the machine runs any more, so that nobody will walk the queue.
-        let result = event.wait();
-        match result.ok() {
-            Ok(_) if !waiter.woken.load(Ordering::Acquire) => Err(NtError::CANCELLED),
-            result => result.map(drop),
+        // A wait in kernel mode that is not alertable and has no limit ends with the signal only. Hosted, it also ends at once where a panic unwinds: then no other thread
+        // of the machine runs any more, but what the unwinding drops later may use the cell again.
+        let result = event.wait().ok();
+        if waiter.woken.load(Ordering::Acquire) {
+            return result.map(drop);
         }
+        // INVARIANT: the node leaves the queue, in which it is the one that came last, since nobody else came.
+        let _ = self.state.compare_exchange(queued, state, Ordering::AcqRel, Ordering::Relaxed);
+        Err(NtError::CANCELLED)
     }
 }
 

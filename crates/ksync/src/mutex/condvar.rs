@@ -119,9 +119,11 @@ impl Condvar {
     /// # drop(guard); }).expect_clean();
     /// ```
     pub fn wait_for<T: ?Sized, L: Blocking>(&self, guard: &mut LockedGuard<'_, T, L>, timeout: impl Into<Timeout>) -> Result {
+        // Before the level is looked at: the conversion is the caller's code.
+        let timeout = timeout.into();
         irql::require_at_most(Irql::APC)?;
         let mut unlocked = None;
-        let woken = self.waiters.wait(|_| None::<()>, || unlocked = Some(LockedGuard::unlock(guard)), timeout.into());
+        let woken = self.waiters.wait(|_| None::<()>, || unlocked = Some(LockedGuard::unlock(guard)), timeout);
         // Acquires the lock again.
         drop(unlocked);
         woken.map(|_| ())

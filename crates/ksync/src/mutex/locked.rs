@@ -254,7 +254,7 @@ impl<T: ?Sized, L: Shared> PinnedLocked<T, L> {
     /// As [`lock`](Self::lock).
     ///
     /// # Errors
-    /// As [`lock`](Self::lock).
+    /// As [`lock`](Self::lock), and [`NtError::MUTANT_LIMIT_EXCEEDED`] if there are 2²⁸ readers, nearly all of whose guards were forgotten: NT could not count one more.
     ///
     /// # Examples
     /// ```

@@ -13,6 +13,7 @@
 //! versions of Windows have it.
 
 use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use ksync_sys as sys;
 
@@ -59,15 +60,42 @@ pub type ResourceSharedGuard<'a, T> = SharedGuard<'a, T, Resource>;
 #[derive(Debug)]
 pub enum Resource {}
 
-/// An executive resource.
+/// An executive resource, and how often it is held.
 #[derive(Debug)]
-#[repr(transparent)]
-pub struct ResourceState(UnsafeCell<sys::ERESOURCE>);
+// The resource first, so that the lock's address is the resource's.
+#[repr(C)]
+pub struct ResourceState {
+    resource: UnsafeCell<sys::ERESOURCE>,
+    /// How many shared acquisitions there are, those included whose guards were forgotten, and those that are being tried.
+    shared: AtomicU32,
+}
+
+/// How many shared acquisitions there may be. NT counts those of a thread in 29 bits, and takes a thread for no owner any more if that runs over.
+const MOST_SHARED: u32 = 1 << 28;
 
 impl ResourceState {
     /// The resource.
     fn get(&self) -> *mut sys::ERESOURCE {
-        self.0.get()
+        self.resource.get()
+    }
+
+    /// Counts a shared acquisition.
+    ///
+    /// # Errors
+    /// [`NtError::MUTANT_LIMIT_EXCEEDED`] if there are as many as may be. It was not counted.
+    #[inline]
+    fn count_shared(&self) -> Result {
+        if self.shared.fetch_add(1, Ordering::Relaxed) < MOST_SHARED {
+            return Ok(());
+        }
+        self.uncount_shared();
+        Err(NtError::MUTANT_LIMIT_EXCEEDED)
+    }
+
+    /// Takes a shared acquisition off the count.
+    #[inline]
+    fn uncount_shared(&self) {
+        self.shared.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Tells whether the current thread holds the resource exclusively.
@@ -124,30 +152,36 @@ impl ResourceState {
         if refused {
             return Err(if wait { NtError::WOULD_DEADLOCK } else { NtError::LOCK_NOT_GRANTED });
         }
-        self.acquire(wait, |resource, wait| match way {
+        self.count_shared()?;
+        let acquired = self.acquire(wait, |resource, wait| match way {
             // SAFETY: the resource is initialised, and normal kernel APCs are held back. IRQL: checked.
             Way::Ordinary => unsafe { sys::ExAcquireResourceSharedLite(resource, wait) },
             // SAFETY: as above.
             Way::StarveExclusive => unsafe { sys::ExAcquireSharedStarveExclusive(resource, wait) },
             // SAFETY: as above.
             Way::WaitForExclusive => unsafe { sys::ExAcquireSharedWaitForExclusive(resource, wait) },
-        })
+        });
+        if acquired.is_err() {
+            self.uncount_shared();
+        }
+        acquired
     }
 
-    /// Releases once and leaves the critical region.
+    /// Releases once and leaves the critical region. Returns whether it did: the level may not admit it.
     ///
     /// # Safety
     /// The current thread holds the resource by [`acquire`](Self::acquire).
     #[inline]
-    unsafe fn release(&self) {
+    unsafe fn release(&self) -> bool {
         if irql::require_at_most(Irql::APC).is_err() {
             report::not_released(Resource::NAME, core::ptr::from_ref(self).cast());
-            return;
+            return false;
         }
         // SAFETY: the current thread holds the resource and is in the region. IRQL: checked.
         unsafe { sys::ExReleaseResourceLite(self.get()) };
         // SAFETY: the region was entered at the acquisition. IRQL: checked.
         unsafe { sys::KeLeaveCriticalRegion() };
+        true
     }
 }
 
@@ -163,7 +197,7 @@ enum Way {
 }
 
 // SAFETY: clause by clause:
-// 1, 2: the resource excludes and orders. Recursion that would make a second exclusive access is refused.
+// 1, 2: the resource excludes and orders. Recursion that would make a second exclusive access is refused, and so are so many shared acquisitions that NT could not count them.
 // 3, 4: levels and holders are checked before anything is done, and a region that was entered in vain is left.
 // 5: there is no guard state; regions are counters.
 // 6: a resource that is held points to nobody who waits for it except while they borrow the lock; owners are known by number.
@@ -180,7 +214,12 @@ unsafe impl Backend for Resource {
     unsafe fn init(state: *mut ResourceState) -> Result {
         irql::require_at_most(Irql::APC)?;
         // SAFETY: the memory is nonpaged and valid for writes, and stays where it is. IRQL: checked.
-        check(unsafe { sys::ExInitializeResourceLite(state.cast()) }).map(|_| ())
+        check(unsafe { sys::ExInitializeResourceLite(state.cast()) })?;
+        // SAFETY: the pointer is valid for writes.
+        let shared = unsafe { &raw mut (*state).shared };
+        // SAFETY: as above.
+        unsafe { shared.write(AtomicU32::new(0)) };
+        Ok(())
     }
 
     #[inline]
@@ -255,7 +294,9 @@ unsafe impl Shared for Resource {
         // SAFETY: the state is valid, and all of it can be shared.
         let state = unsafe { &*state };
         // SAFETY: the current thread holds the resource shared.
-        unsafe { state.release() };
+        if unsafe { state.release() } {
+            state.uncount_shared();
+        }
     }
 }
 
@@ -427,9 +468,42 @@ impl<'a, T: ?Sized> LockedGuard<'a, T, Resource> {
             return Err(guard);
         }
         let (lock, ()) = Self::into_parts(guard);
+        let resource = lock.resource();
+        // There may be one more than are admitted: it is counted among those of NT's already.
+        resource.shared.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the resource is held exclusively, once, by the guard given up above. IRQL: checked.
-        unsafe { sys::ExConvertExclusiveToSharedLite(lock.resource().get()) };
+        unsafe { sys::ExConvertExclusiveToSharedLite(resource.get()) };
         // SAFETY: the resource is held shared now, and the region goes along.
         Ok(unsafe { SharedGuard::new(lock, ()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_that_cannot_be_counted_are_refused() {
+        let test = || -> Result {
+            let lock = ResourceLocked::new(())?;
+            let shared = &lock.resource().shared;
+            // As if so many guards had been forgotten.
+            shared.store(MOST_SHARED - 1, Ordering::Relaxed);
+            let last = lock.lock_shared()?;
+            let refused = NtError::MUTANT_LIMIT_EXCEEDED;
+            assert_eq!(lock.lock_shared().map(drop), Err(refused));
+            assert_eq!(lock.try_lock_shared().map(drop), Err(refused));
+            assert_eq!(lock.lock_shared_starve_exclusive().map(drop), Err(refused));
+            drop(last);
+            drop(lock.lock_shared()?);
+            shared.store(0, Ordering::Relaxed);
+            // What comes and goes leaves no trace.
+            let downgraded = LockedGuard::downgrade(lock.lock()?).map_err(|_| NtError::UNSUCCESSFUL)?;
+            assert_eq!(lock.try_lock_shared_wait_for_exclusive().map(drop), Err(NtError::LOCK_NOT_GRANTED));
+            drop((downgraded, lock.try_lock_shared()?));
+            assert_eq!(shared.load(Ordering::Relaxed), 0);
+            Ok(())
+        };
+        ksim::Machine::new().run(|| assert_eq!(test(), Ok(()))).expect_clean();
     }
 }

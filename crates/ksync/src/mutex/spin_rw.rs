@@ -88,16 +88,31 @@ fn raised(level: Irql) -> Raised {
     if level < Irql::DISPATCH { Raised::Apart(First::new(level, thread)) } else { Raised::inside(thread) }
 }
 
+/// The bits of the word that count readers, on all systems.
+const READERS: i32 = (1 << 30) - 1;
+
+/// How many readers there may be, far below what can be counted. So many have no processors: their guards were forgotten.
+const MOST_READERS: i32 = 1 << 28;
+
 impl SpinRwState {
     /// The lock's word.
     #[inline]
     pub(super) fn word(&self) -> *mut sys::EX_SPIN_LOCK {
         self.lock.get()
     }
+
+    /// Checks that readers can be counted. One too many would make the lock look free, with readers that still read.
+    #[inline]
+    fn check_readers(&self) -> Result {
+        // Others may change the word meanwhile; the read is volatile because of that. They are few beside those that can be counted still.
+        // SAFETY: the word is valid.
+        let word = unsafe { self.word().read_volatile() };
+        if word & READERS < MOST_READERS { Ok(()) } else { Err(NtError::MUTANT_LIMIT_EXCEEDED) }
+    }
 }
 
 // SAFETY: clause by clause:
-// 1, 2: the spin lock excludes and orders. Recursion of the writer is refused by the owner's word, and of a reader it never returns, or is another reader.
+// 1, 2: the spin lock excludes and orders. Recursion of the writer is refused by the owner's word, and of a reader it never returns, or is another reader. Their number does not overflow.
 // 3, 4: level and owner are checked before anything is done, and a level that was raised in vain is lowered.
 // 5: the level before is in the guard state.
 // 6: the lock is a word that points nowhere.
@@ -188,6 +203,7 @@ unsafe impl Shared for SpinRw {
         // SAFETY: the state is valid, and all of its fields can be shared.
         let state = unsafe { &*state };
         let thread = state.owner.refuse_recursion()?;
+        state.check_readers()?;
         if level == Irql::DISPATCH {
             // SAFETY: the lock is initialised. IRQL: checked.
             unsafe { sys::ExAcquireSpinLockSharedAtDpcLevel(state.lock.get()) };
@@ -204,6 +220,7 @@ unsafe impl Shared for SpinRw {
         let level = level()?;
         // SAFETY: the state is valid, and all of its fields can be shared.
         let state = unsafe { &*state };
+        state.check_readers()?;
         raise(level);
         // SAFETY: the lock is initialised. IRQL: raised.
         if unsafe { sys::ExTryAcquireSpinLockSharedAtDpcLevel(state.lock.get()) } == 0 {
@@ -260,5 +277,32 @@ impl<'a, T: ?Sized> SharedGuard<'a, T, SpinRw> {
         let (lock, raised) = Self::into_parts(guard);
         // SAFETY: the lock is held exclusively now, with the level before that the shared acquisition found.
         Ok(unsafe { LockedGuard::new(lock, raised) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_that_cannot_be_counted_are_refused() {
+        let test = || -> Result {
+            let lock = SpinRwLocked::const_new(());
+            // SAFETY: the state is valid as long as the lock is, and all of its fields can be shared.
+            let word = unsafe { &*lock.state() }.word();
+            for readers in [MOST_READERS, READERS, i32::MIN | MOST_READERS] {
+                // As if so many guards had been forgotten.
+                // SAFETY: the word is valid, and nobody else uses it.
+                unsafe { word.write(readers) };
+                assert_eq!(lock.lock_shared().map(drop), Err(NtError::MUTANT_LIMIT_EXCEEDED));
+                assert_eq!(lock.try_lock_shared().map(drop), Err(NtError::MUTANT_LIMIT_EXCEEDED));
+            }
+            assert_eq!(irql::current(), Irql::PASSIVE);
+            // SAFETY: as above.
+            unsafe { word.write(0) };
+            drop(lock.lock_shared()?);
+            Ok(())
+        };
+        ksim::Machine::new().run(|| assert_eq!(test(), Ok(()))).expect_clean();
     }
 }

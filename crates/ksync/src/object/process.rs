@@ -65,10 +65,12 @@ impl KernelObject<Process> {
     /// Wraps [`PsLookupProcessByProcessId`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-pslookupprocessbyprocessid).
     #[doc(alias = "PsLookupProcessByProcessId")]
     pub fn from_process_id(id: impl Into<ProcessId>) -> Result<Self> {
+        // Before the level is looked at: the conversion is the caller's code.
+        let id = id.into().raw();
         irql::require_at_most(Irql::APC)?;
         let mut process = ptr::null_mut();
         // SAFETY: the object is written to a local variable, and the level was checked. Any number may be passed as an identifier.
-        let status = unsafe { sys::PsLookupProcessByProcessId(id.into().raw(), &raw mut process) };
+        let status = unsafe { sys::PsLookupProcessByProcessId(id, &raw mut process) };
         check(status)?;
         let process = NonNull::new(process).ok_or(NtError::INVALID_CID)?;
         // SAFETY: the routine succeeded: it found a process, and gave us a reference.

@@ -62,10 +62,12 @@ impl KernelObject<Thread> {
     /// Wraps [`PsLookupThreadByThreadId`](https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-pslookupthreadbythreadid).
     #[doc(alias = "PsLookupThreadByThreadId")]
     pub fn from_thread_id(id: impl Into<ThreadId>) -> Result<Self> {
+        // Before the level is looked at: the conversion is the caller's code.
+        let id = id.into().raw();
         irql::require_at_most(Irql::APC)?;
         let mut thread = ptr::null_mut();
         // SAFETY: the object is written to a local variable, and the level was checked. Any number may be passed as an identifier.
-        let status = unsafe { sys::PsLookupThreadByThreadId(id.into().raw(), &raw mut thread) };
+        let status = unsafe { sys::PsLookupThreadByThreadId(id, &raw mut thread) };
         check(status)?;
         let thread = NonNull::new(thread).ok_or(NtError::INVALID_CID)?;
         // SAFETY: the routine succeeded: it found a thread, and gave us a reference.

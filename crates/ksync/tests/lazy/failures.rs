@@ -131,3 +131,34 @@ fn a_machine_that_stops_in_an_initialiser_does_not_hang() {
         assert_eq!(cancelled.into_inner(), 1);
     }
 }
+
+/// Where a panic unwinds, waits are over at once. What the unwinding drops after that may use the cell, and must not find the frame of such a wait in it.
+#[test]
+fn a_wait_in_an_unwinding_leaves_nothing_behind() {
+    /// Writes over the frames of what was called before.
+    #[inline(never)]
+    fn use_stack() {
+        std::hint::black_box([0x41_u8; 0x2000]);
+    }
+    struct Waits<'a>(&'a OnceLock<u32>, &'a Cell<Option<NtError>>);
+    impl Drop for Waits<'_> {
+        fn drop(&mut self) {
+            self.1.set(self.0.wait().err());
+        }
+    }
+    struct Initialises<'a>(&'a OnceLock<u32>, &'a Cell<Option<u32>>);
+    impl Drop for Initialises<'_> {
+        fn drop(&mut self) {
+            use_stack();
+            self.1.set(self.0.get_or_init(|| 5).ok().copied());
+        }
+    }
+    let (cell, error, value) = (OnceLock::new(), Cell::new(None), Cell::new(None));
+    let outcome = Machine::new().run(|| {
+        let _later = Initialises(&cell, &value);
+        let _first = Waits(&cell, &error);
+        panic!("unwinds");
+    });
+    assert!(outcome.panic().is_some(), "{outcome}");
+    assert_eq!((error.get(), value.get()), (Some(NtError::CANCELLED), Some(5)));
+}

@@ -272,8 +272,12 @@ impl Dispatch for Answers {
 /// Stands for a storage driver's request, which has the number of an internal control code, among the minor functions.
 const SCSI: u8 = 0xFF;
 
-/// Sends a request of any kind with an output buffer, as the I/O manager does, and tells how it was completed.
-fn send(file: &OpenDevice, major: u8, minor: u8, output: &mut [u8]) -> (i32, usize) {
+/// A control code whose output goes through a system buffer, and one whose output is described by a list of its pages.
+const BUFFERED: u32 = 0x22_2000;
+const DIRECT: u32 = 0x22_2002;
+
+/// Sends a request of any kind with an output buffer, which is passed as for a control code, as the I/O manager does, and tells how it was completed.
+fn send(file: &OpenDevice, code: u32, major: u8, minor: u8, output: &mut [u8]) -> (i32, usize) {
     let (mut event, mut block) = (core::mem::MaybeUninit::uninit(), core::mem::MaybeUninit::<sys::IO_STATUS_BLOCK>::zeroed());
     let event = event.as_mut_ptr();
     // SAFETY: the event is a local variable.
@@ -284,7 +288,7 @@ fn send(file: &OpenDevice, major: u8, minor: u8, output: &mut [u8]) -> (i32, usi
     // SAFETY: the device is open; buffer, event and block are valid until the request has ended, which it has when its driver's routine returns.
     let irp = unsafe {
         sys::IoBuildDeviceIoControlRequest(
-            0x22_2000,
+            code,
             device,
             core::ptr::null_mut(),
             0,
@@ -322,7 +326,7 @@ fn requests_are_completed_with_what_fits_them() {
         let mut output = [0xEE; 8];
         let mut ask = |major, minor, answer| {
             ANSWER.set(answer);
-            let end = send(&file, major, minor, &mut output);
+            let end = send(&file, BUFFERED, major, minor, &mut output);
             ANSWER.set((0, 0));
             assert!(output.iter().all(|&byte| byte == 0 || byte == 0xEE), "{output:x?}");
             end
@@ -350,6 +354,14 @@ fn requests_are_completed_with_what_fits_them() {
             let alone = matches!(minor, 0..=6 | 0x11 | 0x12 | 0x16 | 0x17);
             assert_eq!(ask(sys::IRP_MJ_PNP, minor, (0, 0x1234)).0, if alone { 0 } else { UNSUCCESSFUL }, "{minor:#x}");
             assert_eq!(ask(sys::IRP_MJ_PNP, minor, (sys::STATUS_NOT_SUPPORTED, 0)).0, sys::STATUS_NOT_SUPPORTED, "{minor:#x}");
+        }
+        // What goes to the memory of the sender itself is no more than that has room for, either.
+        for major in [sys::IRP_MJ_READ, sys::IRP_MJ_WRITE, sys::IRP_MJ_DEVICE_CONTROL] {
+            for information in [1, 8, 9, usize::MAX] {
+                ANSWER.set((0, information));
+                assert_eq!(send(&file, DIRECT, major, 0, &mut output), (0, information.min(8)), "{major:#x}");
+                ANSWER.set((0, 0));
+            }
         }
         drop((file, device));
         Ok(())

@@ -1,5 +1,6 @@
 //! Waits, threads that are no objects, and drivers that drain themselves.
 
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::sync::{Arc, Mutex};
@@ -8,13 +9,17 @@ use super::{MS, explore, with_driver};
 use ksync::NtError;
 use ksync::dpc::{self, Processor};
 use ksync::driver;
+use ksync::error::Result;
 use ksync::event::{EventProperty, PinnedEvent};
+use ksync::grt::Registry;
 use ksync::init::stack_try_pin_init;
-use ksync::object::{KernelObject, MutantObject, ProcessObject, ThreadObject};
+use ksync::irql::{self, Irql, RaisedIrql};
+use ksync::mutex::{Condvar, FastLocked, KMutex, ReentrantKMutex};
+use ksync::object::{KernelObject, MutantObject, ProcessId, ProcessObject, ThreadId, ThreadObject};
 use ksync::sys;
 use ksync::thread::{self, this_thread};
 use ksync::time::Timeout;
-use ksync::timer::{PinnedTimer, TimerKind};
+use ksync::timer::{self, PinnedTimer, Timer, TimerKind};
 use ksync::wait::{Dispatchable, WaitMode, WaitOptions, WaitResult, wait_any};
 use ksync::work_item::{self, WorkItem};
 
@@ -132,5 +137,85 @@ fn draining_in_a_work_item_is_an_error() {
         driver::drain()?;
         assert_eq!(refused.load(Ordering::Relaxed), 2);
         Ok(())
+    });
+}
+
+/// A destructor that runs in a drain may drain, too. That is no reason to admit what the first one has stopped.
+#[test]
+fn what_a_drain_refuses_a_drain_within_it_does_not_admit() {
+    struct Drains(Arc<Timer>, Arc<AtomicU32>);
+    impl Drop for Drains {
+        fn drop(&mut self) {
+            assert_eq!(driver::drain(), Ok(()));
+            assert_eq!(self.0.start(MS, Duration::ZERO), Err(NtError::DELETE_PENDING));
+            assert!(timer::delay_run(MS, || ()).is_err_and(|refused| refused.error == NtError::DELETE_PENDING));
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    with_driver(|_| {
+        let (timer, ended) = (Arc::new(Timer::new(|| (), false)?), Arc::new(AtomicU32::new(0)));
+        let drains = Drains(timer.clone(), ended.clone());
+        timer::delay_run(1000 * MS, move || drop(drains)).map_err(|refused| refused.error)?;
+        driver::drain()?;
+        assert_eq!(ended.load(Ordering::Relaxed), 1);
+        // The image stays.
+        assert_eq!(timer.start(MS, Duration::ZERO), Ok(false));
+        Ok(())
+    });
+}
+
+/// Raises the level where it is converted, and keeps it so.
+struct Raises<'a>(&'a Cell<Option<RaisedIrql>>);
+
+impl Raises<'_> {
+    fn raise(self) {
+        self.0.set(irql::raise(Irql::DISPATCH).ok());
+    }
+}
+
+impl From<Raises<'_>> for ProcessId {
+    fn from(raises: Raises<'_>) -> Self {
+        raises.raise();
+        Self::new(4)
+    }
+}
+
+impl From<Raises<'_>> for ThreadId {
+    fn from(raises: Raises<'_>) -> Self {
+        raises.raise();
+        Self::new(4)
+    }
+}
+
+impl From<Raises<'_>> for Timeout {
+    fn from(raises: Raises<'_>) -> Self {
+        raises.raise();
+        Self::after(MS)
+    }
+}
+
+/// What is passed may be converted by code that raises the level: it is looked at after that.
+#[test]
+fn a_conversion_may_raise_the_level() {
+    explore(|| {
+        let raised = Cell::new(None);
+        // At which level a lock is dropped does not matter here, so they are made before.
+        let (lock, kmutex, reentrant) = (FastLocked::new(())?, KMutex::new(())?, ReentrantKMutex::new(())?);
+        let (condvar, registry) = (Condvar::new(), Registry::new());
+        let mut guard = lock.lock()?;
+        let refused = |result: Result| {
+            assert_eq!(result, Err(NtError::IRQL_TOO_HIGH));
+            assert!(raised.take().is_some());
+        };
+        refused(ProcessObject::from_process_id(Raises(&raised)).map(drop));
+        refused(ThreadObject::from_thread_id(Raises(&raised)).map(drop));
+        refused(condvar.wait_for(&mut guard, Raises(&raised)));
+        refused(condvar.wait_while_for(&mut guard, Raises(&raised), |()| true));
+        refused(kmutex.lock_for(Raises(&raised)).map(drop));
+        refused(kmutex.lock_alertable(Raises(&raised)).map(drop));
+        refused(reentrant.lock_for(Raises(&raised)).map(drop));
+        refused(registry.destroy_within(Raises(&raised)));
+        drop(guard);
+        registry.destroy()
     });
 }
