@@ -577,8 +577,9 @@ unsafe extern "system-unwind" fn routine(_object: *mut sys::DEVICE_OBJECT, conte
     let thread = unsafe { sys::KeGetCurrentThread() };
     let working = Working { node: Node::new(), thread, head: this };
     if let Some(mut list) = this.image.working.lock() {
+        // The pointer is one to all of it, whose first field the node is: who finds the node looks at the rest.
         // SAFETY: the node is new, and stays in its place until it is taken out by the drop of `leave`.
-        unsafe { list.insert((&raw const working.node).cast_mut()) };
+        unsafe { list.insert((&raw const working).cast_mut().cast()) };
     }
     let leave = Leave(head, &working);
     // SAFETY: by the type's invariant the function is the one for this block, which is alive.

@@ -114,8 +114,9 @@ impl Running {
         let running = Self { node: Node::new(), thread, of };
         // IRQL: the callers are at `DISPATCH_LEVEL` or below.
         let Some(mut locked) = list.lock() else { return code() };
+        // The pointer is one to all of it, whose first field the node is: who finds the node looks at the rest.
         // SAFETY: the node is new, and stays in its place until it is taken out below.
-        unsafe { locked.insert((&raw const running.node).cast_mut()) };
+        unsafe { locked.insert((&raw const running).cast_mut().cast()) };
         drop(locked);
         let off = Off(&running, list);
         let result = code();

@@ -77,7 +77,8 @@ impl Locked<'_> {
     /// Puts a node in.
     ///
     /// # Safety
-    /// The node is in no list, and stays valid and in its place until it is taken out of this one.
+    /// The node is in no list, and stays valid and in its place until it is taken out of this one. The pointer is one to all of the thing whose first field the node is: it is what finders of the node are
+    /// given.
     pub(crate) unsafe fn insert(&mut self, node: *mut Node) {
         let first = self.list.first.get();
         // SAFETY: by this function's contract the node is valid.

@@ -519,13 +519,14 @@ pub(crate) unsafe fn drop_results(list: &List) {
     loop {
         wait_for_all(list);
         let Some(locked) = list.lock() else { continue };
-        let found = locked.nodes().find_map(|node| {
+        let found = locked.nodes().find(|node| {
             // SAFETY: the nodes of these lists are the first fields of headers, which are alive while they are in the list. The list is locked.
             let header = unsafe { &*node.cast::<Header>() };
-            (!header.emptied.replace(true)).then(|| NonNull::from(header))
+            !header.emptied.replace(true)
         });
         drop(locked);
-        let Some(header) = found else { return };
+        // The list's own pointer is one to all of the packet. A reference to the header would not be.
+        let Some(header) = found.and_then(|node| NonNull::new(node.cast::<Header>())) else { return };
         let rest = Rest(list);
         // SAFETY: the packet is alive, because only this thread runs code that has handles. Its thread has ended.
         let empty = unsafe { (*header.as_ptr()).empty };
