@@ -493,14 +493,6 @@ impl PendingIrp {
             sys::IRP_MJ_READ => unsafe { location.Parameters.Read.Length },
             // SAFETY: as above.
             sys::IRP_MJ_WRITE => unsafe { location.Parameters.Write.Length },
-            sys::IRP_MJ_DEVICE_CONTROL => {
-                // SAFETY: as above.
-                let control = unsafe { location.Parameters.DeviceIoControl };
-                if sys::METHOD_FROM_CTL_CODE(control.IoControlCode) != sys::METHOD_OUT_DIRECT {
-                    return None;
-                }
-                control.OutputBufferLength
-            }
             _ => return None,
         };
         // CAST: from 32 to 64 bits.
