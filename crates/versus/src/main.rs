@@ -51,8 +51,8 @@ struct Contender<'a> {
     run: Box<dyn Fn(u64) + 'a>,
 }
 
-/// The name of what is no contender, but the bound of what a simulator can reach.
-const BARE: &str = "(a bare scheduler)";
+/// What is no contender, but the bound of what a simulator can reach.
+const BARE: [(&str, bare::By); 2] = [("(bare, random)", bare::By::Random), ("(bare, hardly switching)", bare::By::Last)];
 
 /// The rates of contenders, who take turns. Prints the best of ksim's against the best of the peers'.
 fn rates(program: &str, title: &str, contenders: &[Contender<'_>]) {
@@ -63,12 +63,13 @@ fn rates(program: &str, title: &str, contenders: &[Contender<'_>]) {
             seconds.push(time(|| (contender.run)(trial as u64)).as_secs_f64());
         }
     }
-    let (mut ours, mut theirs, mut bare, mut random) = (0.0_f64, 0.0_f64, 0.0, [0.0; 2]);
+    let (mut ours, mut theirs, mut bare, mut random) = (0.0_f64, 0.0_f64, [0.0; 2], [0.0; 2]);
     for (contender, seconds) in contenders.iter().zip(seconds) {
         let rate = contender.schedules as f64 / median(seconds);
         println!("    {:<28} {rate:>10.0}", contender.name);
         match &*contender.name {
-            BARE => bare = rate,
+            name if name == BARE[0].0 => bare[0] = rate,
+            name if name == BARE[1].0 => bare[1] = rate,
             name if name.starts_with("ksim") => ours = ours.max(rate),
             _ => theirs = theirs.max(rate),
         }
@@ -84,10 +85,12 @@ fn rates(program: &str, title: &str, contenders: &[Contender<'_>]) {
         ours / theirs,
         our_walk / their_walk
     );
-    println!("    the bare scheduler : the best of the peers = {:.2}", bare / theirs);
+    let [walk, straight] = bare.map(|rate| rate / theirs);
+    println!("    a bare scheduler : the best of the peers = {walk:.2} at random, {straight:.2} hardly switching");
     println!("RESULT versus.{program}.rate_ratio {:.2}", ours / theirs);
     println!("RESULT versus.{program}.random_ratio {:.2}", our_walk / their_walk);
-    println!("RESULT versus.{program}.bare_ratio {:.2}", bare / theirs);
+    println!("RESULT versus.{program}.bare_ratio {walk:.2}");
+    println!("RESULT versus.{program}.bare_straight_ratio {straight:.2}");
     println!("RESULT versus.{program}.rate {ours:.0}");
 }
 
@@ -118,8 +121,10 @@ fn counter_rates(threads: usize) {
     }
     let run = move |_| loom::run(theirs as usize, None, move || loom::counter(threads, TURNS));
     contenders.push(Contender { name: "loom".to_owned(), schedules: theirs, run: Box::new(run) });
-    let run = move |seed: u64| (0..ours).for_each(|schedule| bare::counter(threads, TURNS, seed << 32 | schedule));
-    contenders.push(Contender { name: BARE.to_owned(), schedules: ours, run: Box::new(run) });
+    for (name, by) in BARE {
+        let run = move |seed: u64| (0..ours).for_each(|schedule| bare::counter(by, threads, TURNS, seed << 32 | schedule));
+        contenders.push(Contender { name: name.to_owned(), schedules: ours, run: Box::new(run) });
+    }
     rates(&format!("counter{threads}"), &format!("(a) {threads} threads, {TURNS} times lock, increment, unlock"), &contenders);
 }
 
@@ -137,8 +142,10 @@ fn ping_pong_rates() {
         let run = move |seed| shuttle::run(by, seed, theirs as usize, || shuttle::ping_pong(ROUNDS));
         contenders.push(Contender { name: format!("shuttle {by:?}"), schedules: theirs, run: Box::new(run) });
     }
-    let run = move |seed: u64| (0..ours).for_each(|schedule| bare::ping_pong(ROUNDS, seed << 32 | schedule));
-    contenders.push(Contender { name: BARE.to_owned(), schedules: ours, run: Box::new(run) });
+    for (name, by) in BARE {
+        let run = move |seed: u64| (0..ours).for_each(|schedule| bare::ping_pong(by, ROUNDS, seed << 32 | schedule));
+        contenders.push(Contender { name: name.to_owned(), schedules: ours, run: Box::new(run) });
+    }
     rates("pingpong", &format!("(b) ping-pong by semaphores, {ROUNDS} rounds (loom has none)"), &contenders);
 }
 
@@ -146,7 +153,7 @@ type Program = fn();
 
 /// Schedules and time to a bug, for each strategy: the median over the seeds.
 fn bugs(title: &str, result: Option<&str>, ksim: Program, shuttle: Program, loom: Option<Program>) {
-    println!("\n{title}: schedules to the bug, and time");
+    println!("\n{title}: schedules to the bug, and time until it is reported");
     let show = |name: &str, found: Vec<Option<(u64, Duration)>>| {
         let misses = found.iter().filter(|found| found.is_none()).count();
         let schedules = median(found.iter().map(|found| found.map_or(u64::MAX, |(schedules, _)| schedules)).collect());
@@ -158,15 +165,21 @@ fn bugs(title: &str, result: Option<&str>, ksim: Program, shuttle: Program, loom
         schedules
     };
     for (name, strategy) in STRATEGIES {
-        let found = (0..SEEDS).map(|seed| {
+        let search = |seed: u64, shrink: bool| {
             let begin = Instant::now();
             // Without the check of the order of locks, which finds the deadlocks in the first schedule.
             let machine = Machine::new().processors(8).check_lock_order(false);
-            let search = explore().machine(machine).strategy(strategy).seed(seed).schedules(CAP as u64);
+            let search = explore().machine(machine).strategy(strategy).seed(seed).schedules(CAP as u64).shrink(shrink);
             let exploration = search.jobs(NonZeroUsize::MIN).progress(false).check(ksim);
             exploration.failure().map(|failure| (failure.schedule + 1, begin.elapsed()))
-        });
+        };
+        // The peers make no schedule smaller.
+        let found = (0..SEEDS).map(|seed| search(seed, false));
         let schedules = show(name, found.collect());
+        if strategy == Strategy::Portfolio && schedules != u64::MAX {
+            let times = (0..SEEDS).filter_map(|seed| search(seed, true)).map(|(_, time)| time);
+            println!("    {:<28} {:>8} {:>12.1?}", "the same, made smaller", "", median(times.collect()));
+        }
         if let Some(result) = result.filter(|_| strategy == Strategy::Portfolio) {
             println!("RESULT versus.{result}.schedules_to_bug {schedules}");
         }

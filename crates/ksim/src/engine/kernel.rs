@@ -458,17 +458,15 @@ impl Kernel {
         if watches || !self.plain {
             self.observe_operation(footprint);
         }
-        if self.classifies {
+        if self.classifies && footprint.is_classified() {
             self.classify(footprint, operation);
         }
     }
 
-    /// Adds an operation to the class of the run: which operation of which context came before it on the same object. A release adds nothing, as it
-    /// comes behind its acquisition in any case.
-    #[inline]
+    /// Adds an operation to the class of the run: which operation of which context came before it on the same object.
+    #[inline(always)]
     fn classify(&mut self, footprint: Footprint, operation: u64) {
         let before = match footprint.effect {
-            Effect::Release | Effect::Await | Effect::Unshare | Effect::Leave => return,
             Effect::Unknown => std::mem::replace(&mut self.last_unknown, operation),
             effect => self.follow(effect, footprint.object, operation),
         };
@@ -500,16 +498,18 @@ impl Kernel {
     }
 
     /// The operation that came before one on its object; those behind it come after this one, unless they commute.
-    #[inline]
+    #[inline(always)]
     fn follow(&mut self, effect: Effect, address: usize, operation: u64) -> u64 {
         let Some(id) = self.objects.find(address) else { return self.follow_unknown(address, operation) };
-        let last = &mut self.objects[id].last_operation;
-        let mut before = *last;
-        if before == 0 && !self.first_operations.is_empty() {
-            before = self.first_operations.remove(address).unwrap_or(0);
-        }
-        *last = if matches!(effect, Effect::Read | Effect::Share) { before } else { operation };
+        let before = self.objects[id].last_operation;
+        let before = if before == 0 { self.first_operation(address) } else { before };
+        self.objects[id].last_operation = if matches!(effect, Effect::Read | Effect::Share) { before } else { operation };
         before
+    }
+
+    #[inline(never)]
+    fn first_operation(&mut self, address: usize) -> u64 {
+        if self.first_operations.is_empty() { 0 } else { self.first_operations.remove(address).unwrap_or(0) }
     }
 
     /// The same for what is not in the table of objects.

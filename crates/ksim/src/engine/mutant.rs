@@ -107,7 +107,7 @@ impl Kernel {
     }
 
     /// Releases a mutex once. Returns the previous state (rule 7).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release_mutant(&mut self, id: ObjId, increment: i32) -> Check<i32> {
         let Executing::Thread(tid) = self.executing else { return Err(self.wrong_release(id)) };
         let at_dispatch = self.irql() >= DISPATCH_LEVEL;
@@ -155,7 +155,7 @@ impl Kernel {
     }
 
     /// The owner lets go: the mutex is signaled.
-    #[inline]
+    #[inline(always)]
     fn free_mutant(&mut self, id: ObjId, increment: i32) -> Check<()> {
         let object = &mut self.objects[id];
         let Kind::Mutant(mutant) = &mut object.kind else { return Ok(()) };

@@ -23,6 +23,33 @@ impl Kernel {
         }
     }
 
+    /// True when nobody else can act before the context that runs, or the policy has said that it would choose the same again: that has performed its operation then. What most
+    /// points of most policies are.
+    #[inline(always)]
+    pub(crate) fn goes_on(&mut self, footprint: Footprint) -> bool {
+        let alone = self.runnable & !(1 << self.cpu) == 0;
+        // What was chosen may first run an APC: then it has not acted yet.
+        let repeats = self.repeats.left != 0 && self.cpu == self.acting;
+        if !(alone || repeats)
+            || !self.plain
+            || !self.ready.is_empty()
+            || self.steps >= self.config.step_limit
+            || footprint.lets_time_pass()
+        {
+            return false;
+        }
+        let Executing::Thread(tid) = self.executing else { return false };
+        self.steps += 1;
+        if !alone {
+            self.repeats.left -= 1;
+            self.repeats.passed += 1;
+        }
+        let thread = &mut *self.threads[tid as usize];
+        let (number, watches) = (thread.progress.advance(), !thread.watch.is_empty());
+        self.performs(footprint, Actor::thread(tid), number, watches);
+        true
+    }
+
     /// The context that runs is about to perform a visible operation: others may first have to act.
     #[inline]
     pub(crate) fn scheduling_point(&mut self, footprint: Footprint) -> Point {
@@ -33,13 +60,6 @@ impl Kernel {
         let bit = 1 << self.cpu;
         let others = self.runnable & !bit;
         if others == 0 {
-            self.perform(footprint);
-            return Point::Performs;
-        }
-        // What was chosen may first run an APC: then it has not acted yet.
-        if self.repeats.left != 0 && self.cpu == self.acting {
-            self.repeats.left -= 1;
-            self.repeats.passed += 1;
             self.perform(footprint);
             return Point::Performs;
         }

@@ -139,7 +139,7 @@ impl Kernel {
     /// A wait for ever of a thread that holds nothing, for an object of the usual kinds, where nobody records it: what most waits are. None where it is not so, and nothing has
     /// been done.
     #[inline]
-    pub(crate) fn begin_plain_wait(&mut self, address: usize, request: &WaitRequest) -> Option<Check<Begun>> {
+    pub(crate) fn begin_plain_wait(&mut self, address: usize, request: &WaitRequest) -> Option<Begun> {
         let Executing::Thread(tid) = self.executing else { return None };
         let id = self.objects.find(address)?;
         let level = self.irql();
@@ -149,9 +149,8 @@ impl Kernel {
         if level >= DISPATCH_LEVEL || is_unusual || self.records || self.lock_order.clocks.are_running() {
             return None;
         }
-        if let Err(fault) = self.check_live(id) {
-            return Some(Err(fault));
-        }
+        // The long way comes to the same.
+        self.check_live(id).ok()?;
         let thread = &mut *self.threads[tid as usize];
         let object = &mut self.objects[id];
         let count = object.signal_state();
@@ -161,23 +160,23 @@ impl Kernel {
             Kind::Event { notification: true } | Kind::Thread(_) => count,
             _ => return None,
         };
+        if count <= 0 && (self.config.failing.is_some() || thread.queue.is_some()) {
+            return None;
+        }
         self.trace.count();
         if count <= 0 {
             thread.wait.objects.clear();
             thread.wait.objects.push(id);
-            if self.config.failing.is_some() || thread.queue.is_some() {
-                return Some(self.block(tid, request));
-            }
             self.block_plainly(tid, id, request);
-            return Some(Ok(Begun::Blocked));
+            return Some(Begun::Blocked);
         }
         if matches!(object.kind, Kind::Mutant(_)) {
             self.trace.count();
             let abandoned = object.give_mutant(id, thread, tid, false);
-            return Some(Ok(Begun::Done(wait_status(0, abandoned))));
+            return Some(Begun::Done(wait_status(0, abandoned)));
         }
         object.set_signal_state(left);
-        Some(Ok(Begun::Done(STATUS_SUCCESS)))
+        Some(Begun::Done(STATUS_SUCCESS))
     }
 
     /// The mutexes among what a thread is about to wait for, checked against the order of locks. One of several that will do gives no order.

@@ -122,7 +122,10 @@ impl MachineCell {
 
 impl Call {
     /// Enters an export: its IRQL range is checked, and if it is a visible operation, others may act first.
-    #[inline]
+    ///
+    /// It is a part of each export, as most calls do no more than this and their operation. Where frames are as large as without optimisation that would hide objects of functions that have
+    /// returned, which then lie within the export's own (see `liveness.rs`).
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn enter(export: &'static Export, footprint: Option<Footprint>) -> Self {
         let cell = current(export.name);
         let call = Self { cell, export: Some(export) };
@@ -148,14 +151,23 @@ impl Call {
             cell.halt(*fault, Some(export));
         }
         let Some(footprint) = footprint else { return call };
-        let next = match kernel.scheduling_point(footprint) {
-            Point::Performs => return call,
+        if kernel.goes_on(footprint) {
+            return call;
+        }
+        drop(guard);
+        call.give_way(footprint);
+        call
+    }
+
+    /// Others may first act.
+    #[inline(never)]
+    fn give_way(self, footprint: Footprint) {
+        let next = match self.cell.kernel.borrow_mut().scheduling_point(footprint) {
+            Point::Performs => return,
             Point::GivesWay(next) => Some(next),
             Point::Waits => None,
         };
-        drop(guard);
-        cell.wait_for_turn(footprint, next);
-        call
+        self.cell.wait_for_turn(footprint, next);
     }
 
     /// One more visible operation of the same call: another attempt at what was in vain.

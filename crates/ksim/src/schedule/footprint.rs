@@ -499,9 +499,15 @@ impl Footprint {
     }
 
     /// True for a stall: its context does nothing but let time pass.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lets_time_pass(self) -> bool {
         self.effect == Effect::Access && self.object == CLOCK
+    }
+
+    /// False for what comes behind its acquisition in any case, so that it adds nothing to the class of a run.
+    #[inline(always)]
+    pub(crate) fn is_classified(self) -> bool {
+        !matches!(self.effect, Effect::Release | Effect::Await | Effect::Unshare | Effect::Leave)
     }
 
     /// The same operation, which by itself orders nothing.

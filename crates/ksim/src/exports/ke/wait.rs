@@ -100,11 +100,15 @@ fn check_wait_level(kernel: &mut Kernel, object: u64, timeout: Timeout) -> Check
 }
 
 /// Checks a Wait = TRUE of a release (rule 3).
-#[inline]
+#[inline(always)]
 pub(crate) fn check_wait_next(call: Call, wait: BOOLEAN, highest: u8) {
-    if wait == 0 || call.is_dying() {
-        return;
+    if wait != 0 && !call.is_dying() {
+        check_waiting_next(call, highest);
     }
+}
+
+#[inline(never)]
+fn check_waiting_next(call: Call, highest: u8) {
     // The rule is that of the routine's other levels: IrqlKeSetEvent has one routine only.
     let (routine, verifier) = call.export.map_or(("a release", 0), |export| (export.name, export.irql.verifier));
     let range = crate::exports::at_most(highest).rule(verifier);
@@ -197,7 +201,7 @@ exports! {
     ) -> NTSTATUS {
         if Timeout.is_null() && Alertable == 0 && WaitMode != UserMode {
             return wait(call, |kernel| match kernel.begin_plain_wait(Object as usize, &FOR_EVER) {
-                Some(begun) => begun,
+                Some(begun) => Ok(begun),
                 None => begin_wait(kernel, Object, &FOR_EVER),
             });
         }
