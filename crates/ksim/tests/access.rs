@@ -121,7 +121,9 @@ fn addresses_of_the_kernels_half_and_of_neither() {
     #[inline(never)]
     fn by_frame() {
         // SAFETY: it is not: that is what is tested.
-        unsafe { asm!("push rbp", "mov rbp, {}", "mov rbp, [rbp]", "pop rbp", in(reg) black_box(1_u64 << 60)) }
+        unsafe {
+            asm!("mov {0}, rbp", "mov rbp, {1}", "mov rbp, [rbp]", "mov rbp, {0}", out(reg) _, in(reg) black_box(1_u64 << 60))
+        }
     }
     let outcome = Machine::new().run(by_frame);
     let stop = outcome.expect_bug_check(0x7e);

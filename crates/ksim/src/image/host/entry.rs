@@ -312,6 +312,9 @@ pub(crate) fn through<R>(routine: impl FnOnce() -> R, left: impl FnOnce()) -> R 
     }
 }
 
+/// More than the frames between an image's call and the routine, which has the same test for hosted callers and would tell of those.
+const FRAMES_OF_A_CALL: usize = 8 * 1024;
+
 /// Runs a routine for an image: what it raises goes to the driver's handlers, and a panic ends the machine.
 ///
 /// # Safety
@@ -319,7 +322,7 @@ pub(crate) fn through<R>(routine: impl FnOnce() -> R, left: impl FnOnce()) -> R 
 #[inline]
 pub(crate) unsafe fn boundary(frame: *mut CallFrame, body: impl FnOnce() -> u64) -> u64 {
     let images = &current("an import of an image").images;
-    if frame.addr() < images.stack_floor.get() {
+    if frame.addr() < images.stack_floor.get() + FRAMES_OF_A_CALL {
         out_of_stack(frame);
     }
     let before = images.frame.replace(frame);
