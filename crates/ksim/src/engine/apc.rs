@@ -37,6 +37,15 @@ pub(crate) struct ApcState {
     pub(crate) closed: bool,
 }
 
+impl ApcState {
+    /// True when a pending kernel APC may run at this level: a special one first; a normal one only outside critical regions and while no other normal one is in progress (rule 25).
+    pub(crate) fn can_deliver(&self, level: u8) -> bool {
+        let Some(&first) = self.kernel.front() else { return false };
+        let regions_allow = self.special_disable == 0 && level == PASSIVE_LEVEL;
+        regions_allow && (is_special(first) || self.kernel_disable == 0 && !self.in_progress)
+    }
+}
+
 impl Default for ApcState {
     fn default() -> Self {
         Self {
@@ -149,24 +158,11 @@ impl Kernel {
         Ok(())
     }
 
-    /// The pending kernel APC of `tid` that may run now: a special one first; a normal one only outside critical regions
-    /// and while no other normal one is in progress (rule 25).
-    pub(crate) fn deliverable_apc(&self, tid: Tid) -> Option<usize> {
-        let thread = &self.threads[tid as usize];
-        if thread.apc.kernel.is_empty() || thread.apc.special_disable != 0 || self.irql() != PASSIVE_LEVEL {
-            return None;
-        }
-        let first = thread.apc.kernel[0];
-        if is_special(first) || (thread.apc.kernel_disable == 0 && !thread.apc.in_progress) {
-            return Some(0);
-        }
-        None
-    }
-
     /// Takes the next deliverable kernel APC of the running thread off its queue.
     pub(crate) fn take_apc(&mut self, tid: Tid) -> Option<*mut KAPC> {
-        let position = self.deliverable_apc(tid)?;
-        let apc = self.threads[tid as usize].apc.kernel.remove(position)?;
+        let level = self.irql();
+        let state = &mut self.threads[tid as usize].apc;
+        let apc = state.can_deliver(level).then(|| state.kernel.pop_front()).flatten()?;
         // SAFETY: a queued APC's memory is valid until it is delivered, by the contract of KeInsertQueueApc.
         unsafe { (*apc).Inserted = 0 };
         let number = self.thread_number(tid);

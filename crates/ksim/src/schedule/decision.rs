@@ -250,6 +250,11 @@ impl Decision<'_> {
     #[must_use]
     pub fn would_wait(&self, option: u32) -> bool {
         let (Some(contexts), Some(candidate)) = (&self.contexts, self.candidate(option)) else { return false };
+        let level = contexts.processors[usize::from(candidate.processor)].irql;
+        // What it is interrupted for may end its wait.
+        if candidate.actor.as_thread().is_some_and(|tid| contexts.threads[tid as usize].apc.can_deliver(level)) {
+            return false;
+        }
         candidate.operation.waits() && !contexts.objects.is_available(candidate.operation.object, Some(candidate.actor.0))
     }
 

@@ -513,3 +513,9 @@ proptest! {
         check(&program);
     }
 }
+
+/// Who is about to wait for the end of a request does more than wait where the APC that ends it is pending.
+#[test]
+fn a_pending_apc_ends_a_wait() {
+    check_all(&vec![vec![Step::Control], vec![Step::Serve], vec![Step::Control]]);
+}
