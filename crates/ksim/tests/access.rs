@@ -122,7 +122,18 @@ fn addresses_of_the_kernels_half_and_of_neither() {
     fn by_frame() {
         // SAFETY: it is not: that is what is tested.
         unsafe {
-            asm!("mov {0}, rbp", "mov rbp, {1}", "mov rbp, [rbp]", "mov rbp, {0}", out(reg) _, in(reg) black_box(1_u64 << 60))
+            asm!(
+                // Who walks the stack learns where the caller's is.
+                ".cfi_remember_state",
+                "mov {0}, rbp",
+                ".cfi_register rbp, {0}",
+                "mov rbp, {1}",
+                "mov rbp, [rbp]",
+                "mov rbp, {0}",
+                ".cfi_restore_state",
+                out(reg) _,
+                in(reg) black_box(1_u64 << 60),
+            )
         }
     }
     let outcome = Machine::new().run(by_frame);
@@ -232,7 +243,8 @@ fn a_search_finds_it_and_goes_on() {
 fn within_the_engine_it_is_its_callers() {
     #[inline(never)]
     fn acquire(address: usize) {
-        raw!(KeAcquireSpinLockRaiseToDpc(address as *mut _));
+        // The function has something left to do, so that its frame is there.
+        black_box(raw!(KeAcquireSpinLockRaiseToDpc(address as *mut _)));
     }
     let gone = Gone::new();
     for processors in [1, 2] {
