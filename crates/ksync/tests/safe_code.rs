@@ -8,6 +8,8 @@ mod devices;
 mod forgotten;
 #[path = "safe_code/objects.rs"]
 mod objects;
+#[path = "safe_code/unwinding.rs"]
+mod unwinding;
 
 use core::time::Duration;
 use ksim::Machine;

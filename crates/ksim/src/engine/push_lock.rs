@@ -67,6 +67,13 @@ impl Kernel {
         Ok(self.push_state(id).exclusive.is_some())
     }
 
+    /// True when the running thread holds a push lock, exclusively or not.
+    pub(crate) fn holds_push_lock(&mut self, pointer: *mut EX_PUSH_LOCK) -> Check<bool> {
+        let (id, tid) = (self.push_lock_at(pointer)?, self.this_thread());
+        let state = self.push_state(id);
+        Ok(state.exclusive == Some(tid) || state.shared.contains(&tid))
+    }
+
     fn push_state(&mut self, id: ObjId) -> &mut PushState {
         match &mut self.objects[id].kind {
             Kind::PushLock(state) => state,

@@ -263,6 +263,12 @@ impl Kernel {
         Ok(None)
     }
 
+    /// True when the running thread owns the resource, shared or not.
+    pub(crate) fn owns_resource(&mut self, resource: *mut ERESOURCE) -> Check<bool> {
+        let (id, key) = (self.resource_at(resource)?, self.resource_key());
+        Ok(self.resource_state(id).owner(key).is_some())
+    }
+
     /// True when the queued acquisition of the running thread has been granted. Otherwise the thread waits.
     pub(crate) fn resource_granted(&mut self, id: ObjId) -> Check<bool> {
         let tid = self.this_thread();

@@ -150,7 +150,17 @@ impl Kernel {
         Ok(())
     }
 
-    /// True when nobody holds protection. Otherwise the running thread waits. Nothing is acquired any more in either case.
+    /// True when nobody holds protection. Nothing is acquired any more in either case.
+    pub(crate) fn begin_rundown(&mut self, pointer: *mut EX_RUNDOWN_REF) -> Check<bool> {
+        let id = self.rundown_at(pointer)?;
+        let state = self.rundown_state(id);
+        state.begun = true;
+        let over = state.references == 0;
+        self.write_rundown_word(id);
+        Ok(over)
+    }
+
+    /// The same where the running thread waits if somebody does.
     pub(crate) fn wait_for_rundown(&mut self, pointer: *mut EX_RUNDOWN_REF) -> Check<bool> {
         let id = self.rundown_at(pointer)?;
         self.check_lock_order(id, Wanted::Only)?;

@@ -183,10 +183,20 @@ impl Call {
         }
     }
 
-    /// A panic unwinds: nothing else runs, so that waits are over and locks are free.
+    /// A panic unwinds: nothing else runs, so that waits are over, and locks free that others hold.
     #[inline]
     pub(crate) fn is_dying(self) -> bool {
         self.cell.dying.get()
+    }
+
+    /// A drop while a panic unwinds would wait for what its own thread may have, which it must not be granted as what others have is: those never run again, and the thread's other drops do.
+    /// Nothing more of the context is run.
+    #[cold]
+    pub(crate) fn end_unwinding(self) -> ! {
+        self.cell.record_panic();
+        loop {
+            self.cell.suspend();
+        }
     }
 
     /// Performs an operation of the engine. A broken rule stops the machine here.

@@ -13,6 +13,10 @@ const RELEASED_WITH_APCS: u64 = verifier::PUSH_LOCK_RELEASED_WITH_APCS;
 
 fn acquire(call: Call, lock: *mut EX_PUSH_LOCK, flags: ULONG, exclusive: bool) {
     if call.is_dying() {
+        let granted = call.operate(|kernel| kernel.push_acquire(lock, exclusive, false));
+        if !granted && call.operate(|kernel| kernel.holds_push_lock(lock)) {
+            call.end_unwinding();
+        }
         return;
     }
     call.operate(|kernel| kernel.check_push_use(lock, flags, ACQUIRED_WITH_APCS));

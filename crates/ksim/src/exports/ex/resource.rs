@@ -20,7 +20,11 @@ fn acquire(call: Call, resource: *mut ERESOURCE, how: Acquire, wait: bool) -> BO
         kernel.acquire_resource(id, how, wait && !call.is_dying())
     });
     if let Some(granted) = result {
-        return BOOLEAN::from(granted || call.is_dying());
+        let is_over = !granted && wait && call.is_dying();
+        if is_over && call.operate(|kernel| kernel.owns_resource(resource)) {
+            call.end_unwinding();
+        }
+        return BOOLEAN::from(granted || is_over);
     }
     while !call.operate(|kernel| {
         let id = kernel.resource_at(resource)?;

@@ -18,7 +18,14 @@ fn acquire(call: Call, reference: *mut EX_RUNDOWN_REF, count: ULONG) -> BOOLEAN 
 }
 
 fn wait(call: Call, reference: *mut EX_RUNDOWN_REF) {
-    while !call.is_dying() && !call.operate(|kernel| kernel.wait_for_rundown(reference)) {}
+    if call.is_dying() {
+        // Who is protected may be this thread.
+        if !call.operate(|kernel| kernel.begin_rundown(reference)) {
+            call.end_unwinding();
+        }
+        return;
+    }
+    while !call.operate(|kernel| kernel.wait_for_rundown(reference)) {}
 }
 
 exports! {

@@ -24,6 +24,10 @@ exports! {
     [PASSIVE] visible(access remove_event(RemoveLock)) fn IoReleaseRemoveLockAndWaitEx(call; RemoveLock: *mut IO_REMOVE_LOCK, Tag: PVOID, RemlockSize: ULONG) {
         let wait = call.operate(|kernel| kernel.begin_removal(RemoveLock, Tag as usize, RemlockSize));
         if wait {
+            if call.is_dying() {
+                // Who has acquired it may be this thread.
+                call.end_unwinding();
+            }
             // SAFETY: the lock is initialised, and so is the event in it.
             unsafe { KeWaitForSingleObject(remove_event(RemoveLock).cast(), 0, 0, 0, std::ptr::null()) };
         }
