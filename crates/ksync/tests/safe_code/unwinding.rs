@@ -74,6 +74,7 @@ fn destructors_get_what_is_free() {
     assert!(gets_behind!(FastLocked.lock behind lock));
     assert!(gets_behind!(GuardLocked.lock behind lock));
     assert!(gets_behind!(SpinLocked.lock behind lock));
+    assert!(gets_behind!(KMutex.lock behind lock));
 }
 
 /// Keeps all requests for ever.

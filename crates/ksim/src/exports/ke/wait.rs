@@ -166,6 +166,13 @@ pub(crate) fn wait(call: Call, mut begin: impl FnMut(&mut Kernel) -> Check<Begun
 /// What nearly all calls of KeWaitForSingleObject ask for.
 const FOR_EVER: WaitRequest = WaitRequest { reason: "KeWaitForSingleObject", ..WaitRequest::FOR_EVER };
 
+/// A wait while a panic unwinds, which does not last: what is free is taken, so that it can be released.
+#[cold]
+fn take_if_free(call: Call, object: PVOID) {
+    let request = WaitRequest { timeout: Timeout::Poll, ..FOR_EVER };
+    call.operate(|kernel| begin_wait(kernel, object, &request));
+}
+
 /// Begins a wait for one object.
 #[inline(never)]
 fn begin_wait(kernel: &mut Kernel, object: PVOID, request: &WaitRequest) -> Check<Begun> {
@@ -199,6 +206,10 @@ exports! {
     [ANY] visible(wait Object, time(Timeout), is_ended_by_others(WaitMode, Alertable)) fn KeWaitForSingleObject(
         call; Object: PVOID, _WaitReason: KWAIT_REASON, WaitMode: KPROCESSOR_MODE, Alertable: BOOLEAN, Timeout: *const LARGE_INTEGER
     ) -> NTSTATUS {
+        if call.is_dying() {
+            take_if_free(call, Object);
+            return STATUS_SUCCESS;
+        }
         if Timeout.is_null() && Alertable == 0 && WaitMode != UserMode {
             return wait(call, |kernel| match kernel.begin_plain_wait(Object as usize, &FOR_EVER) {
                 Some(begun) => Ok(begun),
