@@ -43,6 +43,7 @@ pub(crate) mod thread;
 pub(crate) mod timer;
 pub(crate) mod timer_object;
 pub(crate) mod turns;
+mod unwinding;
 pub(crate) mod wait;
 
 pub(crate) use kernel::{Check, Fault, Kernel, Stop};

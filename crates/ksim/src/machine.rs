@@ -384,13 +384,15 @@ impl MachineCell {
         }
     }
 
-    /// Where a drop makes a call while a panic unwinds. What was called before the panic says nothing about that.
+    /// A drop makes a call while a panic unwinds: records where, as what was called before the panic says nothing about that, and what others hold of what it is about is free.
     #[cold]
-    fn record_unwinding_site(&self) {
-        if let Ok(mut kernel) = self.kernel.try_borrow_mut()
-            && kernel.config.sites
-        {
+    fn begin_unwinding_call(&self, footprint: Option<Footprint>) {
+        let Ok(mut kernel) = self.kernel.try_borrow_mut() else { return };
+        if kernel.config.sites {
             kernel.record_site();
+        }
+        if let Some(footprint) = footprint {
+            kernel.leave_to_unwinding(footprint.object);
         }
     }
 

@@ -59,7 +59,7 @@ impl Kernel {
         Ok(self.objects.register(pointer as usize, Kind::FastMutex(FastMutexState { owner: None })))
     }
 
-    fn write_fast_mutex(&self, pointer: *mut FAST_MUTEX, count: i32, owner: *mut KTHREAD) {
+    pub(super) fn write_fast_mutex(&self, pointer: *mut FAST_MUTEX, count: i32, owner: *mut KTHREAD) {
         // SAFETY: the mutex is registered, so that its memory is valid.
         unsafe { (*pointer).Count = count };
         // SAFETY: as above.

@@ -27,6 +27,13 @@ pub(crate) struct PushState {
 }
 
 impl PushState {
+    /// Nobody else holds it or waits for it.
+    pub(super) fn leave_to(&mut self, thread: Option<Tid>) {
+        self.exclusive = self.exclusive.filter(|&owner| Some(owner) == thread);
+        self.shared.retain(|&owner| Some(owner) == thread);
+        self.waiting.clear();
+    }
+
     /// True when somebody holds it or waits for it.
     pub(crate) fn is_in_use(&self) -> bool {
         self.exclusive.is_some() || !self.shared.is_empty() || !self.waiting.is_empty()
@@ -67,13 +74,6 @@ impl Kernel {
         Ok(self.push_state(id).exclusive.is_some())
     }
 
-    /// True when the running thread holds a push lock, exclusively or not.
-    pub(crate) fn holds_push_lock(&mut self, pointer: *mut EX_PUSH_LOCK) -> Check<bool> {
-        let (id, tid) = (self.push_lock_at(pointer)?, self.this_thread());
-        let state = self.push_state(id);
-        Ok(state.exclusive == Some(tid) || state.shared.contains(&tid))
-    }
-
     fn push_state(&mut self, id: ObjId) -> &mut PushState {
         match &mut self.objects[id].kind {
             Kind::PushLock(state) => state,
@@ -81,7 +81,7 @@ impl Kernel {
         }
     }
 
-    fn write_push_word(&mut self, id: ObjId) {
+    pub(super) fn write_push_word(&mut self, id: ObjId) {
         let pointer = self.objects[id].address as *mut EX_PUSH_LOCK;
         let state = self.push_state(id);
         let word = if state.exclusive.is_some() {

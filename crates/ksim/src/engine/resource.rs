@@ -50,6 +50,14 @@ impl ResourceState {
         self.owners.iter_mut().find(|owner| owner.key == key)
     }
 
+    /// No other thread owns it or waits for it. Owner pointers may be anybody's.
+    pub(super) fn leave_to(&mut self, key: usize) {
+        self.owners.retain(|owner| owner.key == key || owner.key & 3 != 0);
+        self.exclusive &= !self.owners.is_empty();
+        self.waiting_shared.clear();
+        self.waiting_exclusive.clear();
+    }
+
     /// True when somebody owns it or waits for it.
     pub(crate) fn is_in_use(&self) -> bool {
         !self.owners.is_empty() || !self.waiting_shared.is_empty() || !self.waiting_exclusive.is_empty()
@@ -196,7 +204,7 @@ impl Kernel {
     }
 
     /// Mirrors the state into the true structure, which drivers' debug code reads.
-    fn write_resource(&mut self, id: ObjId) {
+    pub(super) fn write_resource(&mut self, id: ObjId) {
         let memory = self.objects[id].address as *mut ERESOURCE;
         let state = self.resource_state(id);
         let first = state.owners.first().copied().unwrap_or(Owner { key: 0, count: 0 });
@@ -261,12 +269,6 @@ impl Kernel {
         unsafe { contention.write(count.wrapping_add(1)) };
         self.write_resource(id);
         Ok(None)
-    }
-
-    /// True when the running thread owns the resource, shared or not.
-    pub(crate) fn owns_resource(&mut self, resource: *mut ERESOURCE) -> Check<bool> {
-        let (id, key) = (self.resource_at(resource)?, self.resource_key());
-        Ok(self.resource_state(id).owner(key).is_some())
     }
 
     /// True when the queued acquisition of the running thread has been granted. Otherwise the thread waits.

@@ -110,7 +110,7 @@ impl Kernel {
     }
 
     #[inline]
-    fn write_spin_word(&self, id: ObjId, word: usize) {
+    pub(super) fn write_spin_word(&self, id: ObjId, word: usize) {
         let pointer = self.objects[id].address as *mut KSPIN_LOCK;
         // SAFETY: the lock is registered, so that its memory is valid.
         unsafe { pointer.write(word) };

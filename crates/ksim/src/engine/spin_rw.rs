@@ -68,7 +68,7 @@ impl Kernel {
         SpinOwner { cpu: self.cpu, thread, old_irql, handle: 0 }
     }
 
-    fn write_spin_rw_word(&mut self, id: ObjId) {
+    pub(super) fn write_spin_rw_word(&mut self, id: ObjId) {
         let pointer = self.objects[id].address as *mut EX_SPIN_LOCK;
         let state = self.spin_rw_state(id);
         let word = if state.exclusive.is_some() { EXCLUSIVE_WORD } else { state.shared.len() as u32 };

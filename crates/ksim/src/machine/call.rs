@@ -131,7 +131,7 @@ impl Call {
         let call = Self { cell, export: Some(export) };
         if cell.dying.get() {
             cell.count_unwinding_call();
-            cell.record_unwinding_site();
+            cell.begin_unwinding_call(footprint);
             return call;
         }
         if begin_call() {
@@ -175,12 +175,7 @@ impl Call {
         if self.is_dying() {
             return;
         }
-        let point = self.cell.kernel.borrow_mut().scheduling_point(footprint);
-        match point {
-            Point::Performs => {}
-            Point::GivesWay(next) => self.cell.wait_for_turn(footprint, Some(next)),
-            Point::Waits => self.cell.wait_for_turn(footprint, None),
-        }
+        self.give_way(footprint);
     }
 
     /// A panic unwinds: nothing else runs, so that waits are over, and locks free that others hold.

@@ -199,13 +199,16 @@ impl OpenDevice {
         // SAFETY: the request is given up to the driver here.
         let mut status = unsafe { sys::IofCallDriver(device.as_ptr(), irp) };
         if status == sys::STATUS_PENDING {
-            // Once, in NT. The hosted kernel lets no wait last while a panic unwinds, and the request is not to outlive what it writes to.
             // SAFETY: a field of the event.
             let state = unsafe { &raw const (*event).Header.SignalState };
-            // SAFETY: the event is initialised, and its state may change until it has been seen to be set.
-            while unsafe { state.read_volatile() } == 0 {
+            // Once, in NT. The hosted kernel lets no wait last while a panic unwinds, and the request is not to outlive what it writes to.
+            loop {
                 // SAFETY: the event is initialised; the level is one to wait at.
                 unsafe { sys::KeWaitForSingleObject(event.cast(), sys::Executive, sys::KernelMode, sys::FALSE, ptr::null()) };
+                // SAFETY: the event is initialised, and its state may change until it has been seen to be set.
+                if unsafe { state.read_volatile() } != 0 {
+                    break;
+                }
             }
             // SAFETY: the I/O manager has written the block before it set the event, as an integer.
             status = unsafe { block.u.Status };

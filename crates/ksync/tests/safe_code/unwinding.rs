@@ -6,7 +6,10 @@ use ksim::{Machine, load_driver};
 use ksync::device::{DeviceBuilder, Dispatch, Disposition, Irp, OpenDevice};
 use ksync::driver::{DriverObject, UnicodeStr};
 use ksync::error::Result;
+use ksync::event::{Event, EventProperty};
 use ksync::mutex::{FastLocked, GuardLocked, KMutex, PushLocked, ResourceLocked, Rundown, SpinLocked, SpinRwLocked};
+use ksync::thread;
+use ksync::wait::Dispatchable;
 
 /// Calls what it has when it is dropped.
 struct OnDrop<F: FnMut()>(F);
@@ -75,6 +78,49 @@ fn destructors_get_what_is_free() {
     assert!(gets_behind!(GuardLocked.lock behind lock));
     assert!(gets_behind!(SpinLocked.lock behind lock));
     assert!(gets_behind!(KMutex.lock behind lock));
+}
+
+/// What another thread holds, which never runs again, a destructor gets once.
+#[test]
+fn what_others_hold_is_free_once() {
+    macro_rules! gets_twice {
+        ($lock:ident: $first:ident, then $second:ident) => {{
+            let (first, second) = (Cell::new(false), Cell::new(false));
+            let outcome = Machine::new().run(|| {
+                let lock = $lock::new(0).unwrap();
+                let (held, never) = (
+                    Event::new(EventProperty::Notification, false).unwrap(),
+                    Event::new(EventProperty::Notification, false).unwrap(),
+                );
+                thread::scope(|scope| {
+                    let holds = || {
+                        let _guard = lock.lock().unwrap();
+                        held.set().unwrap();
+                        assert!(never.wait().success());
+                    };
+                    scope.spawn(holds).unwrap();
+                    assert!(held.wait().success());
+                    let _drops = OnDrop(|| {
+                        let one = lock.$first();
+                        first.set(one.is_ok());
+                        let two = lock.$second();
+                        second.set(two.is_ok());
+                    });
+                    panic!("as expected");
+                });
+            });
+            assert!(outcome.to_string().contains("as expected"), "{outcome}");
+            assert!(first.get(), "{}", stringify!($lock));
+            second.get()
+        }};
+    }
+    assert!(!gets_twice!(PushLocked: lock, then lock));
+    assert!(!gets_twice!(PushLocked: lock_shared, then lock));
+    assert!(!gets_twice!(ResourceLocked: lock, then lock));
+    assert!(!gets_twice!(ResourceLocked: lock_shared, then lock));
+    assert!(!gets_twice!(FastLocked: lock, then lock));
+    assert!(!gets_twice!(GuardLocked: lock, then lock));
+    assert!(!gets_twice!(KMutex: lock, then lock));
 }
 
 /// Keeps all requests for ever.

@@ -14,7 +14,8 @@ const RELEASED_WITH_APCS: u64 = verifier::PUSH_LOCK_RELEASED_WITH_APCS;
 fn acquire(call: Call, lock: *mut EX_PUSH_LOCK, flags: ULONG, exclusive: bool) {
     if call.is_dying() {
         let granted = call.operate(|kernel| kernel.push_acquire(lock, exclusive, false));
-        if !granted && call.operate(|kernel| kernel.holds_push_lock(lock)) {
+        if !granted {
+            // The thread holds it itself.
             call.end_unwinding();
         }
         return;

@@ -20,11 +20,11 @@ fn acquire(call: Call, resource: *mut ERESOURCE, how: Acquire, wait: bool) -> BO
         kernel.acquire_resource(id, how, wait && !call.is_dying())
     });
     if let Some(granted) = result {
-        let is_over = !granted && wait && call.is_dying();
-        if is_over && call.operate(|kernel| kernel.owns_resource(resource)) {
+        if !granted && wait && call.is_dying() {
+            // The thread holds it itself.
             call.end_unwinding();
         }
-        return BOOLEAN::from(granted || is_over);
+        return BOOLEAN::from(granted);
     }
     while !call.operate(|kernel| {
         let id = kernel.resource_at(resource)?;
