@@ -142,7 +142,7 @@ impl Config {
         if !self.flushes_threaded_dpcs {
             all += " unflushed";
         }
-        if !self.has_special_pool() {
+        if !self.asks_for_special_pool() {
             all += " ordinary";
         }
         if self.early_expiries > 0 {
@@ -151,16 +151,19 @@ impl Config {
         all
     }
 
-    /// Whether blocks of pool have pages of their own. Who lets pass what they are for has ordinary ones, where that can go on.
-    pub(crate) fn has_special_pool(&self) -> bool {
-        let asked = match self.special_pool {
+    fn asks_for_special_pool(&self) -> bool {
+        match self.special_pool {
             SpecialPool::Some => self.is_sample,
             SpecialPool::All => true,
             SpecialPool::Never => false,
-        };
+        }
+    }
+
+    /// Whether blocks of pool have pages of their own. Who lets pass what they are for has ordinary ones, where that can go on.
+    pub(crate) fn has_special_pool(&self) -> bool {
         const RULES: [RuleId; 4] =
             [RuleId::PoolOverrun, RuleId::PoolWrittenAfterFree, RuleId::FreedPoolTouched, RuleId::BeyondPoolTouched];
-        asked && RULES.into_iter().all(|rule| self.rules.has(rule))
+        self.asks_for_special_pool() && RULES.into_iter().all(|rule| self.rules.has(rule))
     }
 
     /// The run is that of a schedule of a search.

@@ -85,6 +85,8 @@ pub(crate) struct MachineCell {
     next: Cell<Option<NonNull<Context>>>,
     /// A panic unwinds hosted code. The machine is dead: nothing else will run, waits return and locks are granted.
     dying: Cell<bool>,
+    /// An operation of the engine was left where it stood.
+    torn: Cell<bool>,
     /// How many calls came from there.
     unwinding_calls: Cell<u32>,
     panic: RefCell<Option<PanicSeen>>,
@@ -161,6 +163,7 @@ impl Machine {
             going: Cell::new(Going::Looks),
             next: Cell::new(None),
             dying: Cell::new(false),
+            torn: Cell::new(false),
             unwinding_calls: Cell::new(0),
             panic: RefCell::new(None),
             frames: RefCell::new(None),
@@ -555,6 +558,7 @@ impl MachineCell {
         // SAFETY: all fields of the cell are of interior mutability, so that they may be written through a shared reference. Nothing is
         // dropped twice: the old value is overwritten.
         unsafe { cell.write(RefCell::new(kernel)) };
+        self.torn.set(true);
     }
 
     /// Lets happen what must happen before the context that runs goes on: other contexts that have taken its processor, DPC
@@ -773,6 +777,7 @@ impl MachineCell {
 
     /// The machine is over: how it ended.
     fn outcome(self, seed: u64) -> Outcome {
+        let torn = self.torn.get();
         let mut kernel = self.kernel.into_inner();
         let left = left_behind(&kernel);
         let statistics = Statistics {
@@ -815,7 +820,10 @@ impl MachineCell {
         let fault = kernel.has_fault();
         let debug_output = std::mem::take(&mut kernel.debug_output);
         let processors = kernel.config.processors;
-        kernel.recycle();
+        // What an operation has left half done is no good for the next machine.
+        if !torn {
+            kernel.recycle();
+        }
         Outcome { end, left, statistics, debug_output, trace, sites, state, fault, seed, processors }
     }
 }

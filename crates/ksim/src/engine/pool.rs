@@ -477,8 +477,8 @@ impl Pool {
 }
 
 impl Drop for Pool {
-    /// Gives back what was freed. What the drivers left allocated stays: a static of the process may still point to it, and a later machine's code may
-    /// follow that pointer.
+    /// Gives back what was freed. What the drivers left allocated stays, as a static of the process may still point to it, and a later machine's code may
+    /// follow that pointer; but see [`special::leave`] for blocks in pages.
     fn drop(&mut self) {
         special::close();
         for (address, block) in std::mem::take(&mut self.freed) {
@@ -636,7 +636,7 @@ impl Kernel {
         self.pool.page(false);
         self.check_overrun(memory, &block)?;
         self.check_freed_objects(memory, &block)?;
-        if !self.config.rules.has(RuleId::PoolOverrun) {
+        if self.overrun_rule(&block).is_some_and(|rule| !self.config.rules.has(rule)) {
             // What is found there later was written later.
             block.write_guards(memory);
         }
@@ -654,19 +654,25 @@ impl Kernel {
         }
     }
 
-    fn check_overrun(&self, memory: usize, block: &PoolBlock) -> Check<()> {
-        let rule = match block.memory {
-            Memory::Heap => RuleId::PoolOverrun,
-            Memory::Pages => RuleId::SpecialPoolCorruption,
+    /// The rule that what is next to a block is not written.
+    fn overrun_rule(&self, block: &PoolBlock) -> Option<RuleId> {
+        match block.memory {
+            // Paged blocks may have pages without being special.
+            Memory::Pages if self.pool.is_special => Some(RuleId::SpecialPoolCorruption),
+            Memory::Heap | Memory::Pages => Some(RuleId::PoolOverrun),
             // What a lookaside list keeps was looked at when it got it.
-            Memory::Kept | Memory::Gone => return Ok(()),
-        };
+            Memory::Kept | Memory::Gone => None,
+        }
+    }
+
+    fn check_overrun(&self, memory: usize, block: &PoolBlock) -> Check<()> {
+        let Some(rule) = self.overrun_rule(block) else { return Ok(()) };
         if !self.config.rules.has(rule) {
             return Ok(());
         }
         let Some(offset) = Pool::overrun(memory, block) else { return Ok(()) };
         let written = memory.wrapping_add_signed(offset) as u64;
-        let (code, parameters) = if block.memory == Memory::Heap {
+        let (code, parameters) = if rule == RuleId::PoolOverrun {
             let parameters = [codes::verifier::POOL_OVERRUN, memory as u64, written, block.size as u64];
             (codes::DRIVER_VERIFIER_DETECTED_VIOLATION, parameters)
         } else {

@@ -103,6 +103,12 @@ impl MachineCell {
         }
     }
 
+    /// True for an address of the pool that the machine has in pages. False while the engine is at work.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn has_pool_at(&self, address: usize) -> bool {
+        self.kernel.try_borrow().is_ok_and(|kernel| kernel.pool.has_pages_at(address))
+    }
+
     /// What runs, for a message that is written where nothing can be relied on.
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     pub(crate) fn describe_running(&self, to: &mut dyn fmt::Write) -> fmt::Result {

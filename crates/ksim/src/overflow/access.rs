@@ -44,7 +44,11 @@ pub(crate) fn faulted(context: &mut libc::ucontext_t, vector: u64, error: u64, a
     let touch = Touch { vector, error, address, instruction };
     if (Call { cell, export: None }).is_dying() {
         // What a drop does wrong after a panic is not what ended the run.
-        if vector == PAGE && special::open(address as usize) {
+        if vector == PAGE
+            && touch.access() != Access::Execute
+            && cell.has_pool_at(address as usize)
+            && special::open(address as usize)
+        {
             return true;
         }
         give_up(TOUCHED, instruction, "where it cannot be stopped");

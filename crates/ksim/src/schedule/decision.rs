@@ -250,8 +250,8 @@ impl Decision<'_> {
     #[must_use]
     pub fn would_wait(&self, option: u32) -> bool {
         let (Some(contexts), Some(candidate)) = (&self.contexts, self.candidate(option)) else { return false };
+        // What it is interrupted for may end its wait. (The level is that of who has the processor; who would get it at the end of a quantum is not asked about here.)
         let level = contexts.processors[usize::from(candidate.processor)].irql;
-        // What it is interrupted for may end its wait.
         if candidate.actor.as_thread().is_some_and(|tid| contexts.threads[tid as usize].apc.can_deliver(level)) {
             return false;
         }

@@ -22,7 +22,7 @@ impl Pool {
         if self.kept.remove(&entry).is_some()
             && let Some(block) = self.blocks.get_mut(&entry)
         {
-            special::protect(entry - block.front(), block.bytes(), true);
+            special::bring_back(entry - block.front(), block.bytes());
             (block.memory, block.freed_at) = (Memory::Pages, None);
         }
     }

@@ -17,8 +17,13 @@ impl Pool {
         }
         self.paged_out = out;
         for (address, block) in self.blocks.iter().filter(|(_, block)| block.paged && block.memory == Memory::Pages) {
-            // A failure leaves the pages as they are, and the host is out of memory.
-            special::protect(address - block.front(), block.bytes(), !out);
+            let (start, bytes) = (address - block.front(), block.bytes());
+            if out {
+                // What the host refuses to take away stays, and touches of it are not seen.
+                special::protect(start, bytes, false);
+            } else {
+                special::bring_back(start, bytes);
+            }
         }
     }
 }

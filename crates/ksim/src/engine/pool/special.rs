@@ -45,7 +45,8 @@ struct Kept(Slots);
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        left_over().push(std::mem::take(&mut self.0));
+        // Who takes them over has left nothing yet.
+        left_over().push(Slots { left: 0, ..std::mem::take(&mut self.0) });
     }
 }
 
@@ -72,6 +73,14 @@ pub(super) fn protect(start: usize, bytes: usize, there: bool) -> bool {
     let access = if there { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_NONE };
     // SAFETY: the pages are special pool's, and what they hold is its blocks.
     unsafe { libc::mprotect(start as *mut _, bytes, access) == 0 }
+}
+
+/// Gives pages back that were taken away.
+///
+/// # Panics
+/// If the host refuses: what is there by the machine's account is not.
+pub(super) fn bring_back(start: usize, bytes: usize) {
+    assert!(protect(start, bytes, true), "ksim: the host does not give pool's pages back: {}", std::io::Error::last_os_error());
 }
 
 impl Slots {
@@ -150,11 +159,15 @@ pub(super) fn leave(blocks: impl Iterator<Item = (usize, usize)>, stay: bool) {
     }
 }
 
-/// Lets the page of an address be used until [`close`], if it is of the range. For the handler of its fault, where nothing may be allocated.
+/// Lets the page of an address of a machine's pool be used until [`close`]. For the handler of its fault, where nothing may be allocated. False for what faults all the same, and for more
+/// pages than there is room for.
 pub(crate) fn open(address: usize) -> bool {
     let page = address & !(PAGE - 1);
     contains(address)
         && OPENED.with(|opened| {
+            if opened.iter().any(|opened| opened.get() == page) {
+                return false;
+            }
             let free = opened.iter().find(|opened| opened.get() == 0);
             free.is_some_and(|free| {
                 let opens = protect(page, PAGE, true);

@@ -13,6 +13,11 @@ pub(crate) enum Toucher {
 }
 
 impl Pool {
+    /// True for an address in the pages of a block, allocated or freed, or next to them.
+    pub(crate) fn has_pages_at(&self, address: usize) -> bool {
+        self.in_pages(address).is_some()
+    }
+
     /// The block in pages of its own, allocated or freed, that an address is in or else nearest to, with its first address and the offset, if the address belongs to these pages or is in one next to them.
     fn in_pages(&self, address: usize) -> Option<(usize, isize, &PoolBlock)> {
         if !special::contains(address) {
@@ -46,14 +51,17 @@ impl Kernel {
         toucher: Toucher,
         by: &str,
     ) -> Option<Box<Violation>> {
-        let (_, offset, block) = self.pool.in_pages(address as usize)?;
+        let (start, offset, block) = self.pool.in_pages(address as usize)?;
         let operation = access.operation();
         let (size, tag) = (block.size, block.tag_text());
         // An entry that its list keeps is freed, for the driver.
         let is_kept = block.memory == Memory::Kept;
         let is_inside = usize::try_from(offset).is_ok_and(|offset| offset < size);
-        let mut violation = if block.memory == Memory::Pages && is_inside {
-            if !self.pool.paged_out || !block.paged {
+        // All of its pages are gone, also where the block is not.
+        let own = start - block.front()..start - block.front() + block.bytes();
+        let is_out = self.pool.paged_out && block.paged && own.contains(&(address as usize));
+        let mut violation = if block.memory == Memory::Pages && (is_inside || is_out) {
+            if !is_out {
                 return None;
             }
             let irql = self.irql();
@@ -61,8 +69,9 @@ impl Kernel {
                 Toucher::Driver => codes::DRIVER_IRQL_NOT_LESS_OR_EQUAL,
                 Toucher::Kernel => codes::IRQL_NOT_LESS_OR_EQUAL,
             };
+            let outside = block.outside(offset);
             let meaning = format!(
-                "{by} paged pool at IRQL {irql}: byte {offset} of a block of {size} bytes of paged pool with tag '{tag}'"
+                "{by} paged pool at IRQL {irql}: byte {offset} of a block of {size} bytes of paged pool with tag '{tag}'{outside}"
             );
             Violation::boxed_owned(code, [address, u64::from(irql), operation, rip], meaning)
         } else {
