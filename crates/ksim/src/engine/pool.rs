@@ -82,6 +82,23 @@ pub(crate) struct PoolBlock {
 }
 
 impl PoolBlock {
+    /// A block of nobody's that is to be allocated.
+    fn new(size: usize, tag: u32, order: u64) -> Self {
+        Self {
+            size,
+            tag,
+            paged: false,
+            driver: None,
+            order,
+            name: 0,
+            system: false,
+            allocated_at: None,
+            freed_at: None,
+            memory: Memory::Heap,
+            list: 0,
+        }
+    }
+
     /// The host's memory for it and its guards, where it has no pages of its own.
     fn layout(&self) -> Layout {
         // Page-sized and larger blocks are page-aligned, smaller ones 16-aligned, as in NT on 64-bit systems.
@@ -243,20 +260,7 @@ impl Pool {
     fn allocate(&mut self, request: PoolRequest, driver: Option<u16>, allocated_at: Option<SiteId>, name: u16) -> *mut u8 {
         let PoolRequest { size, tag, paged, .. } = request;
         let order = self.allocations + 1;
-        let block = PoolBlock {
-            size,
-            tag,
-            paged,
-            driver,
-            order,
-            name,
-            system: false,
-            allocated_at,
-            freed_at: None,
-            memory: Memory::Heap,
-            list: 0,
-        };
-        self.allocate_block(block)
+        self.allocate_block(PoolBlock { paged, driver, name, allocated_at, ..PoolBlock::new(size, tag, order) })
     }
 
     /// Zeroed memory for an object of the system's, whose tag is the beginning of the type's name; none when there is none.
@@ -267,20 +271,7 @@ impl Pool {
         }
         let order = self.allocations + 1;
         let tag = u32::from_le_bytes(tag);
-        let block = PoolBlock {
-            size,
-            tag,
-            paged: false,
-            driver: None,
-            order,
-            name: 0,
-            system: true,
-            allocated_at: None,
-            freed_at: None,
-            memory: Memory::Heap,
-            list: 0,
-        };
-        let memory = self.allocate_block(block);
+        let memory = self.allocate_block(PoolBlock { system: true, ..PoolBlock::new(size, tag, order) });
         if memory.is_null() {
             return None;
         }

@@ -299,20 +299,19 @@ fn lookaside_list_freed_without_its_deletion(wrong: bool) {
     free(memory);
 }
 
+/// The same, in a run whose blocks are ordinary ones.
+const fn without_special_pool(case: Case) -> Case {
+    with(|machine| machine.special_pool(false), case)
+}
+
 pub(crate) const CASES: &[Case] = &[
-    with(
-        |machine: Machine| machine.special_pool(false),
-        always("pool_overrun", "A byte behind a block is written.", Caught::By("PoolOverrun"), pool_overrun),
-    ),
-    with(
-        |machine: Machine| machine.special_pool(false),
-        always(
-            "pool_overrun_of_what_is_never_freed",
-            "A byte behind a block is written that the driver keeps.",
-            Caught::By("PoolOverrun"),
-            pool_overrun_of_what_is_never_freed,
-        ),
-    ),
+    without_special_pool(always("pool_overrun", "A byte behind a block is written.", Caught::By("PoolOverrun"), pool_overrun)),
+    without_special_pool(always(
+        "pool_overrun_of_what_is_never_freed",
+        "A byte behind a block is written that the driver keeps.",
+        Caught::By("PoolOverrun"),
+        pool_overrun_of_what_is_never_freed,
+    )),
     by_access(always(
         "special_pool_overrun",
         "A byte behind a block is written, before the next multiple of 16.",
@@ -326,15 +325,12 @@ pub(crate) const CASES: &[Case] = &[
         read_behind_the_end,
     )),
     always("double_free", "A block is freed twice.", Caught::By("BadPoolCaller"), double_free),
-    with(
-        |machine: Machine| machine.special_pool(false),
-        always(
-            "write_after_free",
-            "A block is written after it was freed.",
-            Caught::By("PoolWrittenAfterFree"),
-            write_after_free,
-        ),
-    ),
+    without_special_pool(always(
+        "write_after_free",
+        "A block is written after it was freed.",
+        Caught::By("PoolWrittenAfterFree"),
+        write_after_free,
+    )),
     by_access(always(
         "special_pool_write_after_free",
         "A block is written after it was freed, which is seen where it is.",

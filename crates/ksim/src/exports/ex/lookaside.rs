@@ -151,17 +151,13 @@ pub(super) fn check_entry(kernel: &mut Kernel, head: usize, entry: usize, mut fi
     let routine = unsafe { (*list).Allocate };
     // SAFETY: whichever kind of list it is, the member is a pointer to a routine.
     let routine = unsafe { routine.Allocate }.map_or(0, |routine| routine as usize);
-    let of_pool = [
-        allocate_ex as *const () as usize,
-        allocate_classic as *const () as usize,
-        address_for_images(ALLOCATE_EX),
-        address_for_images(ALLOCATE_CLASSIC),
-    ];
+    let ours = [allocate_ex as *const (), allocate_classic as *const ()];
+    let is_of_pool = is_routine(routine, ours, [ALLOCATE_EX, ALLOCATE_CLASSIC]);
     // SAFETY: the list is registered, and so initialised.
     let size = unsafe { (*list).Size };
     // SAFETY: as above.
     let tag = unsafe { (*list).Tag };
-    kernel.check_entry_of(head, entry, of_pool.contains(&routine).then_some((size as usize, tag)))
+    kernel.check_entry_of(head, entry, is_of_pool.then_some((size as usize, tag)))
 }
 
 /// The entry behind one that is in a list.
@@ -179,13 +175,14 @@ fn is_of_pool(list: *mut GENERAL_LOOKASIDE_POOL) -> bool {
     let routine = unsafe { (*list).Free };
     // SAFETY: whichever kind of list it is, the member is a pointer to a routine.
     let routine = unsafe { routine.Free }.map_or(0, |routine| routine as usize);
-    let of_pool = [
-        free_ex as *const () as usize,
-        free_classic as *const () as usize,
-        address_for_images(FREE_EX),
-        address_for_images(FREE_CLASSIC),
-    ];
-    of_pool.contains(&routine)
+    is_routine(routine, [free_ex as *const (), free_classic as *const ()], [FREE_EX, FREE_CLASSIC])
+}
+
+/// True for one of our routines, as hosted code has its address or as images have it.
+fn is_routine(address: usize, ours: [*const (); 2], for_images: [&str; 2]) -> bool {
+    // Where there are no images, they have no address.
+    let is_for_images = || address != 0 && for_images.into_iter().any(|name| address_for_images(name) == address);
+    ours.iter().any(|routine| routine.addr() == address) || is_for_images()
 }
 
 /// An entry was put on a list, in front of another. `head` may be that of any interlocked list.
